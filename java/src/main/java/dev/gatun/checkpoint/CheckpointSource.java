@@ -1,0 +1,27 @@
+package dev.gatun.checkpoint;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import dev.gatun.Tensor;
+import java.nio.file.Path;
+import java.util.Map;
+
+/**
+ * What a {@link CheckpointFormat} looks at: every tensor of a file or of all shards, the metadata, and the JSON files
+ * that lie beside it.
+ */
+public interface CheckpointSource {
+  /** The file, index or directory that was opened: for messages. */
+  Path path();
+
+  /** Every tensor by name, in file order. */
+  Map<String, Tensor> tensors();
+
+  /** The container's metadata; of several shards, all of it. */
+  Map<String, String> metadata();
+
+  /**
+   * A JSON file of the checkpoint's directory ({@code config.json}, {@code quantization_map.json}); a missing node when
+   * there is none.
+   */
+  JsonNode sidecar(String fileName);
+}
