@@ -1,5 +1,6 @@
 package dev.gatun.checkpoint;
 
+import dev.gatun.Encoding;
 import dev.gatun.QuantizedTensor;
 import java.util.List;
 import java.util.Map;
@@ -9,22 +10,57 @@ import java.util.Map;
  * java.util.ServiceLoader}; ours are registered the way a user's are.
  */
 public interface CheckpointFormat {
+  /**
+   * What a format recognises in a checkpoint.
+   *
+   * @param layers the weights, each with the tensors it is made of as {@link QuantizedTensor#parts()}
+   * @param side tensors that belong to the quantization without being part of a weight (activation scales, markers), by
+   *     name, each with one line that explains it; they are dropped when a checkpoint is dequantized
+   * @param unsupported layers by plain name that are this format's but cannot be read, each with the reason: using one
+   *     is an error, listing the checkpoint is not
+   */
+  record Found(List<QuantizedTensor> layers, Map<String, String> side, Map<String, String> unsupported) {
+    /** Nothing of this format. */
+    public static final Found NOTHING = new Found(List.of(), Map.of(), Map.of());
+  }
+
   /** {@code comfyui}, {@code bitsandbytes}, {@code quanto}. */
   String name();
 
   /**
-   * Finds this format's quantized weights among a checkpoint's tensors.
+   * Formats are asked in ascending order, and one does not see the tensors that another has claimed. A format that can
+   * only be told by its lack of marks comes late.
+   */
+  default int order() {
+    return 0;
+  }
+
+  /**
+   * Finds this format's quantized weights among a checkpoint's tensors. Looks at names, shapes and small tensors only:
+   * a checkpoint may be larger than memory.
    *
-   * @return the weights it recognises, each with the names of the tensors it is made of as {@link
-   *     QuantizedTensor#parts()}; empty when the checkpoint is of another format
    * @throws dev.gatun.GatunException when the keys are this format's but do not hold together: names file, tensor, found
    *     and expected
    */
-  List<QuantizedTensor> read(CheckpointSource source);
+  Found read(CheckpointSource source);
+
+  /**
+   * The same weight, to be dequantized to another type than its own. Most libraries dequantize to the layer's own type
+   * and convert; one that computes in the type that is asked for overrides this.
+   *
+   * @param dtype F32, F16 or BF16
+   */
+  default QuantizedTensor withDtype(QuantizedTensor layer, Encoding dtype) {
+    return layer;
+  }
 
   /** The names under which {@code gatun quantize --format} writes this format, each with one line of help. */
   Map<String, String> writes();
 
-  /** The writer for one of {@link #writes()}. */
+  /**
+   * The writer for one of {@link #writes()}.
+   *
+   * @throws dev.gatun.GatunException when there is none of that name
+   */
   LayerWriter writer(String format);
 }

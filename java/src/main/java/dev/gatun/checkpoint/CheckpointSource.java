@@ -13,7 +13,7 @@ public interface CheckpointSource {
   /** The file, index or directory that was opened: for messages. */
   Path path();
 
-  /** Every tensor by name, in file order. */
+  /** Every tensor that no other format has claimed, by name, in file order. */
   Map<String, Tensor> tensors();
 
   /** The container's metadata; of several shards, all of it. */
@@ -24,4 +24,9 @@ public interface CheckpointSource {
    * there is none.
    */
   JsonNode sidecar(String fileName);
+
+  /** The file that holds a tensor: for messages. */
+  default Path fileOf(String tensor) {
+    return path();
+  }
 }

@@ -1,0 +1,193 @@
+package dev.gatun.checkpoint;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import dev.gatun.GatunException;
+import dev.gatun.Tensor;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.stream.Stream;
+import org.jspecify.annotations.Nullable;
+
+/** The safetensors files that make up one checkpoint: a single file, or the shards that an index names. */
+final class Shards implements AutoCloseable {
+  private static final String SUFFIX = ".safetensors";
+  private static final String INDEX_SUFFIX = ".safetensors.index.json";
+
+  /** What a directory is opened by, first match first; then the only index, then the only safetensors file. */
+  private static final List<String> USUAL_NAMES =
+      List.of(
+          "model.safetensors",
+          "diffusion_pytorch_model.safetensors",
+          "model" + INDEX_SUFFIX,
+          "diffusion_pytorch_model" + INDEX_SUFFIX);
+
+  private final Path file;
+  private final List<SafetensorsFile> files = new ArrayList<>();
+  private final Map<String, Tensor> tensors = new LinkedHashMap<>();
+  private final Map<String, SafetensorsFile> owners = new LinkedHashMap<>();
+  private final Map<String, String> metadata = new LinkedHashMap<>();
+
+  private Shards(Path file) {
+    this.file = file;
+  }
+
+  /** Opens a safetensors file, an index, or the directory that holds one. */
+  static Shards open(Path path) {
+    Path file = Files.isDirectory(path) ? inDirectory(path) : path;
+    Shards shards = new Shards(file);
+    boolean done = false;
+    try {
+      if (file.toString().endsWith(".json")) {
+        shards.openIndex();
+      } else {
+        shards.add(SafetensorsFile.open(file), null);
+      }
+      done = true;
+      return shards;
+    } finally {
+      if (!done) {
+        shards.close();
+      }
+    }
+  }
+
+  /** The file or index that was opened. */
+  Path file() {
+    return file;
+  }
+
+  /** The directory that it lies in. */
+  Path directory() {
+    Path parent = file.toAbsolutePath().getParent();
+    return parent == null ? file.toAbsolutePath() : parent;
+  }
+
+  List<SafetensorsFile> files() {
+    return files;
+  }
+
+  Map<String, Tensor> tensors() {
+    return Collections.unmodifiableMap(tensors);
+  }
+
+  Map<String, String> metadata() {
+    return Collections.unmodifiableMap(metadata);
+  }
+
+  /** The file that holds a tensor. */
+  Path fileOf(String tensor) {
+    SafetensorsFile owner = owners.get(tensor);
+    return owner == null ? file : owner.path();
+  }
+
+  /** Checks that no file has become shorter since it was mapped. */
+  void verifyLengths() {
+    files.forEach(SafetensorsFile::verifyLength);
+  }
+
+  @Override
+  public void close() {
+    files.forEach(SafetensorsFile::close);
+  }
+
+  private static Path inDirectory(Path directory) {
+    for (String name : USUAL_NAMES) {
+      Path candidate = directory.resolve(name);
+      if (Files.isRegularFile(candidate)) {
+        return candidate;
+      }
+    }
+    for (String suffix : List.of(INDEX_SUFFIX, SUFFIX)) {
+      List<Path> found = endingWith(directory, suffix);
+      if (found.size() == 1) {
+        return found.get(0);
+      }
+      if (found.size() > 1) {
+        throw Problem.file(
+            directory,
+            found.size() + " files *" + suffix + " (" + found.get(0).getFileName() + ", " + found.get(1).getFileName()
+                + " …)",
+            "one of " + USUAL_NAMES + " or a single one");
+      }
+    }
+    throw Problem.file(directory, "no *.safetensors", "one of " + USUAL_NAMES + " or a single *.safetensors");
+  }
+
+  private static List<Path> endingWith(Path directory, String suffix) {
+    try (Stream<Path> list = Files.list(directory)) {
+      return list.filter(p -> p.getFileName().toString().endsWith(suffix)).sorted().toList();
+    } catch (IOException e) {
+      throw SafetensorsFile.unreadable(directory, e);
+    }
+  }
+
+  private void openIndex() {
+    JsonNode index = Json.file(file);
+    if (index.isMissingNode()) {
+      throw new GatunException(file + ": found no such file, expected a shard index");
+    }
+    JsonNode map = index.path("weight_map");
+    if (!map.isObject()) {
+      throw Problem.file(file, "no object 'weight_map'", "a shard index with one");
+    }
+    Map<String, List<String>> tensorsOf = new LinkedHashMap<>();
+    for (Map.Entry<String, JsonNode> entry : map.properties()) {
+      String shard = shardName(entry.getKey(), entry.getValue());
+      tensorsOf.computeIfAbsent(shard, s -> new ArrayList<>()).add(entry.getKey());
+    }
+    for (Map.Entry<String, List<String>> entry : tensorsOf.entrySet()) {
+      Path shard = file.resolveSibling(entry.getKey());
+      if (!Files.isRegularFile(shard)) {
+        throw Problem.tensor(file, entry.getValue().get(0), "no shard " + shard, "that file, which the index names");
+      }
+      SafetensorsFile opened = SafetensorsFile.open(shard);
+      add(opened, map);
+      for (String name : entry.getValue()) {
+        if (!opened.tensors().containsKey(name)) {
+          throw Problem.tensor(file, name, "no such tensor in " + shard, "it there, as the index says");
+        }
+      }
+    }
+  }
+
+  private String shardName(String tensor, JsonNode value) {
+    String name = value.isTextual() ? value.asText() : "";
+    boolean plain =
+        name.endsWith(SUFFIX) && name.indexOf('/') < 0 && name.indexOf('\\') < 0 && name.indexOf('\0') < 0;
+    if (!plain) {
+      throw Problem.tensor(
+          file,
+          tensor,
+          "shard " + Problem.quote(value.isTextual() ? name : value.toString()),
+          "a plain file name that ends in " + SUFFIX + ", in the index's own directory");
+    }
+    return name;
+  }
+
+  /** Adds a file's tensors; where two shards hold the same name, the index decides. */
+  private void add(SafetensorsFile opened, @Nullable JsonNode index) {
+    files.add(opened);
+    metadata.putAll(opened.metadata());
+    opened
+        .tensors()
+        .forEach(
+            (name, tensor) -> {
+              String listed = index == null ? "" : index.path(name).asText("");
+              String own = opened.path().getFileName().toString();
+              if (!listed.isEmpty() && !listed.equals(own)) {
+                return;
+              }
+              SafetensorsFile other = owners.put(name, opened);
+              if (other != null) {
+                throw Problem.tensor(opened.path(), name, "the same name in " + other.path(), "it in one shard only");
+              }
+              tensors.put(name, tensor);
+            });
+  }
+}
