@@ -2,22 +2,33 @@ package dev.gatun.checkpoint;
 
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.Matrix;
+import java.lang.foreign.Arena;
 import java.util.List;
 import java.util.Map;
 
 /** Quantizes and names the weights of one output checkpoint, layer by layer. */
 public interface LayerWriter {
+  /**
+   * One quantized weight.
+   *
+   * @param tensors what stands for it in the file, under the names of the format's own library
+   * @param matrix the same for the kernels: to dequantize it and measure the error
+   */
+  record Quantized(List<Tensor> tensors, Matrix matrix) {}
+
   /** Whether this weight can be quantized: two dimensions, a float type, a shape the layout can take. */
   boolean accepts(Tensor weight);
 
   /**
-   * The tensors that stand for a quantized weight in the file, under the names of the format's own library.
+   * Quantizes one weight.
    *
    * @param layer plain name without {@code .weight}
    * @param weight F32, F16 or BF16, [N, K]
    * @param backend who quantizes
+   * @param arena where the new tensors' memory comes from; must allow access from any thread
    */
-  List<Tensor> quantize(String layer, Tensor weight, Backend backend);
+  Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena);
 
   /** Metadata for the container once every layer is known: {@code __metadata__}. */
   Map<String, String> metadata();

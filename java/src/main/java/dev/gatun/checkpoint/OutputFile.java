@@ -1,0 +1,150 @@
+package dev.gatun.checkpoint;
+
+import dev.gatun.GatunException;
+import java.io.IOException;
+import java.lang.foreign.MemorySegment;
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
+import java.nio.file.AtomicMoveNotSupportedException;
+import java.nio.file.FileSystemException;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.nio.file.StandardOpenOption;
+import java.util.Set;
+import java.util.concurrent.ThreadLocalRandom;
+
+/**
+ * A file that is there whole or not at all: written under a temporary name in the target's directory, forced to disk and
+ * renamed. Closed without {@link #commit()}, it leaves nothing behind.
+ */
+public final class OutputFile implements AutoCloseable {
+  /** Bytes handed to the operating system at once. */
+  private static final long CHUNK = 1L << 26;
+
+  private final Path target;
+  private final Path temporary;
+  private final FileChannel channel;
+  private boolean forced;
+  private boolean renamed;
+
+  private OutputFile(Path target, Path temporary, FileChannel channel) {
+    this.target = target;
+    this.temporary = temporary;
+    this.channel = channel;
+  }
+
+  /**
+   * Starts a file.
+   *
+   * @throws GatunException when the directory is not there or not writable, or the target is a directory
+   */
+  public static OutputFile create(Path target) {
+    if (Files.isDirectory(target)) {
+      throw new GatunException(target + ": found a directory, expected the path of a file to write");
+    }
+    Path name = target.getFileName();
+    if (name == null) {
+      throw new GatunException(target + ": found no file name, expected the path of a file to write");
+    }
+    String suffix = Long.toUnsignedString(ThreadLocalRandom.current().nextLong(), 36);
+    Path temporary = target.resolveSibling("." + name + "." + suffix + ".tmp");
+    try {
+      FileChannel channel =
+          FileChannel.open(
+              temporary,
+              Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE, StandardOpenOption.READ));
+      return new OutputFile(target, temporary, channel);
+    } catch (IOException e) {
+      throw failed(target, e);
+    }
+  }
+
+  /** Where the file will be. */
+  public Path target() {
+    return target;
+  }
+
+  /** Bytes written so far: one past the last. */
+  public long size() {
+    try {
+      return channel.size();
+    } catch (IOException e) {
+      throw failed(target, e);
+    }
+  }
+
+  /** Writes bytes at a position. */
+  public void write(long position, MemorySegment data) {
+    try {
+      for (long done = 0; done < data.byteSize(); ) {
+        long length = Math.min(CHUNK, data.byteSize() - done);
+        ByteBuffer buffer = data.asSlice(done, length).asByteBuffer();
+        while (buffer.hasRemaining()) {
+          done += channel.write(buffer, position + done);
+        }
+      }
+    } catch (IOException e) {
+      throw failed(target, e);
+    }
+  }
+
+  /** The channel, for reading back what was written. */
+  FileChannel channel() {
+    return channel;
+  }
+
+  /** Writes everything to disk, so that {@link #commit()} has only the rename left to do. */
+  public void force() {
+    try {
+      channel.force(true);
+      channel.close();
+      forced = true;
+    } catch (IOException e) {
+      throw failed(target, e);
+    }
+  }
+
+  /** Forces the file to disk and gives it its name, in place of what was there. */
+  public void commit() {
+    if (!forced) {
+      force();
+    }
+    try {
+      try {
+        Files.move(temporary, target, StandardCopyOption.ATOMIC_MOVE);
+      } catch (AtomicMoveNotSupportedException e) {
+        Files.move(temporary, target, StandardCopyOption.REPLACE_EXISTING);
+      }
+      renamed = true;
+    } catch (IOException e) {
+      throw failed(target, e);
+    }
+  }
+
+  /** Deletes the temporary file unless it was committed. A second call does nothing. */
+  @Override
+  public void close() {
+    if (renamed) {
+      return;
+    }
+    try {
+      channel.close();
+      Files.deleteIfExists(temporary);
+    } catch (IOException e) {
+      throw failed(temporary, e);
+    }
+  }
+
+  static GatunException failed(Path target, IOException e) {
+    if (e instanceof NoSuchFileException) {
+      return new GatunException(target + ": cannot be written (no such directory)", e);
+    }
+    String why = e instanceof FileSystemException f && f.getReason() != null ? f.getReason() : e.getMessage();
+    if (e instanceof java.nio.file.AccessDeniedException) {
+      why = "permission denied";
+    }
+    return new GatunException(target + ": cannot be written (" + why + ")", e);
+  }
+}
