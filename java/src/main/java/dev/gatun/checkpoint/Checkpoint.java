@@ -182,6 +182,16 @@ public final class Checkpoint implements AutoCloseable {
     return Optional.ofNullable(formats.get(plainName(layer)));
   }
 
+  /**
+   * Checks that every file is as long as when it was opened; called before native code is handed tensors of it.
+   *
+   * @throws GatunException when one has become shorter
+   */
+  public void verifyFiles() {
+    live();
+    shards.verifyLengths();
+  }
+
   /** Unmaps every file. A second call does nothing. */
   @Override
   public void close() {

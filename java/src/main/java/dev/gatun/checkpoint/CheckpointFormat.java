@@ -4,6 +4,7 @@ import dev.gatun.Encoding;
 import dev.gatun.QuantizedTensor;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * One checkpoint format: which tensors and which metadata make up a layout. One class a format, found through {@link
@@ -52,6 +53,11 @@ public interface CheckpointFormat {
    */
   default QuantizedTensor withDtype(QuantizedTensor layer, Encoding dtype) {
     return layer;
+  }
+
+  /** Keys of the container's metadata that this format owns; dropped when a checkpoint is dequantized. */
+  default Set<String> metadataKeys() {
+    return Set.of();
   }
 
   /** The names under which {@code gatun quantize --format} writes this format, each with one line of help. */

@@ -2,6 +2,7 @@ package dev.gatun.checkpoint;
 
 import dev.gatun.GatunException;
 import java.io.IOException;
+import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
@@ -22,6 +23,9 @@ import java.util.concurrent.ThreadLocalRandom;
 public final class OutputFile implements AutoCloseable {
   /** Bytes handed to the operating system at once. */
   private static final long CHUNK = 1L << 26;
+
+  /** Bytes read back at once. */
+  private static final long READ_CHUNK = 1L << 20;
 
   private final Path target;
   private final Path temporary;
@@ -66,15 +70,6 @@ public final class OutputFile implements AutoCloseable {
     return target;
   }
 
-  /** Bytes written so far: one past the last. */
-  public long size() {
-    try {
-      return channel.size();
-    } catch (IOException e) {
-      throw failed(target, e);
-    }
-  }
-
   /** Writes bytes at a position. */
   public void write(long position, MemorySegment data) {
     try {
@@ -90,9 +85,29 @@ public final class OutputFile implements AutoCloseable {
     }
   }
 
-  /** The channel, for reading back what was written. */
-  FileChannel channel() {
-    return channel;
+  /** Takes one piece of what is read back. */
+  @FunctionalInterface
+  public interface PieceConsumer {
+    /** A piece that begins {@code offset} bytes after the first; valid during the call only. */
+    void accept(long offset, MemorySegment piece);
+  }
+
+  /** Reads back what was written, in pieces. */
+  public void read(long position, long length, PieceConsumer consumer) {
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment buffer = arena.allocate(Math.max(1, Math.min(length, READ_CHUNK)));
+      for (long done = 0; done < length; ) {
+        ByteBuffer bytes = buffer.asSlice(0, Math.min(READ_CHUNK, length - done)).asByteBuffer();
+        int count = channel.read(bytes, position + done);
+        if (count <= 0) {
+          throw new IOException("the temporary file was cut short");
+        }
+        consumer.accept(done, buffer.asSlice(0, count));
+        done += count;
+      }
+    } catch (IOException e) {
+      throw failed(target, e);
+    }
   }
 
   /** Writes everything to disk, so that {@link #commit()} has only the rename left to do. */

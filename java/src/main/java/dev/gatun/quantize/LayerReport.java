@@ -1,0 +1,23 @@
+package dev.gatun.quantize;
+
+/**
+ * What quantization did to one layer.
+ *
+ * @param layer plain name
+ * @param rows N
+ * @param columns K
+ * @param bytesBefore of the weight
+ * @param bytesAfter of all tensors that stand for it
+ * @param relativeError ‖W' − W‖ / ‖W‖ in the Frobenius norm; 0 for a weight of zeros that stays so
+ * @param snrDb 20 · log10(‖W‖ / ‖W' − W‖); infinite when they are equal
+ * @param maxError largest |W' − W|
+ */
+public record LayerReport(
+    String layer,
+    long rows,
+    long columns,
+    long bytesBefore,
+    long bytesAfter,
+    double relativeError,
+    double snrDb,
+    double maxError) {}

@@ -1,0 +1,176 @@
+package dev.gatun.quantize;
+
+import dev.gatun.GatunException;
+import dev.gatun.Tensor;
+import dev.gatun.checkpoint.Checkpoint;
+import dev.gatun.checkpoint.CheckpointFormat;
+import dev.gatun.checkpoint.LayerWriter;
+import dev.gatun.checkpoint.OutputFile;
+import dev.gatun.checkpoint.SafetensorsWriter;
+import dev.gatun.kernel.Backend;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
+
+/**
+ * Quantizes a whole checkpoint of plain floats into one safetensors file, layer by layer: memory holds one layer at a
+ * time, however large the checkpoint is.
+ */
+public final class Quantizer {
+  private static final String WEIGHT = ".weight";
+
+  private final Checkpoint source;
+  private final LayerWriter writer;
+  private final NameFilter filter;
+  private final Backend backend;
+  private final ProgressListener progress;
+  private final List<LayerReport> layers = new ArrayList<>();
+  private final List<Tensor> copied = new ArrayList<>();
+  private long bytesAfter;
+
+  private Quantizer(
+      Checkpoint source, LayerWriter writer, NameFilter filter, Backend backend, ProgressListener progress) {
+    this.source = source;
+    this.writer = writer;
+    this.filter = filter;
+    this.backend = backend;
+    this.progress = progress;
+  }
+
+  /** Every format that can be written, each with one line of help. */
+  public static Map<String, String> formats() {
+    Map<String, String> all = new TreeMap<>();
+    Checkpoint.formats().forEach(format -> all.putAll(format.writes()));
+    return all;
+  }
+
+  /**
+   * Quantizes a checkpoint.
+   *
+   * @param source of plain floats
+   * @param target the safetensors file to write; files that the format keeps beside it go into its directory
+   * @param format one of {@link #formats()}
+   * @param filter which layers; only two-dimensional float tensors named {@code *.weight} that the format accepts are
+   *     candidates, everything else is copied
+   * @param backend who quantizes
+   * @throws GatunException when the format is unknown, the checkpoint is quantized already, no layer is left to
+   *     quantize, a weight cannot be quantized, or the file cannot be written; nothing is left behind then
+   */
+  public static Report quantize(
+      Checkpoint source,
+      Path target,
+      String format,
+      NameFilter filter,
+      Backend backend,
+      ProgressListener progress) {
+    LayerWriter writer = writer(format);
+    if (!source.layers().isEmpty() || !source.unsupported().isEmpty()) {
+      String layer =
+          source.layers().isEmpty()
+              ? source.unsupported().keySet().iterator().next()
+              : source.layers().keySet().iterator().next();
+      throw new GatunException(
+          source.path() + ": layer '" + layer + "': found a quantized weight, expected plain floats (dequantize first)");
+    }
+    return new Quantizer(source, writer, filter, backend, progress).run(target, format);
+  }
+
+  private static LayerWriter writer(String name) {
+    for (CheckpointFormat format : Checkpoint.formats()) {
+      if (format.writes().containsKey(name)) {
+        return format.writer(name);
+      }
+    }
+    throw new GatunException("no format '" + name + "' to write, expected one of " + formats().keySet());
+  }
+
+  private Report run(Path target, String format) {
+    long bytesBefore = source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).sum();
+    progress.start(bytesBefore);
+    try (Spool spool = Spool.create(target)) {
+      for (Tensor tensor : source.tensors().values()) {
+        if (isCandidate(tensor)) {
+          quantize(tensor, spool);
+        } else {
+          copied.add(tensor);
+        }
+      }
+      if (layers.isEmpty()) {
+        throw new GatunException(
+            source.path() + ": found no weight to quantize to " + format
+                + ", expected two-dimensional float tensors *.weight that the filters let through");
+      }
+      List<Path> files = assemble(target, spool);
+      return new Report(List.copyOf(layers), layers.size(), copied.size(), bytesBefore, bytesAfter, files);
+    }
+  }
+
+  private boolean isCandidate(Tensor tensor) {
+    return tensor.name().endsWith(WEIGHT)
+        && tensor.shape().size() == 2
+        && writer.accepts(tensor)
+        && filter.accepts(layerOf(tensor));
+  }
+
+  private static String layerOf(Tensor weight) {
+    return weight.name().substring(0, weight.name().length() - WEIGHT.length());
+  }
+
+  private void quantize(Tensor weight, Spool spool) {
+    source.verifyFiles();
+    try (Arena arena = Arena.ofShared()) {
+      LayerWriter.Quantized quantized = writer.quantize(layerOf(weight), weight, backend, arena);
+      long bytes = 0;
+      for (Tensor tensor : quantized.tensors()) {
+        spool.add(tensor);
+        bytes += tensor.data().byteSize();
+      }
+      LayerReport report =
+          ErrorMeter.measure(quantized.matrix(), weight, backend)
+              .report(layerOf(weight), quantized.matrix(), weight.data().byteSize(), bytes);
+      layers.add(report);
+      bytesAfter += bytes;
+      progress.advance(report.layer(), report.bytesBefore());
+      progress.layer(report);
+    }
+  }
+
+  private List<Path> assemble(Path target, Spool spool) {
+    List<SafetensorsWriter.Entry> entries = new ArrayList<>(spool.entries());
+    copied.forEach(tensor -> entries.add(SafetensorsWriter.Entry.of(tensor)));
+    Map<String, String> metadata = new LinkedHashMap<>(source.metadata());
+    metadata.putAll(writer.metadata());
+    List<Path> files = new ArrayList<>(List.of(target));
+    List<OutputFile> sidecars = new ArrayList<>();
+    try (SafetensorsWriter out = SafetensorsWriter.create(target, entries, metadata)) {
+      spool.writeTo(out);
+      for (Tensor tensor : copied) {
+        out.write(tensor.name(), tensor.data());
+        bytesAfter += tensor.data().byteSize();
+        progress.advance(tensor.name(), tensor.data().byteSize());
+      }
+      writer
+          .sidecars()
+          .forEach(
+              (name, text) -> {
+                OutputFile sidecar = OutputFile.create(target.resolveSibling(name));
+                sidecars.add(sidecar);
+                sidecar.write(0, MemorySegment.ofArray(text.getBytes(StandardCharsets.UTF_8)));
+                sidecar.force();
+                files.add(sidecar.target());
+              });
+      out.force();
+      sidecars.forEach(OutputFile::commit);
+      out.rename();
+    } finally {
+      sidecars.forEach(OutputFile::close);
+    }
+    return files;
+  }
+}
