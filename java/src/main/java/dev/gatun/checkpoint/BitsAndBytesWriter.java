@@ -1,0 +1,163 @@
+package dev.gatun.checkpoint;
+
+import static dev.gatun.checkpoint.WriterSupport.FLOAT;
+
+import dev.gatun.Encoding;
+import dev.gatun.Tensor;
+import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.Matrix;
+import dev.gatun.kernel.QuantizeRule;
+import dev.gatun.layout.BitsAndBytes4BitLayout;
+import java.lang.foreign.Arena;
+import java.lang.foreign.ValueLayout;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.TreeMap;
+
+/**
+ * Writes bitsandbytes' NF4 and FP4 with blocks of 64, as its CUDA kernels make them, under the names and with the JSON
+ * text that transformers and diffusers save.
+ */
+final class BitsAndBytesWriter implements LayerWriter {
+  /** What {@code gatun quantize --format} offers. */
+  static final Map<String, String> FORMATS =
+      new TreeMap<>(
+          Map.of(
+              "nf4", "bitsandbytes: 4-bit normal floats, one F32 scale per 64 weights",
+              "nf4-nested", "bitsandbytes: 4-bit normal floats, scales quantized to 8 bits",
+              "fp4", "bitsandbytes: its own 4-bit floats, one F32 scale per 64 weights",
+              "fp4-nested", "bitsandbytes: its own 4-bit floats, scales quantized to 8 bits"));
+
+  private static final int NESTED_BLOCK = 256;
+
+  private final Encoding encoding;
+  private final boolean nested;
+  private final long block;
+
+  BitsAndBytesWriter(String format) {
+    this(format, 64);
+  }
+
+  /** With another block size than the library's default. */
+  BitsAndBytesWriter(String format, long block) {
+    this.encoding = format.startsWith("nf4") ? Encoding.NF4 : Encoding.FP4;
+    this.nested = format.endsWith("-nested");
+    this.block = block;
+  }
+
+  @Override
+  public boolean accepts(Tensor weight) {
+    return WriterSupport.isFloatMatrix(weight);
+  }
+
+  @Override
+  public Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena) {
+    long n = weight.shape().get(0);
+    long k = weight.shape().get(1);
+    long elements = weight.elements();
+    Encoding type = Parts.encoding(weight);
+    String name = layer + Parts.WEIGHT;
+    BitsAndBytes4BitLayout flat = new BitsAndBytes4BitLayout(encoding, block, false);
+    Tensor codes = WriterSupport.allocate(arena, name, DType.U8, Math.ceilDiv(elements, 2L), 1L);
+    Tensor absmax = WriterSupport.allocate(arena, name + ".absmax", DType.F32, Math.ceilDiv(elements, block));
+    Matrix matrix = flat.matrix(n, k, codes.data(), absmax.data(), Optional.empty(), type);
+    // zeros get code 0 as from the CUDA kernel: 0 · (1/0) is NaN there, and every comparison with it is false
+    QuantizeRule rule =
+        new QuantizeRule(
+            Encoding.F32, true, 1f, 0, Float.NEGATIVE_INFINITY, Float.POSITIVE_INFINITY, false, 0);
+    backend.quantize(matrix, rule, weight.data(), type);
+    fillPadding(codes, absmax, elements);
+
+    List<Tensor> tensors = new ArrayList<>(List.of(codes));
+    Tensor map = WriterSupport.allocate(arena, name + ".quant_map", DType.F32, 16L);
+    for (int i = 0; i < 16; i++) {
+      map.data().set(FLOAT, 4L * i, flat.codebook().get(i));
+    }
+    tensors.add(map);
+    String state = state(type, weight.shape());
+    if (nested) {
+      Matrix.Nested nest = nest(name, absmax, tensors, arena);
+      Tensor scales = tensors.get(tensors.size() - 1);
+      matrix =
+          new BitsAndBytes4BitLayout(encoding, block, true)
+              .matrix(n, k, codes.data(), scales.data(), Optional.of(nest), type);
+      state +=
+          ", \"nested_blocksize\": " + NESTED_BLOCK + ", \"nested_dtype\": \"float32\", \"nested_offset\": "
+              + PythonJson.number(nest.offset());
+    } else {
+      tensors.add(absmax);
+    }
+    String stateName = name + BitsAndBytes.STATE + (encoding == Encoding.NF4 ? "nf4" : "fp4");
+    tensors.add(WriterSupport.text(arena, stateName, state + "}"));
+    return new Quantized(tensors, matrix);
+  }
+
+  /** Of an odd number of codes, the last low nibble holds the code of a padded zero. */
+  private void fillPadding(Tensor codes, Tensor absmax, long elements) {
+    if (elements % 2 != 0) {
+      long last = codes.data().byteSize() - 1;
+      boolean zeros = absmax.data().get(FLOAT, absmax.data().byteSize() - Float.BYTES) == 0;
+      int zero = encoding == Encoding.NF4 && !zeros ? 7 : 0;
+      int high = codes.data().get(ValueLayout.JAVA_BYTE, last) & 0xF0;
+      codes.data().set(ValueLayout.JAVA_BYTE, last, (byte) (high | zero));
+    }
+  }
+
+  private String state(Encoding type, List<Long> shape) {
+    String dtype =
+        switch (type) {
+          case F16 -> "float16";
+          case BF16 -> "bfloat16";
+          default -> "float32";
+        };
+    return "{\"quant_type\": \"" + (encoding == Encoding.NF4 ? "nf4" : "fp4") + "\", \"blocksize\": " + block
+        + ", \"dtype\": \"" + dtype + "\", \"shape\": " + shape;
+  }
+
+  /**
+   * Quantizes the scales: their mean is taken off, the rest goes to 8-bit codes with one scale per 256. Adds the nested
+   * tensors, the codes last.
+   */
+  private static Matrix.Nested nest(String name, Tensor absmax, List<Tensor> tensors, Arena arena) {
+    long count = absmax.elements();
+    double sum = 0;
+    for (long i = 0; i < count; i++) {
+      sum += absmax.data().get(FLOAT, 4 * i);
+    }
+    float offset = (float) sum * (1f / count); // torch.mean: the sum in float times the rounded reciprocal of the count
+    Tensor scales =
+        WriterSupport.allocate(arena, name + ".nested_absmax", DType.F32, Math.ceilDiv(count, (long) NESTED_BLOCK));
+    Tensor codebook = WriterSupport.allocate(arena, name + ".nested_quant_map", DType.F32, 256L);
+    Tensor codes = WriterSupport.allocate(arena, name + ".absmax", DType.U8, count);
+    for (int i = 0; i < 256; i++) {
+      codebook.data().set(FLOAT, 4L * i, DynamicMap.VALUES[i]);
+    }
+    for (long start = 0; start < count; start += NESTED_BLOCK) {
+      long end = Math.min(count, start + NESTED_BLOCK);
+      float largest = 0;
+      for (long i = start; i < end; i++) {
+        largest = Math.max(largest, Math.abs(absmax.data().get(FLOAT, 4 * i) - offset));
+      }
+      scales.data().set(FLOAT, start / NESTED_BLOCK * 4, largest);
+      float reciprocal = 1f / largest;
+      for (long i = start; i < end; i++) {
+        float x = (absmax.data().get(FLOAT, 4 * i) - offset) * reciprocal;
+        codes.data().set(ValueLayout.JAVA_BYTE, i, (byte) DynamicMap.code(x));
+      }
+    }
+    tensors.addAll(List.of(scales, codebook, codes));
+    return new Matrix.Nested(codebook.data(), scales.data(), NESTED_BLOCK, offset);
+  }
+
+  @Override
+  public Map<String, String> metadata() {
+    return Map.of("format", "pt"); // transformers refuses a file without it
+  }
+
+  @Override
+  public Map<String, String> sidecars() {
+    return Map.of();
+  }
+}
