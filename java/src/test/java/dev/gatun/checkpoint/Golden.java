@@ -1,0 +1,78 @@
+package dev.gatun.checkpoint;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.UncheckedIOException;
+import java.nio.file.FileVisitResult;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.SimpleFileVisitor;
+import java.nio.file.attribute.BasicFileAttributes;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.zip.ZipEntry;
+import java.util.zip.ZipInputStream;
+
+/** The files that the real libraries wrote: one archive a family among the test resources, unpacked once per run. */
+public final class Golden {
+  private static final ConcurrentHashMap<String, Path> UNPACKED = new ConcurrentHashMap<>();
+
+  private Golden() {}
+
+  /** The directory of a case: {@code bnb}, {@code nf4_bf16}. */
+  public static Path dir(String family, String name) {
+    return UNPACKED.computeIfAbsent(family, Golden::unpack).resolve(name);
+  }
+
+  /** A file of a case. */
+  public static Path file(String family, String name, String file) {
+    return dir(family, name).resolve(file);
+  }
+
+  /** The case's {@code case.json}. */
+  public static JsonNode description(String family, String name) {
+    return Json.file(file(family, name, "case.json"));
+  }
+
+  private static Path unpack(String family) {
+    try (InputStream in = Golden.class.getResourceAsStream("/golden/" + family + ".zip")) {
+      if (in == null) {
+        throw new IllegalStateException("no test resource golden/" + family + ".zip");
+      }
+      Path root = Files.createTempDirectory("gatun-golden-");
+      Runtime.getRuntime().addShutdownHook(new Thread(() -> delete(root)));
+      try (ZipInputStream zip = new ZipInputStream(in)) {
+        for (ZipEntry entry = zip.getNextEntry(); entry != null; entry = zip.getNextEntry()) {
+          Path file = root.resolve(entry.getName());
+          Files.createDirectories(file.getParent());
+          Files.copy(zip, file);
+        }
+      }
+      return root;
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
+
+  private static void delete(Path root) {
+    try {
+      Files.walkFileTree(
+          root,
+          new SimpleFileVisitor<>() {
+            @Override
+            public FileVisitResult visitFile(Path file, BasicFileAttributes attributes) throws IOException {
+              Files.delete(file);
+              return FileVisitResult.CONTINUE;
+            }
+
+            @Override
+            public FileVisitResult postVisitDirectory(Path dir, java.io.IOException e) throws IOException {
+              Files.delete(dir);
+              return FileVisitResult.CONTINUE;
+            }
+          });
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
+}
