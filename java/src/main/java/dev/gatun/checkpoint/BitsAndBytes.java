@@ -7,7 +7,6 @@ import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.layout.BitsAndBytes4BitLayout;
-import dev.gatun.layout.BitsAndBytesInt8Layout;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
@@ -20,9 +19,10 @@ import java.util.Set;
 
 /**
  * bitsandbytes' weights as transformers and diffusers save them: NF4 and FP4 with a JSON {@code quant_state} tensor,
- * nested scales or not, and LLM.int8() with {@code SCB}. Source: bitsandbytes/functional.py (QuantState), nn/modules.py.
+ * nested scales or not. LLM.int8() weights ({@code SCB}) are recognised and refused by name. Source: bitsandbytes/functional.py (QuantState), nn/modules.py.
  */
 public final class BitsAndBytes implements CheckpointFormat {
+  private static final String SCB = ".SCB";
   static final String STATE = ".quant_state.bitsandbytes__";
   private static final Set<Long> BLOCKS = Set.of(32L, 64L, 128L, 256L, 512L, 1024L, 2048L, 4096L);
   private static final Set<String> PARTS = Set.of("absmax", "quant_map", "nested_absmax", "nested_quant_map");
@@ -45,12 +45,13 @@ public final class BitsAndBytes implements CheckpointFormat {
     List<QuantizedTensor> layers = new ArrayList<>();
     children.forEach((weight, parts) -> layers.add(reader.fourBit(weight, parts)));
     Map<String, String> side = new LinkedHashMap<>();
+    Map<String, String> unsupported = new LinkedHashMap<>();
     for (Tensor tensor : source.tensors().values()) {
-      if (tensor.name().endsWith(".SCB")) {
-        layers.add(reader.eightBit(tensor, side));
+      if (tensor.name().endsWith(SCB)) {
+        reader.eightBit(tensor, side, unsupported);
       }
     }
-    return new Found(layers, side, Map.of());
+    return new Found(layers, side, unsupported);
   }
 
   @Override
@@ -128,28 +129,15 @@ public final class BitsAndBytes implements CheckpointFormat {
       return new QuantizedTensor(Parts.layerOf(weightName), shape, layout, roles, matrix, dtype);
     }
 
-    QuantizedTensor eightBit(Tensor scb, Map<String, String> side) {
-      String layer = scb.name().substring(0, scb.name().length() - ".SCB".length());
-      Tensor weight = parts.require(layer + Parts.WEIGHT, "the codes that " + Problem.quote(scb.name()) + " scales");
-      parts.dtype(weight, DType.I8);
-      Parts.Size size = Parts.Size.of(weight.shape());
-      parts.dtype(scb, DType.F32);
-      parts.shape(scb, size.n());
-      parts.find(layer + ".weight_format").ifPresent(format -> rowMajor(format, side));
-      BitsAndBytesInt8Layout layout = new BitsAndBytesInt8Layout();
-      Matrix matrix = layout.matrix(size.n(), size.k(), weight.data(), scb.data());
-      Map<String, Tensor> roles = new LinkedHashMap<>();
-      roles.put("codes", weight);
-      roles.put("scales", scb);
-      return new QuantizedTensor(layer, weight.shape(), layout, roles, matrix, Encoding.F32);
-    }
-
-    private void rowMajor(Tensor format, Map<String, String> side) {
-      parts.dtype(format, DType.U8);
-      if (format.elements() != 1 || format.data().get(ValueLayout.JAVA_BYTE, 0) != 0) {
-        throw parts.problem(format, "another weight format than 0", "0, rows");
+    /** The parts of an LLM.int8() weight: its product rounds twice, code times maximum and that times 1/127. */
+    void eightBit(Tensor scb, Map<String, String> side, Map<String, String> unsupported) {
+      String layer = scb.name().substring(0, scb.name().length() - SCB.length());
+      unsupported.put(layer, "bitsandbytes LLM.int8() is not supported yet");
+      for (String part : List.of(SCB, Parts.WEIGHT, ".weight_format")) {
+        parts
+            .find(layer + part)
+            .ifPresent(t -> side.put(t.name(), "part of a bitsandbytes LLM.int8() weight, not supported yet"));
       }
-      side.put(format.name(), "order of the codes of a bitsandbytes LLM.int8() weight: rows");
     }
 
     private Tensor onlyState(String weightName, Map<String, Tensor> children) {

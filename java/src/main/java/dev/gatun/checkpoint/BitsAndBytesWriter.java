@@ -9,7 +9,9 @@ import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.QuantizeRule;
 import dev.gatun.layout.BitsAndBytes4BitLayout;
 import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.nio.ByteOrder;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -30,6 +32,9 @@ final class BitsAndBytesWriter implements LayerWriter {
               "fp4", "bitsandbytes: its own 4-bit floats, one F32 scale per 64 weights",
               "fp4-nested", "bitsandbytes: its own 4-bit floats, scales quantized to 8 bits"));
 
+  private static final ValueLayout.OfInt INT = ValueLayout.JAVA_INT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+  private static final ValueLayout.OfShort SHORT =
+      ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
   private static final int NESTED_BLOCK = 256;
 
   private final Encoding encoding;
@@ -67,7 +72,7 @@ final class BitsAndBytesWriter implements LayerWriter {
     QuantizeRule rule =
         new QuantizeRule(
             Encoding.F32, true, 1f, 0, Float.NEGATIVE_INFINITY, Float.POSITIVE_INFINITY, false, 0);
-    backend.quantize(matrix, rule, weight.data(), type);
+    backend.quantize(matrix, rule, withoutSubnormals(weight, arena), type);
     fillPadding(codes, absmax, elements);
 
     List<Tensor> tensors = new ArrayList<>(List.of(codes));
@@ -92,6 +97,34 @@ final class BitsAndBytesWriter implements LayerWriter {
     String stateName = name + BitsAndBytes.STATE + (encoding == Encoding.NF4 ? "nf4" : "fp4");
     tensors.add(WriterSupport.text(arena, stateName, state + "}"));
     return new Quantized(tensors, matrix);
+  }
+
+  /**
+   * The weight as the library's CUDA kernels see it: they are built to flush numbers below 2^-126 to zero, so that a
+   * block of such numbers is a block of zeros. Copied only when it holds such a number.
+   */
+  private static MemorySegment withoutSubnormals(Tensor weight, Arena arena) {
+    MemorySegment data = weight.data();
+    if (weight.dtype() == DType.F16) {
+      return data; // its smallest number is far above
+    }
+    boolean wide = weight.dtype() == DType.F32;
+    long count = weight.elements();
+    MemorySegment copy = null;
+    for (long i = 0; i < count; i++) {
+      int bits = wide ? data.get(INT, 4 * i) : data.get(SHORT, 2 * i) << 16;
+      if ((bits & 0x7F800000) == 0 && (bits & 0x7FFFFF) != 0) {
+        if (copy == null) {
+          copy = arena.allocate(data.byteSize(), 64).copyFrom(data);
+        }
+        if (wide) {
+          copy.set(INT, 4 * i, bits & 0x80000000);
+        } else {
+          copy.set(SHORT, 2 * i, (short) ((bits & 0x80000000) >>> 16));
+        }
+      }
+    }
+    return copy == null ? data : copy;
   }
 
   /** Of an odd number of codes, the last low nibble holds the code of a padded zero. */

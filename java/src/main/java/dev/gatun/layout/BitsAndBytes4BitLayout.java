@@ -27,7 +27,7 @@ public record BitsAndBytes4BitLayout(Encoding encoding, long block, boolean nest
   private static final List<Float> FP4 =
       List.of(
           0f, 0.0052083334885537624f, 0.6666666865348816f, 1f, 0.3333333432674408f, 0.5f, 0.1666666716337204f, 0.25f,
-          -0f, -0.0052083334885537624f, -0.6666666865348816f, -1f, -0.3333333432674408f, -0.5f,
+          0f, -0.0052083334885537624f, -0.6666666865348816f, -1f, -0.3333333432674408f, -0.5f,
           -0.1666666716337204f, -0.25f);
 
   @Override
@@ -41,7 +41,7 @@ public record BitsAndBytes4BitLayout(Encoding encoding, long block, boolean nest
         + (nested ? ", scales quantized to 8 bits" : " (F32)");
   }
 
-  /** The 16 values by code, as the library stores them in {@code quant_map}. */
+  /** The 16 values by code, as the library stores them in {@code quant_map}: code 8 of FP4 is 0 there, and -0 decoded. */
   public List<Float> codebook() {
     return encoding == Encoding.NF4 ? NF4 : FP4;
   }

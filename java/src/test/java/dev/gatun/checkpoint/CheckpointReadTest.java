@@ -28,7 +28,6 @@ class CheckpointReadTest {
     "bnb,nf4_storage_bf16,bitsandbytes.nf4,BF16",
     "bnb,sharded,bitsandbytes.nf4,BF16",
     "bnb,fp4_fp32,bitsandbytes.fp4,F32",
-    "bnb,int8,bitsandbytes.int8,F32",
     "quanto,qint8_bf16,quanto.qint8,BF16",
     "quanto,qfloat8_e4m3fn_bf16,quanto.qfloat8_e4m3fn,BF16",
     "quanto,qfloat8_e4m3fnuz_fp32,quanto.qfloat8_e4m3fnuz,F32",
@@ -59,7 +58,7 @@ class CheckpointReadTest {
   }
 
   @ParameterizedTest
-  @CsvSource({"comfy,nvfp4,nvfp4", "quanto,qint4_bf16,qint4"})
+  @CsvSource({"comfy,nvfp4,nvfp4", "quanto,qint4_bf16,qint4", "bnb,int8,LLM.int8()"})
   void namesWhatIsNotSupportedOnlyWhenItIsUsed(String family, String name, String format) {
     try (Checkpoint checkpoint = open(family, name)) {
       assertThat(checkpoint.layers()).isEmpty();
