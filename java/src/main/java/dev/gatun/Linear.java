@@ -1,9 +1,33 @@
 package dev.gatun;
 
 import java.lang.foreign.MemorySegment;
+import org.jspecify.annotations.Nullable;
 
 /** One linear layer, packed for one device: y = x · Wᵀ + b. Thread-safe; {@code forward} allocates nothing. */
 public interface Linear extends AutoCloseable {
+  /**
+   * Packs a quantized weight for a device. The weight's memory is not needed afterwards.
+   *
+   * <p>When no kernel of the device takes the weight with this compute type, it is dequantized to floats and multiplied as
+   * those with compute type F32, and one line at level INFO says so; a device from {@link Device#require} refuses instead.
+   *
+   * @param bias N plain numbers, or null
+   * @throws GatunException when the weight does not hold together or the device refuses it
+   */
+  static Linear of(QuantizedTensor weight, @Nullable Tensor bias, Compute compute, Device device) {
+    return LinearFactory.of(weight, bias, compute, device);
+  }
+
+  /**
+   * Packs a plain weight of F32, F16 or BF16 for a device.
+   *
+   * @param weight [N, K], or more dimensions: [N, product of the rest]
+   * @param bias N plain numbers, or null
+   */
+  static Linear of(Tensor weight, @Nullable Tensor bias, Compute compute, Device device) {
+    return LinearFactory.of(LinearFactory.plain(weight), bias, compute, device);
+  }
+
   /** N: output features. */
   long outFeatures();
 

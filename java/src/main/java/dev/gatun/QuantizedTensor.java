@@ -2,8 +2,11 @@ package dev.gatun;
 
 import dev.gatun.kernel.Matrix;
 import dev.gatun.layout.Layout;
+import java.util.Collections;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Optional;
 
 /**
@@ -19,6 +22,16 @@ import java.util.Optional;
  */
 public record QuantizedTensor(
     String name, List<Long> shape, Layout layout, Map<String, Tensor> parts, Matrix matrix, Encoding dtype) {
+
+  /** Copies shape and parts. */
+  public QuantizedTensor {
+    Objects.requireNonNull(name, "name");
+    Objects.requireNonNull(layout, "layout");
+    Objects.requireNonNull(matrix, "matrix");
+    Objects.requireNonNull(dtype, "dtype");
+    shape = List.copyOf(shape);
+    parts = Collections.unmodifiableMap(new LinkedHashMap<>(parts));
+  }
 
   /** Bytes of all parts. */
   public long byteSize() {

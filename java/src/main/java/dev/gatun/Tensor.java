@@ -3,6 +3,7 @@ package dev.gatun;
 import dev.gatun.checkpoint.DType;
 import java.lang.foreign.MemorySegment;
 import java.util.List;
+import java.util.Objects;
 
 /**
  * A named tensor of a checkpoint: plain numbers or one part of a quantized weight.
@@ -14,6 +15,14 @@ import java.util.List;
  *     necessarily aligned
  */
 public record Tensor(String name, DType dtype, List<Long> shape, MemorySegment data) {
+  /** Copies the shape. */
+  public Tensor {
+    Objects.requireNonNull(name, "name");
+    Objects.requireNonNull(dtype, "dtype");
+    Objects.requireNonNull(data, "data");
+    shape = List.copyOf(shape);
+  }
+
   /** Product of the sizes. */
   public long elements() {
     return shape.stream().reduce(1L, Math::multiplyExact);

@@ -28,6 +28,14 @@ public interface Backend {
    */
   Optional<String> refuses(Operation operation, Matrix matrix, Optional<Compute> compute);
 
+  /** The name of the kernel that would run; empty when there is none. */
+  default Optional<String> kernel(Operation operation, Encoding encoding, Optional<Compute> compute) {
+    return kernels().stream()
+        .filter(k -> k.operation() == operation && k.encoding() == encoding && k.compute().equals(compute))
+        .map(Kernel::name)
+        .findFirst();
+  }
+
   /**
    * Rows {@code row0 .. row0+rows-1} as {@code outType} (F32, F16, BF16), row-major without gaps, into {@code out}.
    *

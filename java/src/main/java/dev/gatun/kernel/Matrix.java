@@ -2,6 +2,7 @@ package dev.gatun.kernel;
 
 import dev.gatun.Encoding;
 import java.lang.foreign.MemorySegment;
+import java.util.Objects;
 import java.util.Optional;
 
 /**
@@ -48,8 +49,27 @@ public record Matrix(
     Encoding arithmetic,
     Encoding result) {
 
+  /** Refuses null. */
+  public Matrix {
+    Objects.requireNonNull(encoding, "encoding");
+    Objects.requireNonNull(codes, "codes");
+    Objects.requireNonNull(granularity, "granularity");
+    Objects.requireNonNull(scales, "scales");
+    Objects.requireNonNull(nested, "nested");
+    Objects.requireNonNull(zeros, "zeros");
+    Objects.requireNonNull(offsets, "offsets");
+    Objects.requireNonNull(arithmetic, "arithmetic");
+    Objects.requireNonNull(result, "result");
+  }
+
   /** An array of numbers of one type. */
-  public record Values(Encoding type, MemorySegment data) {}
+  public record Values(Encoding type, MemorySegment data) {
+    /** Refuses null. */
+    public Values {
+      Objects.requireNonNull(type, "type");
+      Objects.requireNonNull(data, "data");
+    }
+  }
 
   /**
    * Double quantization: {@code scale = codebook[code] * scales[index / block] + offset}.
@@ -57,7 +77,13 @@ public record Matrix(
    * @param codebook 256 floats
    * @param scales floats, one per {@code block} scale codes
    */
-  public record Nested(MemorySegment codebook, MemorySegment scales, long block, float offset) {}
+  public record Nested(MemorySegment codebook, MemorySegment scales, long block, float offset) {
+    /** Refuses null. */
+    public Nested {
+      Objects.requireNonNull(codebook, "codebook");
+      Objects.requireNonNull(scales, "scales");
+    }
+  }
 
   /** A matrix with flattened low-nibble-first codes, F32 scales and F32 arithmetic; the rest is set with the withers. */
   public static Matrix of(

@@ -1,0 +1,146 @@
+package dev.gatun;
+
+import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.Matrix;
+import dev.gatun.kernel.MatrixCheck;
+import dev.gatun.kernel.Operation;
+import dev.gatun.kernel.PackedWeight;
+import dev.gatun.kernel.codec.Numbers;
+import dev.gatun.layout.LayoutRegistry;
+import dev.gatun.layout.PlainLayout;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+import java.util.Optional;
+import org.jspecify.annotations.Nullable;
+
+/** Binds a weight to the entry point that runs it, and packs it. */
+final class LinearFactory {
+  private LinearFactory() {}
+
+  static Linear of(QuantizedTensor weight, @Nullable Tensor bias, Compute compute, Device device) {
+    Objects.requireNonNull(weight, "weight");
+    Objects.requireNonNull(compute, "compute");
+    Objects.requireNonNull(device, "device");
+    Matrix matrix = weight.matrix();
+    try {
+      MatrixCheck.check(matrix);
+    } catch (GatunException e) {
+      throw new GatunException(weight.name() + ": " + e.getMessage(), e);
+    }
+    LayoutRegistry registry = LayoutRegistry.get();
+    Optional<LayoutRegistry.Choice> choice =
+        registry.choose(Operation.LINEAR, weight.layout(), matrix, 1, Optional.of(compute), device);
+    if (choice.isPresent()) {
+      Backend backend = choice.get().backend();
+      if (!backend.name().equals(device.name())) {
+        Device.sayOnce(
+            "linear of " + matrix.encoding() + " with compute " + compute + ": " + device.name() + " has no kernel; "
+                + backend.name() + " runs instead");
+      }
+      return pack(weight.name(), matrix, bias, compute, device, backend);
+    }
+    return dequantized(weight, bias, compute, device, registry);
+  }
+
+  /** What an operation that nobody registered falls back to: plain floats and the high-precision multiply. */
+  private static Linear dequantized(
+      QuantizedTensor weight, @Nullable Tensor bias, Compute compute, Device device, LayoutRegistry registry) {
+    String reasons =
+        String.join("; ", registry.explain(Operation.LINEAR, weight, 1, Optional.of(compute), device).lines());
+    if (device.isStrict()) {
+      throw new GatunException(
+          weight.name() + ": the device runs nothing for linear of " + weight.layout().name() + " with compute " + compute
+              + " (" + reasons + ")");
+    }
+    Matrix matrix = weight.matrix();
+    Backend dequantizer =
+        registry
+            .choose(Operation.DEQUANTIZE, weight.layout(), matrix, 0, Optional.empty(), device)
+            .map(LayoutRegistry.Choice::backend)
+            .orElseThrow(() -> new GatunException(weight.name() + ": nothing dequantizes it (" + reasons + ")"));
+    Device.sayOnce(
+        "linear of " + weight.layout().name() + " with compute " + compute
+            + ": no entry point runs it; it is dequantized and multiplied as floats (" + reasons + ")");
+    try (Arena arena = Arena.ofShared()) {
+      MemorySegment floats =
+          arena.allocate(Math.multiplyExact(Math.multiplyExact(matrix.n(), matrix.k()), Float.BYTES), 64);
+      dequantizer.dequantize(matrix, 0, matrix.n(), floats, Encoding.F32);
+      PlainLayout layout = new PlainLayout(Encoding.F32);
+      Matrix plain = layout.matrix(matrix.n(), matrix.k(), floats);
+      Backend backend =
+          registry
+              .choose(Operation.LINEAR, layout, plain, 1, Optional.of(Compute.F32), device)
+              .map(LayoutRegistry.Choice::backend)
+              .orElseThrow(() -> new GatunException(weight.name() + ": nothing multiplies floats on " + device));
+      return pack(weight.name(), plain, bias, Compute.F32, device, backend);
+    }
+  }
+
+  private static Linear pack(
+      String name, Matrix matrix, @Nullable Tensor bias, Compute compute, Device device, Backend backend) {
+    Arena arena = Arena.ofShared();
+    @Nullable PackedWeight packed = null;
+    boolean done = false;
+    try {
+      MemorySegment floats = bias == null ? null : bias(name, bias, matrix.n(), arena);
+      packed = backend.pack(matrix);
+      Linear linear = new PackedLinear(backend, packed, floats, arena, compute, device.threads());
+      done = true;
+      return linear;
+    } finally {
+      if (!done) {
+        arena.close();
+        if (packed != null) {
+          packed.close();
+        }
+      }
+    }
+  }
+
+  private static MemorySegment bias(String name, Tensor bias, long n, Arena arena) {
+    Encoding type = plainType(bias);
+    if (bias.elements() != n || bias.data().byteSize() / (type.bits() / 8) < n) {
+      throw new GatunException(
+          name + ": found bias '" + bias.name() + "' of shape " + bias.shape() + " and " + bias.data().byteSize()
+              + " bytes, expected " + n + " numbers");
+    }
+    MemorySegment floats = arena.allocate(Math.multiplyExact(n, Float.BYTES), 64);
+    for (long i = 0; i < n; i++) {
+      Numbers.put(Encoding.F32, floats, i, Numbers.get(type, bias.data(), i));
+    }
+    return floats;
+  }
+
+  private static Encoding plainType(Tensor tensor) {
+    return tensor
+        .dtype()
+        .encoding()
+        .filter(Encoding::isPlain)
+        .orElseThrow(
+            () ->
+                new GatunException(
+                    tensor.name() + ": found type " + tensor.dtype() + ", expected F32, F16 or BF16"));
+  }
+
+  /** A plain tensor as a weight. */
+  static QuantizedTensor plain(Tensor weight) {
+    Encoding type = plainType(Objects.requireNonNull(weight, "weight"));
+    List<Long> shape = weight.shape();
+    if (shape.size() < 2 || shape.stream().anyMatch(size -> size < 0)) {
+      throw new GatunException(weight.name() + ": found shape " + shape + ", expected [N, K]");
+    }
+    long n = shape.get(0);
+    long k;
+    try {
+      k = shape.stream().skip(1).reduce(1L, Math::multiplyExact);
+    } catch (ArithmeticException e) {
+      throw new GatunException(weight.name() + ": found shape " + shape + ", which overflows", e);
+    }
+    PlainLayout layout = new PlainLayout(type);
+    return new QuantizedTensor(
+        weight.name(), shape, layout, Map.of("codes", weight), layout.matrix(n, k, weight.data()), type);
+  }
+}

@@ -1,0 +1,146 @@
+package dev.gatun;
+
+import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.MatrixCheck;
+import dev.gatun.kernel.PackedWeight;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.util.Objects;
+import java.util.concurrent.atomic.AtomicLong;
+import org.jspecify.annotations.Nullable;
+
+/** A packed weight and its bias. The last forward that runs when it is closed frees the memory. */
+final class PackedLinear implements Linear {
+  private static final long CLOSED = 1L << 62;
+
+  private final Backend backend;
+  private final PackedWeight packed;
+  private final @Nullable MemorySegment bias;
+  private final Arena arena;
+  private final Compute compute;
+  private final int threads;
+  private final long n;
+  private final long k;
+
+  /** How many calls run, plus {@link #CLOSED} once closed. */
+  private final AtomicLong users = new AtomicLong();
+
+  PackedLinear(
+      Backend backend,
+      PackedWeight packed,
+      @Nullable MemorySegment bias,
+      Arena arena,
+      Compute compute,
+      int threads) {
+    this.backend = backend;
+    this.packed = packed;
+    this.bias = bias;
+    this.arena = arena;
+    this.compute = compute;
+    this.threads = threads;
+    this.n = packed.n();
+    this.k = packed.k();
+  }
+
+  @Override
+  public long outFeatures() {
+    return n;
+  }
+
+  @Override
+  public long inFeatures() {
+    return k;
+  }
+
+  @Override
+  public Compute compute() {
+    return compute;
+  }
+
+  @Override
+  public String kernel(long m) {
+    if (m < 1) {
+      throw new GatunException("linear: found " + m + " rows, expected at least 1");
+    }
+    enter();
+    try {
+      return packed.kernel(compute, m);
+    } finally {
+      leave();
+    }
+  }
+
+  @Override
+  public void forward(MemorySegment x, long m, MemorySegment y) {
+    forward(x, Encoding.F32, k, m, y, Encoding.F32, n);
+  }
+
+  @Override
+  public void forward(
+      MemorySegment x, Encoding xType, long ldx, long m, MemorySegment y, Encoding yType, long ldy) {
+    Objects.requireNonNull(x, "x");
+    Objects.requireNonNull(y, "y");
+    enter();
+    try {
+      MatrixCheck.linear(n, k, x, xType, ldx, m, y, yType, ldy);
+      live("x", x);
+      live("y", y);
+      long xBytes = ((m - 1) * ldx + k) * (xType.bits() / 8);
+      long yBytes = ((m - 1) * ldy + n) * (yType.bits() / 8);
+      // Addresses of two heap segments compare only when they are of one array.
+      if (x.asOverlappingSlice(y).isPresent()
+          && x.address() < y.address() + yBytes
+          && y.address() < x.address() + xBytes) {
+        throw new GatunException("linear: found x and y that overlap, expected separate memory");
+      }
+      backend.linear(packed, x, xType, ldx, m, y, yType, ldy, bias, compute, threads);
+    } finally {
+      leave();
+    }
+  }
+
+  private static void live(String what, MemorySegment segment) {
+    if (!segment.scope().isAlive()) {
+      throw new IllegalStateException("linear: the memory of " + what + " is closed");
+    }
+    if (!segment.isAccessibleBy(Thread.currentThread())) {
+      throw new WrongThreadException("linear: the memory of " + what + " belongs to another thread");
+    }
+  }
+
+  private void enter() {
+    long count = users.incrementAndGet();
+    if (count < 0 || count >= CLOSED) {
+      leave();
+      throw new IllegalStateException("this linear layer is closed");
+    }
+  }
+
+  private void leave() {
+    if (users.decrementAndGet() == CLOSED) {
+      free();
+    }
+  }
+
+  /** Several threads may find that nobody is left; the one that moves the count below zero frees. */
+  private void free() {
+    if (users.compareAndSet(CLOSED, Long.MIN_VALUE)) {
+      packed.close();
+      arena.close();
+    }
+  }
+
+  @Override
+  public void close() {
+    long count = users.get();
+    while (count >= 0 && count < CLOSED) {
+      if (users.compareAndSet(count, count + CLOSED)) {
+        if (count == 0) {
+          free();
+        }
+        return;
+      }
+      count = users.get();
+    }
+  }
+}

@@ -1,0 +1,303 @@
+package dev.gatun.kernel;
+
+import dev.gatun.Encoding;
+import dev.gatun.GatunException;
+import dev.gatun.kernel.codec.Fp8;
+import java.lang.foreign.MemorySegment;
+import java.util.Objects;
+import java.util.Optional;
+
+/**
+ * What must hold before an operation touches memory: every size is compared with what the shape needs, without overflow.
+ * All methods throw {@link GatunException} with one line that says what was found and what was expected.
+ */
+public final class MatrixCheck {
+  private MatrixCheck() {}
+
+  /** The whole description: shape, codes, scales, zeros, offsets and nested scales. */
+  public static void check(Matrix m) {
+    Objects.requireNonNull(m, "matrix");
+    try {
+      checkExact(m);
+    } catch (ArithmeticException e) {
+      throw new GatunException("matrix " + m.n() + " x " + m.k() + ": found sizes whose product overflows", e);
+    }
+  }
+
+  private static void checkExact(Matrix m) {
+    if (m.n() < 0 || m.k() < 0) {
+      throw new GatunException("matrix: found shape " + m.n() + " x " + m.k() + ", expected sizes of at least 0");
+    }
+    if (m.encoding() == Encoding.F8_E8M0) {
+      throw new GatunException("matrix: found codes of F8_E8M0, which is for scales only");
+    }
+    if (!m.arithmetic().isPlain() || !m.result().isPlain()) {
+      throw new GatunException(
+          "matrix: found arithmetic " + m.arithmetic() + " and result " + m.result() + ", expected F32, F16 or BF16");
+    }
+    need("codes", m.codes(), codeBytes(m));
+    long parameters = parameters(m);
+    m.scales().ifPresent(s -> scales(m, s, parameters));
+    if (m.nested().isPresent() && m.scales().isEmpty()) {
+      throw new GatunException("matrix: found nested scales without scale codes");
+    }
+    m.zeros().ifPresent(z -> values("zero points", z, parameters));
+    m.offsets().ifPresent(o -> values("offsets", o, parameters));
+    if (m.offsets().isPresent() && !m.offsets().get().type().isPlain()) {
+      throw new GatunException("offsets: found " + m.offsets().get().type() + ", expected F32, F16 or BF16");
+    }
+  }
+
+  private static void scales(Matrix m, Matrix.Values scales, long count) {
+    switch (scales.type()) {
+      case F32, F16, BF16, F8_E4M3, F8_E8M0, U8 -> {}
+      default ->
+          throw new GatunException(
+              "scales: found " + scales.type() + ", expected F32, F16, BF16, F8_E4M3, F8_E8M0 or nested U8");
+    }
+    if ((scales.type() == Encoding.U8) != m.nested().isPresent()) {
+      throw new GatunException(
+          "scales: found " + scales.type() + (m.nested().isPresent() ? " with" : " without")
+              + " nested scales, expected U8 codes exactly when there are nested scales");
+    }
+    need("scales", scales.data(), Math.multiplyExact(count, scales.type().bits() / 8));
+    if (m.nested().isPresent()) {
+      Matrix.Nested nested = m.nested().get();
+      if (nested.block() < 1) {
+        throw new GatunException("nested scales: found block " + nested.block() + ", expected at least 1");
+      }
+      need("nested codebook", nested.codebook(), 1024);
+      long blocks = count == 0 ? 0 : (count - 1) / nested.block() + 1;
+      need("nested scales", nested.scales(), Math.multiplyExact(blocks, 4));
+    }
+  }
+
+  private static void values(String what, Matrix.Values values, long count) {
+    switch (values.type()) {
+      case F32, F16, BF16, I8, U8 -> {}
+      default -> throw new GatunException(what + ": found " + values.type() + ", expected F32, F16, BF16, I8 or U8");
+    }
+    need(what, values.data(), Math.multiplyExact(count, values.type().bits() / 8));
+  }
+
+  /** Bytes of codes that the shape needs. */
+  public static long codeBytes(Matrix m) {
+    int bits = m.encoding().bits();
+    if (m.codeRowStride() == 0) {
+      return bytes(Math.multiplyExact(Math.multiplyExact(m.n(), m.k()), bits));
+    }
+    long row = bytes(Math.multiplyExact(m.k(), bits));
+    if (m.codeRowStride() < row) {
+      throw new GatunException(
+          "codes: found rows " + m.codeRowStride() + " bytes apart, expected at least " + row + " for K = " + m.k());
+    }
+    // The stride must not overflow either, even when there is nothing in the rows.
+    return m.n() == 0 ? 0 : Math.addExact(Math.multiplyExact(m.n() - 1, m.codeRowStride()), row);
+  }
+
+  private static long bytes(long bits) {
+    return bits / 8 + (bits % 8 == 0 ? 0 : 1);
+  }
+
+  /** How many scales (zeros, offsets) the shape needs. */
+  public static long parameters(Matrix m) {
+    long elements = Math.multiplyExact(m.n(), m.k());
+    return switch (m.granularity()) {
+      case Granularity.Flat(long block) -> {
+        if (block < 1) {
+          throw new GatunException("granularity: found blocks of " + block + " elements, expected at least 1");
+        }
+        yield elements == 0 ? 0 : (elements - 1) / block + 1;
+      }
+      case Granularity.Tile(long rows, long cols, long rowStride, long colStride) -> {
+        if (rows < 1 || cols < 1 || rowStride < 0 || colStride < 0) {
+          throw new GatunException(
+              "granularity: found tiles of " + rows + " x " + cols + " with strides " + rowStride + " and " + colStride
+                  + ", expected sizes of at least 1 and strides of at least 0");
+        }
+        yield elements == 0
+            ? 0
+            : Math.addExact(
+                1,
+                Math.addExact(
+                    Math.multiplyExact((m.n() - 1) / rows, rowStride),
+                    Math.multiplyExact((m.k() - 1) / cols, colStride)));
+      }
+    };
+  }
+
+  /** Rows {@code row0 .. row0+rows-1} of a matrix into {@code out}. */
+  public static void rows(Matrix m, long row0, long rows, MemorySegment out, Encoding outType) {
+    check(m);
+    if (row0 < 0 || rows < 0 || rows > m.n() - row0) {
+      throw new GatunException(
+          "dequantize: found rows " + row0 + " to " + row0 + " + " + rows + ", expected within 0 to " + m.n());
+    }
+    output("dequantize", m, rows, out, outType);
+  }
+
+  /** A gather of rows into {@code out}. */
+  public static void embedding(Matrix m, long[] ids, MemorySegment out, Encoding outType) {
+    check(m);
+    for (int i = 0; i < ids.length; i++) {
+      if (ids[i] < 0 || ids[i] >= m.n()) {
+        throw new GatunException(
+            "embedding: found id " + ids[i] + " at index " + i + ", expected 0 to " + (m.n() - 1));
+      }
+    }
+    output("embedding", m, ids.length, out, outType);
+  }
+
+  private static void output(String operation, Matrix m, long rows, MemorySegment out, Encoding outType) {
+    if (!outType.isPlain()) {
+      throw new GatunException(operation + ": found output type " + outType + ", expected F32, F16 or BF16");
+    }
+    if (out.isReadOnly()) {
+      throw new GatunException(operation + ": found a read-only output, expected one that can be written");
+    }
+    need(operation + " output", out, product(operation, rows, m.k(), outType.bits() / 8));
+  }
+
+  /** Quantizing N × K numbers into the matrix's codes and scales. */
+  public static void quantize(Matrix m, QuantizeRule rule, MemorySegment w, Encoding wType) {
+    check(m);
+    if (!wType.isPlain() || m.encoding().isPlain()) {
+      throw new GatunException(
+          "quantize: found " + wType + " to " + m.encoding() + ", expected F32, F16 or BF16 to a quantized encoding");
+    }
+    if (!rule.arithmetic().isPlain()) {
+      throw new GatunException("quantize: found arithmetic " + rule.arithmetic() + ", expected F32, F16 or BF16");
+    }
+    if (rule.zeroCode() < -1 || rule.zeroCode() >= 1 << m.encoding().bits()) {
+      throw new GatunException("quantize: found zero code " + rule.zeroCode() + ", expected -1 or a code");
+    }
+    if (m.codes().isReadOnly()) {
+      throw new GatunException("quantize: found read-only codes, expected ones that can be written");
+    }
+    if (!rule.keepScales()) {
+      if (m.scales().isEmpty() || !m.scales().get().type().isPlain()) {
+        throw new GatunException(
+            "quantize: found scales of type " + m.scales().map(s -> s.type().name()).orElse("none")
+                + ", expected F32, F16 or BF16 to be written");
+      }
+      if (m.scales().get().data().isReadOnly()) {
+        throw new GatunException("quantize: found read-only scales, expected ones that can be written");
+      }
+    }
+    need("quantize input", w, product("quantize", m.n(), m.k(), wType.bits() / 8));
+  }
+
+  /** Converting {@code count} numbers. */
+  public static void convert(MemorySegment src, Encoding srcType, MemorySegment dst, Encoding dstType, long count) {
+    if (!isNumber(srcType) || !isNumber(dstType)) {
+      throw new GatunException(
+          "convert: found " + srcType + " to " + dstType + ", expected F32, F16, BF16 or 8-bit floats");
+    }
+    if (count < 0) {
+      throw new GatunException("convert: found a count of " + count + ", expected at least 0");
+    }
+    if (dst.isReadOnly()) {
+      throw new GatunException("convert: found a read-only destination, expected one that can be written");
+    }
+    need("convert source", src, product("convert", count, 1, srcType.bits() / 8));
+    need("convert destination", dst, product("convert", count, 1, dstType.bits() / 8));
+  }
+
+  /**
+   * One call of {@code linear}: types, counts, strides and bounds. Allocates nothing unless it throws.
+   *
+   * @throws GatunException for a type, a count or a stride that cannot be
+   * @throws IndexOutOfBoundsException for a segment that is too short
+   */
+  public static void linear(
+      long n, long k, MemorySegment x, Encoding xType, long ldx, long m, MemorySegment y, Encoding yType, long ldy) {
+    if (!xType.isPlain() || !yType.isPlain()) {
+      throw new GatunException("linear: found x of " + xType + " and y of " + yType + ", expected F32, F16 or BF16");
+    }
+    if (m < 1) {
+      throw new GatunException("linear: found " + m + " rows, expected at least 1");
+    }
+    if (y.isReadOnly()) {
+      throw new GatunException("linear: found a read-only y, expected one that can be written");
+    }
+    matrixOperand("x", x, m, k, ldx, xType.bits() / 8);
+    matrixOperand("y", y, m, n, ldy, yType.bits() / 8);
+  }
+
+  private static void matrixOperand(String what, MemorySegment s, long rows, long columns, long ld, int size) {
+    if (ld < columns) {
+      throw new GatunException(
+          "linear: found rows of " + what + " " + ld + " elements apart, expected at least " + columns);
+    }
+    // (rows - 1) * ld + columns elements, without overflow
+    long have = s.byteSize() / size;
+    if (columns > 0 && (have < columns || (rows > 1 && (have - columns) / ld < rows - 1))) {
+      throw new IndexOutOfBoundsException(
+          "linear: found " + what + " of " + s.byteSize() + " bytes, expected " + rows + " rows of " + columns
+              + " elements of " + size + " bytes, " + ld + " elements apart");
+    }
+  }
+
+  private static boolean isNumber(Encoding type) {
+    return type.isPlain() || Fp8.is(type);
+  }
+
+  /** The description without the data: what {@link #unpack} compares. */
+  public static Matrix description(Matrix m) {
+    return new Matrix(
+        m.n(), m.k(), m.encoding(), m.highNibbleFirst(), m.codeRowStride(), MemorySegment.NULL, m.granularity(),
+        m.scales().map(MatrixCheck::empty), m.nested().map(MatrixCheck::empty), m.globalScale(),
+        m.zeros().map(MatrixCheck::empty), m.zeroPoint(), m.offsets().map(MatrixCheck::empty), m.offsetsSubtracted(),
+        m.arithmetic(), m.result());
+  }
+
+  private static Matrix.Values empty(Matrix.Values v) {
+    return new Matrix.Values(v.type(), MemorySegment.NULL);
+  }
+
+  private static Matrix.Nested empty(Matrix.Nested n) {
+    return new Matrix.Nested(MemorySegment.NULL, MemorySegment.NULL, n.block(), n.offset());
+  }
+
+  /** Unpacking into buffers that must be described as the packed matrix was, and writable. */
+  public static void unpack(Matrix packed, Matrix into) {
+    check(into);
+    if (!description(packed).equals(description(into))) {
+      throw new GatunException(
+          "unpack: found buffers for " + describe(into) + ", expected the description that was packed: "
+              + describe(packed));
+    }
+    boolean readOnly =
+        into.codes().isReadOnly()
+            || readOnly(into.scales())
+            || readOnly(into.zeros())
+            || readOnly(into.offsets())
+            || into.nested().filter(n -> n.codebook().isReadOnly() || n.scales().isReadOnly()).isPresent();
+    if (readOnly) {
+      throw new GatunException("unpack: found a read-only buffer, expected ones that can be written");
+    }
+  }
+
+  private static boolean readOnly(Optional<Matrix.Values> values) {
+    return values.isPresent() && values.get().data().isReadOnly();
+  }
+
+  private static String describe(Matrix m) {
+    return m.n() + " x " + m.k() + " " + m.encoding() + ", scales " + m.scales().map(s -> s.type().name()).orElse("none")
+        + ", " + m.granularity();
+  }
+
+  private static long product(String what, long a, long b, long c) {
+    try {
+      return Math.multiplyExact(Math.multiplyExact(a, b), c);
+    } catch (ArithmeticException e) {
+      throw new GatunException(what + ": found " + a + " x " + b + " numbers of " + c + " bytes, which overflows", e);
+    }
+  }
+
+  private static void need(String what, MemorySegment segment, long bytes) {
+    if (segment.byteSize() < bytes) {
+      throw new GatunException(what + ": found " + segment.byteSize() + " bytes, expected at least " + bytes);
+    }
+  }
+}
