@@ -32,27 +32,27 @@ public final class ReferenceBackend implements Backend {
     List<Kernel> kernels = new ArrayList<>();
     for (Encoding e : Encoding.values()) {
       if (e.isPlain() || Fp8.is(e)) {
-        kernels.add(kernel(Operation.CONVERT, e, Optional.empty()));
+        kernels.add(entry(Operation.CONVERT, e, Optional.empty()));
       }
       if (e == Encoding.F8_E8M0) {
         continue;
       }
       for (Operation o : List.of(Operation.DEQUANTIZE, Operation.EMBEDDING, Operation.PACK, Operation.UNPACK)) {
-        kernels.add(kernel(o, e, Optional.empty()));
+        kernels.add(entry(o, e, Optional.empty()));
       }
       if (!e.isPlain()) {
-        kernels.add(kernel(Operation.QUANTIZE, e, Optional.empty()));
+        kernels.add(entry(Operation.QUANTIZE, e, Optional.empty()));
       }
       for (Compute c : Compute.values()) {
         if (c != Compute.I8 || ReferencePacked.hasIntegers(e)) {
-          kernels.add(kernel(Operation.LINEAR, e, Optional.of(c)));
+          kernels.add(entry(Operation.LINEAR, e, Optional.of(c)));
         }
       }
     }
     return List.copyOf(kernels);
   }
 
-  private static Kernel kernel(Operation operation, Encoding encoding, Optional<Compute> compute) {
+  private static Kernel entry(Operation operation, Encoding encoding, Optional<Compute> compute) {
     return new Kernel(operation, encoding, compute, ISA, kernelName(operation, encoding, compute));
   }
 
@@ -88,18 +88,12 @@ public final class ReferenceBackend implements Backend {
 
   @Override
   public Optional<String> refuses(Operation operation, Matrix matrix, Optional<Compute> compute) {
-    if (kernel(operation, matrix.encoding(), compute, KERNELS)) {
+    if (kernel(operation, matrix.encoding(), compute).isPresent()) {
       return operation == Operation.LINEAR && matrix.k() > ReferencePacked.MAX_K
           ? Optional.of("K = " + matrix.k() + " is more than " + ReferencePacked.MAX_K)
           : Optional.empty();
     }
     return Optional.of(noKernel(operation, matrix.encoding(), compute));
-  }
-
-  private static boolean kernel(
-      Operation operation, Encoding encoding, Optional<Compute> compute, List<Kernel> kernels) {
-    return kernels.stream()
-        .anyMatch(k -> k.operation() == operation && k.encoding() == encoding && k.compute().equals(compute));
   }
 
   @Override

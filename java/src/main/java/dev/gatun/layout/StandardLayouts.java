@@ -23,7 +23,6 @@ public final class StandardLayouts implements LayoutProvider {
     for (Encoding e : List.of(Encoding.NF4, Encoding.FP4)) {
       registrar.layout("bitsandbytes", new BitsAndBytes4BitLayout(e, 64, false));
     }
-    registrar.layout("bitsandbytes", new BitsAndBytesInt8Layout());
     for (Encoding e : List.of(Encoding.I8, Encoding.F8_E4M3, Encoding.F8_E4M3FNUZ, Encoding.F8_E5M2)) {
       registrar.layout("quanto", new QuantoBytesLayout(e, true));
     }
