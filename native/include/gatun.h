@@ -58,16 +58,65 @@ enum {
     /* 8-bit integers */
     GATUN_I8 = 32,
     GATUN_U8 = 33,
+    /* Unsigned codes of few bits, 0 .. 2^bits-1; signed ones are these with a zero point. */
+    GATUN_U1 = 40,
+    GATUN_U2 = 41,
+    GATUN_U3 = 42,
+    GATUN_U5 = 43,
+    GATUN_U6 = 44,
+    GATUN_U7 = 45,
+    GATUN_I2 = 46, /* two's complement, -2..1 */
     /* 4-bit codes: each is a row of the codebook table */
     GATUN_I4 = 48, /* two's complement nibble, -8..7 */
     GATUN_U4 = 49, /* 0..15 */
     GATUN_NF4 = 50,
     GATUN_FP4 = 51, /* bitsandbytes' FP4, not E2M1 */
-    GATUN_F4_E2M1 = 52
+    GATUN_F4_E2M1 = 52,
+    /* GGUF's self-contained blocks (codes and scales together): 128 + ggml's type number */
+    GATUN_Q4_0 = 130,
+    GATUN_Q4_1 = 131,
+    GATUN_Q5_0 = 134,
+    GATUN_Q5_1 = 135,
+    GATUN_Q8_0 = 136,
+    GATUN_Q8_1 = 137,
+    GATUN_Q2_K = 138,
+    GATUN_Q3_K = 139,
+    GATUN_Q4_K = 140,
+    GATUN_Q5_K = 141,
+    GATUN_Q6_K = 142,
+    GATUN_Q8_K = 143,
+    GATUN_IQ4_NL = 148,
+    GATUN_IQ4_XS = 151,
+    GATUN_TQ1_0 = 162,
+    GATUN_TQ2_0 = 163,
+    GATUN_MXFP4 = 167,
+    GATUN_NVFP4 = 168,
+    GATUN_Q1_0 = 169,
+    GATUN_Q2_0 = 170
 };
 
-/* Which nibble of a byte holds the element of even index. */
-enum { GATUN_LOW_NIBBLE_FIRST = 0, GATUN_HIGH_NIBBLE_FIRST = 1 };
+/*
+ * How the codes lie. b is the encoding's bits, w = 32 / b (rounded down) the codes of a 32-bit word. Code i of a byte
+ * or word is at bits b*i unless said otherwise.
+ */
+enum {
+    GATUN_ORDER_LOW_FIRST =
+        0, /* row-major stream of bytes, 8 / b codes each (whole bytes for 8 bits, blocks for GGUF) */
+    GATUN_ORDER_HIGH_FIRST = 1, /* the same, first code of a byte in its highest bits (4 bits only) */
+    GATUN_ORDER_BITS = 2,       /* each row a little-endian stream of bits: code k at bits b*k (MLX) */
+    GATUN_ORDER_WORDS = 3,      /* each row 32-bit words of w codes along K (compressed-tensors) */
+    GATUN_ORDER_WORDS_K = 4,    /* words of w codes along K stored [ceil(K/w)][N]; 3 bits: 32 codes in 3 words (GPTQ) */
+    GATUN_ORDER_WORDS_N = 5,    /* words of 8 codes along N stored [K][N/8], columns in slots 0,4,1,5,2,6,3,7 (AWQ) */
+    GATUN_ORDER_SPLIT_ROWS = 6, /* the rows of the [N*K/c, c] view, c = block_cols, split in 8/b runs; one code of each
+                                   run shares a byte, the first run in the lowest bits (quanto) */
+    GATUN_ORDER_TILES_8X16 = 7  /* tensor-core tiles of 8 rows and 16 columns (torchao's tile-packed int4) */
+};
+
+/* How the scales lie. */
+enum {
+    GATUN_SCALES_STRIDED = 0,
+    GATUN_SCALES_BLOCKED_128X4 = 1 /* cuBLAS tiles: 128 rows x 4 scales in 512 bytes (ComfyUI's nvfp4 and mxfp8) */
+};
 
 enum {
     GATUN_OP_QUANTIZE = 1,
@@ -81,12 +130,29 @@ enum {
 
 /* What the multiply of `linear` is done in. */
 enum {
-    GATUN_COMPUTE_F32 = 1,  /* weights dequantized exactly, float products and sums */
-    GATUN_COMPUTE_BF16 = 2, /* x and dequantized weight rounded to bfloat16, float sums */
-    GATUN_COMPUTE_I8 = 3    /* x quantized per row (absmax/127, ties to even), integer products per scale block */
+    GATUN_COMPUTE_F32 = 1,     /* weights dequantized exactly, float products and sums */
+    GATUN_COMPUTE_BF16 = 2,    /* x and dequantized weight rounded to bfloat16, float sums */
+    GATUN_COMPUTE_I8 = 3,      /* x quantized per row (absmax/127, ties to even), integer products per scale block */
+    GATUN_COMPUTE_I8_BLOCK = 4 /* the same, but x quantized per 32 consecutive k, as ggml's engine does */
 };
 
-enum { GATUN_ISA_BEST = 0, GATUN_ISA_SCALAR = 1, GATUN_ISA_AVX2 = 2, GATUN_ISA_AVX512 = 3, GATUN_ISA_AMX = 4, GATUN_ISA_NEON = 5 };
+/* What `linear` does with a sum before it is stored: y = combine(activation(x * W^T + bias), other). */
+enum {
+    GATUN_ACTIVATION_NONE = 0,
+    GATUN_ACTIVATION_GELU = 1,      /* v * (1 + erf(v / sqrt 2)) / 2 */
+    GATUN_ACTIVATION_GELU_TANH = 2, /* its tanh approximation */
+    GATUN_ACTIVATION_SILU = 3       /* v / (1 + exp(-v)) */
+};
+enum { GATUN_COMBINE_NONE = 0, GATUN_COMBINE_ADD = 1, GATUN_COMBINE_MULTIPLY = 2 };
+
+enum {
+    GATUN_ISA_BEST = 0,
+    GATUN_ISA_SCALAR = 1,
+    GATUN_ISA_AVX2 = 2,
+    GATUN_ISA_AVX512 = 3,
+    GATUN_ISA_AMX = 4,
+    GATUN_ISA_NEON = 5
+};
 
 /*
  * One weight matrix as it lies in memory: all that is needed to dequantize it. Filled once, at load time.
@@ -96,6 +162,12 @@ enum { GATUN_ISA_BEST = 0, GATUN_ISA_SCALAR = 1, GATUN_ISA_AVX2 = 2, GATUN_ISA_A
  * scale' is the scale rounded to `arithmetic`; the product and the sum are each rounded to `arithmetic` (F32, F16 or
  * BF16, as the format's own library computes), the result once more to `result`. The offset step is skipped when there
  * are no offsets.
+ *
+ * With row_scales (ComfyUI's asym_w4a8_int8) the product is rounded to an integer, ties to even, clamped to +-127, and
+ * multiplied by row_scales[n]. With a rotation (ComfyUI's convrot) each run of G values is then multiplied by
+ * H = kron(H4, H4, ...) / sqrt(G), H4 = [[1,1,1,-1],[1,1,-1,1],[1,-1,1,1],[-1,1,1,1]], in float, before `result`.
+ * GGUF's blocks carry their own scales: everything but n, k, codes, code_row_stride, arithmetic (F32) and result is
+ * unset.
  *
  * Granularity: with flat_block != 0, one scale per flat_block consecutive elements of the flattened row-major tensor
  * (rows may straddle a block) at index (n*K + k) / flat_block. Otherwise one scale per block_rows x block_cols tile, at
@@ -109,7 +181,7 @@ typedef struct gatun_matrix {
     int64_t n; /* rows: output features */
     int64_t k; /* columns: input features */
     int32_t encoding;
-    int32_t nibble_order;    /* 4-bit encodings only */
+    int32_t code_order;      /* GATUN_ORDER_* */
     int64_t code_row_stride; /* bytes from a row of codes to the next; 0: the flattened code stream, no padding */
     void *codes;
     int64_t codes_size; /* bytes */
@@ -135,9 +207,17 @@ typedef struct gatun_matrix {
     float nested_offset;
     float global_scale; /* multiplies every scale (rounded to `arithmetic`); 1 when the format has none */
     int32_t zero_point;
-    int32_t arithmetic; /* F32, F16 or BF16 */
-    int32_t result;     /* F32, F16 or BF16 */
-    int32_t reserved;
+    int32_t arithmetic;  /* F32, F16 or BF16 */
+    int32_t result;      /* F32, F16 or BF16 */
+    int32_t scale_order; /* GATUN_SCALES_* */
+    /* What few formats have; null or 0 where there is none. */
+    const float *codebook;        /* 2^bits floats: what a code means, instead of the encoding's own values */
+    int64_t codebook_size;        /* bytes */
+    const int32_t *column_groups; /* K numbers: the scale column of each k, instead of k / block_cols (GPTQ's g_idx) */
+    int64_t column_groups_size;   /* bytes */
+    const float *row_scales;      /* N floats: see `value` */
+    int64_t row_scales_size;      /* bytes */
+    int64_t rotation; /* G, a power of 4: each G values of a row are multiplied by the Hadamard matrix H_G */
 } gatun_matrix;
 
 /*
@@ -150,10 +230,10 @@ typedef struct gatun_matrix {
  * Integers round to nearest even, floats by their own cast; NF4 and FP4 by bitsandbytes' thresholds on v * (1/scale).
  */
 typedef struct gatun_quantize_rule {
-    int32_t arithmetic;  /* F32, F16 or BF16 */
-    int32_t reciprocal;  /* 1: multiply by the rounded reciprocal; 0: divide */
-    float divisor;       /* 127, 448, 1 ... */
-    float scale_floor;   /* 0: none */
+    int32_t arithmetic; /* F32, F16 or BF16 */
+    int32_t reciprocal; /* 1: multiply by the rounded reciprocal; 0: divide */
+    float divisor;      /* 127, 448, 1 ... */
+    float scale_floor;  /* 0: none */
     float code_min;
     float code_max;
     int32_t keep_scales; /* 1: use the scales in the matrix */
@@ -173,7 +253,8 @@ typedef struct gatun_kernel {
 GATUN_API int32_t gatun_abi_version(void);
 GATUN_API const char *gatun_version(void);
 GATUN_API const char *gatun_status_string(gatun_status status);
-/* One line about the calling thread's last failure; never null, empty when there was none. Valid until its next call. */
+/* One line about the calling thread's last failure; never null, empty when there was none. Valid until its next call.
+ */
 GATUN_API const char *gatun_last_error(void);
 
 /* ---- processor and kernels ---- */
@@ -221,19 +302,26 @@ GATUN_API gatun_status gatun_packed_size(const gatun_matrix *matrix, int64_t *si
 GATUN_API gatun_status gatun_pack(const gatun_matrix *matrix, void *packed, int64_t packed_size, int32_t threads);
 /* Checks the header against the block's size: what a block mapped from disk must pass before it is used. */
 GATUN_API gatun_status gatun_packed_check(const void *packed, int64_t packed_size);
-/* The inverse of pack, bit for bit: writes codes, scales, zeros, offsets and nested parts into the buffers of `out`, whose
- * description (shape, encoding, orders, types, granularity) must be the one that was packed. */
+/* The inverse of pack, bit for bit: writes codes, scales, zeros, offsets and nested parts into the buffers of `out`,
+ * whose description (shape, encoding, orders, types, granularity) must be the one that was packed. */
 GATUN_API gatun_status gatun_unpack(const void *packed, int64_t packed_size, const gatun_matrix *out);
 
 /* ---- linear ---- */
 /* Bytes of 64-byte-aligned scratch that gatun_linear needs for up to m rows. */
 GATUN_API gatun_status gatun_linear_workspace(const void *packed, int64_t packed_size, int64_t m, int32_t compute,
                                               int32_t threads, int64_t *size);
-/* y = x * W^T + bias. ldx and ldy in elements; x_type and y_type F32, F16 or BF16; bias: N floats or null. y must not
- * overlap x. Same machine, thread count and input: same bits. */
+/*
+ * y = combine(activation(x' * W^T + bias), other) with x'[m][k] = x[m][k] * x_multiplier[k].
+ *
+ * ldx, ldy and ld_other in elements; x_type and y_type F32, F16 or BF16. bias: N floats or null. x_multiplier: K floats
+ * or null. other: M x N numbers of y_type, or null with GATUN_COMBINE_NONE; it may be y itself (same address and
+ * stride). y must not overlap x. Same machine, thread count and input: same bits.
+ */
 GATUN_API gatun_status gatun_linear(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx,
-                                    int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, int32_t compute,
-                                    int32_t isa, int32_t threads, void *workspace, int64_t workspace_size);
+                                    int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias,
+                                    const float *x_multiplier, int32_t activation, int32_t combine, const void *other,
+                                    int64_t ld_other, int32_t compute, int32_t isa, int32_t threads, void *workspace,
+                                    int64_t workspace_size);
 
 #ifdef __cplusplus
 }

@@ -19,18 +19,18 @@ gatun_status gatun_fail(gatun_status status, const char *format, ...) __attribut
  *
  * header | panels | source parts that the panels do not hold (nested scales), each section 64-byte aligned.
  *
- * A panel is GATUN_PANEL = 32 outputs (rows of W; the last panel is padded with zero codes and zero scales) times all K.
- * It is a run of scale groups along K; each group is
+ * A panel is GATUN_PANEL = 32 outputs (rows of W; the last panel is padded with zero codes and zero scales) times all
+ * K. It is a run of scale groups along K; each group is
  *
  *     codes [group / 4][GATUN_STEP bytes] | scales [32] | zeros [32] (if any) | offsets [32] (if any)
  *
  * A step holds four consecutive k of the 32 outputs:
  *   4-bit  64 bytes: byte 4*o + i holds k = 4*step + i of output o in its low nibble and of output o + 16 in its high
- *          nibble, o = 0..15. One 64-byte load therefore serves vpdpbusd (mask, or permute through a table), float tables
- *          (shift, vpermps: it looks at four bits only) and bfloat16 tables (vpermw).
- *   8-bit  128 bytes: byte 64*h + 4*o + i holds k = 4*step + i of output 16*h + o.
- *   plain  32 numbers (F32, F16, BF16 weights): a step is one k of the 32 outputs; there is one group and no scale.
- * K is padded to a multiple of the group with code 0 (of a multiple of four when one scale serves a whole row).
+ *          nibble, o = 0..15. One 64-byte load therefore serves vpdpbusd (mask, or permute through a table), float
+ * tables (shift, vpermps: it looks at four bits only) and bfloat16 tables (vpermw). 8-bit  128 bytes: byte 64*h + 4*o +
+ * i holds k = 4*step + i of output 16*h + o. plain  32 numbers (F32, F16, BF16 weights): a step is one k of the 32
+ * outputs; there is one group and no scale. K is padded to a multiple of the group with code 0 (of a multiple of four
+ * when one scale serves a whole row).
  *
  * A matrix whose scale blocks cannot be cut at multiples of four within every row (bitsandbytes' flattened blocks with
  * an odd K, for one) keeps its source bytes instead (GATUN_FORM_SOURCE): linear dequantizes its rows as it goes.
@@ -83,6 +83,10 @@ typedef struct gatun_linear_task {
     int32_t y_type;
     int64_t ldy;
     const float *bias;
+    int32_t activation;
+    int32_t combine;
+    const void *other;
+    int64_t ld_other;
     int64_t panel0;
     int64_t panel1;
     uint8_t *scratch; /* this worker's own, 64-byte aligned */
