@@ -1,7 +1,10 @@
 package dev.gatun.checkpoint;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import dev.gatun.Compute;
+import dev.gatun.Device;
 import dev.gatun.GatunException;
+import dev.gatun.Linear;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import java.nio.file.Path;
@@ -175,6 +178,30 @@ public final class Checkpoint implements AutoCloseable {
   public Optional<Tensor> bias(String layer) {
     live();
     return Optional.ofNullable(plain.get(plainName(layer) + ".bias"));
+  }
+
+  /** {@link #linear(String, Compute, Device)} with compute type F32. */
+  public Linear linear(String layer, Device device) {
+    return linear(layer, Compute.F32, device);
+  }
+
+  /**
+   * A linear layer, found, checked and packed with its bias; it does not need the checkpoint afterwards. A layer that is not
+   * quantized is multiplied as the plain numbers that it is.
+   *
+   * @param layer plain name, with or without {@code .weight}
+   * @throws GatunException when there is no such layer, it does not hold together, or the device refuses it
+   */
+  public Linear linear(String layer, Compute compute, Device device) {
+    live();
+    String name = plainName(layer);
+    Tensor bias = plain.get(name + ".bias");
+    Tensor weight = layers.containsKey(name) ? null : plain.get(name + WEIGHT);
+    if (weight == null) {
+      return Linear.of(quantized(name), bias, compute, device);
+    }
+    shards.verifyLengths();
+    return Linear.of(weight, bias, compute, device);
   }
 
   /** The format that a quantized layer is of. */
