@@ -224,6 +224,69 @@ public class gatun_h extends gatun_h$shared {
     public static int GATUN_U8() {
         return GATUN_U8;
     }
+    private static final int GATUN_U1 = (int)40L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_U1 = 40
+     * }
+     */
+    public static int GATUN_U1() {
+        return GATUN_U1;
+    }
+    private static final int GATUN_U2 = (int)41L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_U2 = 41
+     * }
+     */
+    public static int GATUN_U2() {
+        return GATUN_U2;
+    }
+    private static final int GATUN_U3 = (int)42L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_U3 = 42
+     * }
+     */
+    public static int GATUN_U3() {
+        return GATUN_U3;
+    }
+    private static final int GATUN_U5 = (int)43L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_U5 = 43
+     * }
+     */
+    public static int GATUN_U5() {
+        return GATUN_U5;
+    }
+    private static final int GATUN_U6 = (int)44L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_U6 = 44
+     * }
+     */
+    public static int GATUN_U6() {
+        return GATUN_U6;
+    }
+    private static final int GATUN_U7 = (int)45L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_U7 = 45
+     * }
+     */
+    public static int GATUN_U7() {
+        return GATUN_U7;
+    }
+    private static final int GATUN_I2 = (int)46L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_I2 = 46
+     * }
+     */
+    public static int GATUN_I2() {
+        return GATUN_I2;
+    }
     private static final int GATUN_I4 = (int)48L;
     /**
      * {@snippet lang=c :
@@ -269,23 +332,275 @@ public class gatun_h extends gatun_h$shared {
     public static int GATUN_F4_E2M1() {
         return GATUN_F4_E2M1;
     }
-    private static final int GATUN_LOW_NIBBLE_FIRST = (int)0L;
+    private static final int GATUN_Q4_0 = (int)130L;
     /**
      * {@snippet lang=c :
-     * enum <anonymous>.GATUN_LOW_NIBBLE_FIRST = 0
+     * enum <anonymous>.GATUN_Q4_0 = 130
      * }
      */
-    public static int GATUN_LOW_NIBBLE_FIRST() {
-        return GATUN_LOW_NIBBLE_FIRST;
+    public static int GATUN_Q4_0() {
+        return GATUN_Q4_0;
     }
-    private static final int GATUN_HIGH_NIBBLE_FIRST = (int)1L;
+    private static final int GATUN_Q4_1 = (int)131L;
     /**
      * {@snippet lang=c :
-     * enum <anonymous>.GATUN_HIGH_NIBBLE_FIRST = 1
+     * enum <anonymous>.GATUN_Q4_1 = 131
      * }
      */
-    public static int GATUN_HIGH_NIBBLE_FIRST() {
-        return GATUN_HIGH_NIBBLE_FIRST;
+    public static int GATUN_Q4_1() {
+        return GATUN_Q4_1;
+    }
+    private static final int GATUN_Q5_0 = (int)134L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_Q5_0 = 134
+     * }
+     */
+    public static int GATUN_Q5_0() {
+        return GATUN_Q5_0;
+    }
+    private static final int GATUN_Q5_1 = (int)135L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_Q5_1 = 135
+     * }
+     */
+    public static int GATUN_Q5_1() {
+        return GATUN_Q5_1;
+    }
+    private static final int GATUN_Q8_0 = (int)136L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_Q8_0 = 136
+     * }
+     */
+    public static int GATUN_Q8_0() {
+        return GATUN_Q8_0;
+    }
+    private static final int GATUN_Q8_1 = (int)137L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_Q8_1 = 137
+     * }
+     */
+    public static int GATUN_Q8_1() {
+        return GATUN_Q8_1;
+    }
+    private static final int GATUN_Q2_K = (int)138L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_Q2_K = 138
+     * }
+     */
+    public static int GATUN_Q2_K() {
+        return GATUN_Q2_K;
+    }
+    private static final int GATUN_Q3_K = (int)139L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_Q3_K = 139
+     * }
+     */
+    public static int GATUN_Q3_K() {
+        return GATUN_Q3_K;
+    }
+    private static final int GATUN_Q4_K = (int)140L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_Q4_K = 140
+     * }
+     */
+    public static int GATUN_Q4_K() {
+        return GATUN_Q4_K;
+    }
+    private static final int GATUN_Q5_K = (int)141L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_Q5_K = 141
+     * }
+     */
+    public static int GATUN_Q5_K() {
+        return GATUN_Q5_K;
+    }
+    private static final int GATUN_Q6_K = (int)142L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_Q6_K = 142
+     * }
+     */
+    public static int GATUN_Q6_K() {
+        return GATUN_Q6_K;
+    }
+    private static final int GATUN_Q8_K = (int)143L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_Q8_K = 143
+     * }
+     */
+    public static int GATUN_Q8_K() {
+        return GATUN_Q8_K;
+    }
+    private static final int GATUN_IQ4_NL = (int)148L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_IQ4_NL = 148
+     * }
+     */
+    public static int GATUN_IQ4_NL() {
+        return GATUN_IQ4_NL;
+    }
+    private static final int GATUN_IQ4_XS = (int)151L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_IQ4_XS = 151
+     * }
+     */
+    public static int GATUN_IQ4_XS() {
+        return GATUN_IQ4_XS;
+    }
+    private static final int GATUN_TQ1_0 = (int)162L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_TQ1_0 = 162
+     * }
+     */
+    public static int GATUN_TQ1_0() {
+        return GATUN_TQ1_0;
+    }
+    private static final int GATUN_TQ2_0 = (int)163L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_TQ2_0 = 163
+     * }
+     */
+    public static int GATUN_TQ2_0() {
+        return GATUN_TQ2_0;
+    }
+    private static final int GATUN_MXFP4 = (int)167L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_MXFP4 = 167
+     * }
+     */
+    public static int GATUN_MXFP4() {
+        return GATUN_MXFP4;
+    }
+    private static final int GATUN_NVFP4 = (int)168L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_NVFP4 = 168
+     * }
+     */
+    public static int GATUN_NVFP4() {
+        return GATUN_NVFP4;
+    }
+    private static final int GATUN_Q1_0 = (int)169L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_Q1_0 = 169
+     * }
+     */
+    public static int GATUN_Q1_0() {
+        return GATUN_Q1_0;
+    }
+    private static final int GATUN_Q2_0 = (int)170L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_Q2_0 = 170
+     * }
+     */
+    public static int GATUN_Q2_0() {
+        return GATUN_Q2_0;
+    }
+    private static final int GATUN_ORDER_LOW_FIRST = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_ORDER_LOW_FIRST = 0
+     * }
+     */
+    public static int GATUN_ORDER_LOW_FIRST() {
+        return GATUN_ORDER_LOW_FIRST;
+    }
+    private static final int GATUN_ORDER_HIGH_FIRST = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_ORDER_HIGH_FIRST = 1
+     * }
+     */
+    public static int GATUN_ORDER_HIGH_FIRST() {
+        return GATUN_ORDER_HIGH_FIRST;
+    }
+    private static final int GATUN_ORDER_BITS = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_ORDER_BITS = 2
+     * }
+     */
+    public static int GATUN_ORDER_BITS() {
+        return GATUN_ORDER_BITS;
+    }
+    private static final int GATUN_ORDER_WORDS = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_ORDER_WORDS = 3
+     * }
+     */
+    public static int GATUN_ORDER_WORDS() {
+        return GATUN_ORDER_WORDS;
+    }
+    private static final int GATUN_ORDER_WORDS_K = (int)4L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_ORDER_WORDS_K = 4
+     * }
+     */
+    public static int GATUN_ORDER_WORDS_K() {
+        return GATUN_ORDER_WORDS_K;
+    }
+    private static final int GATUN_ORDER_WORDS_N = (int)5L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_ORDER_WORDS_N = 5
+     * }
+     */
+    public static int GATUN_ORDER_WORDS_N() {
+        return GATUN_ORDER_WORDS_N;
+    }
+    private static final int GATUN_ORDER_SPLIT_ROWS = (int)6L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_ORDER_SPLIT_ROWS = 6
+     * }
+     */
+    public static int GATUN_ORDER_SPLIT_ROWS() {
+        return GATUN_ORDER_SPLIT_ROWS;
+    }
+    private static final int GATUN_ORDER_TILES_8X16 = (int)7L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_ORDER_TILES_8X16 = 7
+     * }
+     */
+    public static int GATUN_ORDER_TILES_8X16() {
+        return GATUN_ORDER_TILES_8X16;
+    }
+    private static final int GATUN_SCALES_STRIDED = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_SCALES_STRIDED = 0
+     * }
+     */
+    public static int GATUN_SCALES_STRIDED() {
+        return GATUN_SCALES_STRIDED;
+    }
+    private static final int GATUN_SCALES_BLOCKED_128X4 = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_SCALES_BLOCKED_128X4 = 1
+     * }
+     */
+    public static int GATUN_SCALES_BLOCKED_128X4() {
+        return GATUN_SCALES_BLOCKED_128X4;
     }
     private static final int GATUN_OP_QUANTIZE = (int)1L;
     /**
@@ -376,6 +691,78 @@ public class gatun_h extends gatun_h$shared {
      */
     public static int GATUN_COMPUTE_I8() {
         return GATUN_COMPUTE_I8;
+    }
+    private static final int GATUN_COMPUTE_I8_BLOCK = (int)4L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_COMPUTE_I8_BLOCK = 4
+     * }
+     */
+    public static int GATUN_COMPUTE_I8_BLOCK() {
+        return GATUN_COMPUTE_I8_BLOCK;
+    }
+    private static final int GATUN_ACTIVATION_NONE = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_ACTIVATION_NONE = 0
+     * }
+     */
+    public static int GATUN_ACTIVATION_NONE() {
+        return GATUN_ACTIVATION_NONE;
+    }
+    private static final int GATUN_ACTIVATION_GELU = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_ACTIVATION_GELU = 1
+     * }
+     */
+    public static int GATUN_ACTIVATION_GELU() {
+        return GATUN_ACTIVATION_GELU;
+    }
+    private static final int GATUN_ACTIVATION_GELU_TANH = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_ACTIVATION_GELU_TANH = 2
+     * }
+     */
+    public static int GATUN_ACTIVATION_GELU_TANH() {
+        return GATUN_ACTIVATION_GELU_TANH;
+    }
+    private static final int GATUN_ACTIVATION_SILU = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_ACTIVATION_SILU = 3
+     * }
+     */
+    public static int GATUN_ACTIVATION_SILU() {
+        return GATUN_ACTIVATION_SILU;
+    }
+    private static final int GATUN_COMBINE_NONE = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_COMBINE_NONE = 0
+     * }
+     */
+    public static int GATUN_COMBINE_NONE() {
+        return GATUN_COMBINE_NONE;
+    }
+    private static final int GATUN_COMBINE_ADD = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_COMBINE_ADD = 1
+     * }
+     */
+    public static int GATUN_COMBINE_ADD() {
+        return GATUN_COMBINE_ADD;
+    }
+    private static final int GATUN_COMBINE_MULTIPLY = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_COMBINE_MULTIPLY = 2
+     * }
+     */
+    public static int GATUN_COMBINE_MULTIPLY() {
+        return GATUN_COMBINE_MULTIPLY;
     }
     private static final int GATUN_ISA_BEST = (int)0L;
     /**
@@ -1855,6 +2242,11 @@ public class gatun_h extends gatun_h$shared {
             gatun_h.C_INT,
             gatun_h.C_LONG,
             gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_INT,
+            gatun_h.C_INT,
+            gatun_h.C_POINTER,
+            gatun_h.C_LONG,
             gatun_h.C_INT,
             gatun_h.C_INT,
             gatun_h.C_INT,
@@ -1870,7 +2262,7 @@ public class gatun_h extends gatun_h$shared {
     /**
      * Function descriptor for:
      * {@snippet lang=c :
-     * gatun_status gatun_linear(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx, int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, int32_t compute, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
+     * gatun_status gatun_linear(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx, int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, const float *x_multiplier, int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t compute, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
      * }
      */
     public static FunctionDescriptor gatun_linear$descriptor() {
@@ -1880,7 +2272,7 @@ public class gatun_h extends gatun_h$shared {
     /**
      * Downcall method handle for:
      * {@snippet lang=c :
-     * gatun_status gatun_linear(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx, int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, int32_t compute, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
+     * gatun_status gatun_linear(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx, int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, const float *x_multiplier, int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t compute, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
      * }
      */
     public static MethodHandle gatun_linear$handle() {
@@ -1890,7 +2282,7 @@ public class gatun_h extends gatun_h$shared {
     /**
      * Address for:
      * {@snippet lang=c :
-     * gatun_status gatun_linear(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx, int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, int32_t compute, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
+     * gatun_status gatun_linear(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx, int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, const float *x_multiplier, int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t compute, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
      * }
      */
     public static MemorySegment gatun_linear$address() {
@@ -1899,16 +2291,16 @@ public class gatun_h extends gatun_h$shared {
 
     /**
      * {@snippet lang=c :
-     * gatun_status gatun_linear(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx, int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, int32_t compute, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
+     * gatun_status gatun_linear(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx, int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, const float *x_multiplier, int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t compute, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
      * }
      */
-    public static int gatun_linear(MemorySegment packed, long packed_size, MemorySegment x, int x_type, long ldx, long m, MemorySegment y, int y_type, long ldy, MemorySegment bias, int compute, int isa, int threads, MemorySegment workspace, long workspace_size) {
+    public static int gatun_linear(MemorySegment packed, long packed_size, MemorySegment x, int x_type, long ldx, long m, MemorySegment y, int y_type, long ldy, MemorySegment bias, MemorySegment x_multiplier, int activation, int combine, MemorySegment other, long ld_other, int compute, int isa, int threads, MemorySegment workspace, long workspace_size) {
         var mh$ = gatun_linear.HANDLE;
         try {
             if (TRACE_DOWNCALLS) {
-                traceDowncall("gatun_linear", packed, packed_size, x, x_type, ldx, m, y, y_type, ldy, bias, compute, isa, threads, workspace, workspace_size);
+                traceDowncall("gatun_linear", packed, packed_size, x, x_type, ldx, m, y, y_type, ldy, bias, x_multiplier, activation, combine, other, ld_other, compute, isa, threads, workspace, workspace_size);
             }
-            return (int)mh$.invokeExact(packed, packed_size, x, x_type, ldx, m, y, y_type, ldy, bias, compute, isa, threads, workspace, workspace_size);
+            return (int)mh$.invokeExact(packed, packed_size, x, x_type, ldx, m, y, y_type, ldy, bias, x_multiplier, activation, combine, other, ld_other, compute, isa, threads, workspace, workspace_size);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {

@@ -18,7 +18,7 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int64_t n;
  *     int64_t k;
  *     int32_t encoding;
- *     int32_t nibble_order;
+ *     int32_t code_order;
  *     int64_t code_row_stride;
  *     void *codes;
  *     int64_t codes_size;
@@ -46,7 +46,14 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int32_t zero_point;
  *     int32_t arithmetic;
  *     int32_t result;
- *     int32_t reserved;
+ *     int32_t scale_order;
+ *     const float *codebook;
+ *     int64_t codebook_size;
+ *     const int32_t *column_groups;
+ *     int64_t column_groups_size;
+ *     const float *row_scales;
+ *     int64_t row_scales_size;
+ *     int64_t rotation;
  * }
  * }
  */
@@ -60,7 +67,7 @@ public class gatun_matrix {
         gatun_h.C_LONG.withName("n"),
         gatun_h.C_LONG.withName("k"),
         gatun_h.C_INT.withName("encoding"),
-        gatun_h.C_INT.withName("nibble_order"),
+        gatun_h.C_INT.withName("code_order"),
         gatun_h.C_LONG.withName("code_row_stride"),
         gatun_h.C_POINTER.withName("codes"),
         gatun_h.C_LONG.withName("codes_size"),
@@ -88,7 +95,14 @@ public class gatun_matrix {
         gatun_h.C_INT.withName("zero_point"),
         gatun_h.C_INT.withName("arithmetic"),
         gatun_h.C_INT.withName("result"),
-        gatun_h.C_INT.withName("reserved")
+        gatun_h.C_INT.withName("scale_order"),
+        gatun_h.C_POINTER.withName("codebook"),
+        gatun_h.C_LONG.withName("codebook_size"),
+        gatun_h.C_POINTER.withName("column_groups"),
+        gatun_h.C_LONG.withName("column_groups_size"),
+        gatun_h.C_POINTER.withName("row_scales"),
+        gatun_h.C_LONG.withName("row_scales_size"),
+        gatun_h.C_LONG.withName("rotation")
     ).withName("gatun_matrix");
 
     /**
@@ -230,48 +244,48 @@ public class gatun_matrix {
         struct.set(encoding$LAYOUT, encoding$OFFSET, fieldValue);
     }
 
-    private static final OfInt nibble_order$LAYOUT = (OfInt)$LAYOUT.select(groupElement("nibble_order"));
+    private static final OfInt code_order$LAYOUT = (OfInt)$LAYOUT.select(groupElement("code_order"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int32_t nibble_order
+     * int32_t code_order
      * }
      */
-    public static final OfInt nibble_order$layout() {
-        return nibble_order$LAYOUT;
+    public static final OfInt code_order$layout() {
+        return code_order$LAYOUT;
     }
 
-    private static final long nibble_order$OFFSET = $LAYOUT.byteOffset(groupElement("nibble_order"));
+    private static final long code_order$OFFSET = $LAYOUT.byteOffset(groupElement("code_order"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int32_t nibble_order
+     * int32_t code_order
      * }
      */
-    public static final long nibble_order$offset() {
-        return nibble_order$OFFSET;
+    public static final long code_order$offset() {
+        return code_order$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int32_t nibble_order
+     * int32_t code_order
      * }
      */
-    public static int nibble_order(MemorySegment struct) {
-        return struct.get(nibble_order$LAYOUT, nibble_order$OFFSET);
+    public static int code_order(MemorySegment struct) {
+        return struct.get(code_order$LAYOUT, code_order$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int32_t nibble_order
+     * int32_t code_order
      * }
      */
-    public static void nibble_order(MemorySegment struct, int fieldValue) {
-        struct.set(nibble_order$LAYOUT, nibble_order$OFFSET, fieldValue);
+    public static void code_order(MemorySegment struct, int fieldValue) {
+        struct.set(code_order$LAYOUT, code_order$OFFSET, fieldValue);
     }
 
     private static final OfLong code_row_stride$LAYOUT = (OfLong)$LAYOUT.select(groupElement("code_row_stride"));
@@ -1462,48 +1476,356 @@ public class gatun_matrix {
         struct.set(result$LAYOUT, result$OFFSET, fieldValue);
     }
 
-    private static final OfInt reserved$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved"));
+    private static final OfInt scale_order$LAYOUT = (OfInt)$LAYOUT.select(groupElement("scale_order"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int32_t reserved
+     * int32_t scale_order
      * }
      */
-    public static final OfInt reserved$layout() {
-        return reserved$LAYOUT;
+    public static final OfInt scale_order$layout() {
+        return scale_order$LAYOUT;
     }
 
-    private static final long reserved$OFFSET = $LAYOUT.byteOffset(groupElement("reserved"));
+    private static final long scale_order$OFFSET = $LAYOUT.byteOffset(groupElement("scale_order"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int32_t reserved
+     * int32_t scale_order
      * }
      */
-    public static final long reserved$offset() {
-        return reserved$OFFSET;
+    public static final long scale_order$offset() {
+        return scale_order$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int32_t reserved
+     * int32_t scale_order
      * }
      */
-    public static int reserved(MemorySegment struct) {
-        return struct.get(reserved$LAYOUT, reserved$OFFSET);
+    public static int scale_order(MemorySegment struct) {
+        return struct.get(scale_order$LAYOUT, scale_order$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int32_t reserved
+     * int32_t scale_order
      * }
      */
-    public static void reserved(MemorySegment struct, int fieldValue) {
-        struct.set(reserved$LAYOUT, reserved$OFFSET, fieldValue);
+    public static void scale_order(MemorySegment struct, int fieldValue) {
+        struct.set(scale_order$LAYOUT, scale_order$OFFSET, fieldValue);
+    }
+
+    private static final AddressLayout codebook$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("codebook"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * const float *codebook
+     * }
+     */
+    public static final AddressLayout codebook$layout() {
+        return codebook$LAYOUT;
+    }
+
+    private static final long codebook$OFFSET = $LAYOUT.byteOffset(groupElement("codebook"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * const float *codebook
+     * }
+     */
+    public static final long codebook$offset() {
+        return codebook$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * const float *codebook
+     * }
+     */
+    public static MemorySegment codebook(MemorySegment struct) {
+        return struct.get(codebook$LAYOUT, codebook$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * const float *codebook
+     * }
+     */
+    public static void codebook(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(codebook$LAYOUT, codebook$OFFSET, fieldValue);
+    }
+
+    private static final OfLong codebook_size$LAYOUT = (OfLong)$LAYOUT.select(groupElement("codebook_size"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t codebook_size
+     * }
+     */
+    public static final OfLong codebook_size$layout() {
+        return codebook_size$LAYOUT;
+    }
+
+    private static final long codebook_size$OFFSET = $LAYOUT.byteOffset(groupElement("codebook_size"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t codebook_size
+     * }
+     */
+    public static final long codebook_size$offset() {
+        return codebook_size$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t codebook_size
+     * }
+     */
+    public static long codebook_size(MemorySegment struct) {
+        return struct.get(codebook_size$LAYOUT, codebook_size$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t codebook_size
+     * }
+     */
+    public static void codebook_size(MemorySegment struct, long fieldValue) {
+        struct.set(codebook_size$LAYOUT, codebook_size$OFFSET, fieldValue);
+    }
+
+    private static final AddressLayout column_groups$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("column_groups"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * const int32_t *column_groups
+     * }
+     */
+    public static final AddressLayout column_groups$layout() {
+        return column_groups$LAYOUT;
+    }
+
+    private static final long column_groups$OFFSET = $LAYOUT.byteOffset(groupElement("column_groups"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * const int32_t *column_groups
+     * }
+     */
+    public static final long column_groups$offset() {
+        return column_groups$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * const int32_t *column_groups
+     * }
+     */
+    public static MemorySegment column_groups(MemorySegment struct) {
+        return struct.get(column_groups$LAYOUT, column_groups$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * const int32_t *column_groups
+     * }
+     */
+    public static void column_groups(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(column_groups$LAYOUT, column_groups$OFFSET, fieldValue);
+    }
+
+    private static final OfLong column_groups_size$LAYOUT = (OfLong)$LAYOUT.select(groupElement("column_groups_size"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t column_groups_size
+     * }
+     */
+    public static final OfLong column_groups_size$layout() {
+        return column_groups_size$LAYOUT;
+    }
+
+    private static final long column_groups_size$OFFSET = $LAYOUT.byteOffset(groupElement("column_groups_size"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t column_groups_size
+     * }
+     */
+    public static final long column_groups_size$offset() {
+        return column_groups_size$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t column_groups_size
+     * }
+     */
+    public static long column_groups_size(MemorySegment struct) {
+        return struct.get(column_groups_size$LAYOUT, column_groups_size$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t column_groups_size
+     * }
+     */
+    public static void column_groups_size(MemorySegment struct, long fieldValue) {
+        struct.set(column_groups_size$LAYOUT, column_groups_size$OFFSET, fieldValue);
+    }
+
+    private static final AddressLayout row_scales$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("row_scales"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * const float *row_scales
+     * }
+     */
+    public static final AddressLayout row_scales$layout() {
+        return row_scales$LAYOUT;
+    }
+
+    private static final long row_scales$OFFSET = $LAYOUT.byteOffset(groupElement("row_scales"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * const float *row_scales
+     * }
+     */
+    public static final long row_scales$offset() {
+        return row_scales$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * const float *row_scales
+     * }
+     */
+    public static MemorySegment row_scales(MemorySegment struct) {
+        return struct.get(row_scales$LAYOUT, row_scales$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * const float *row_scales
+     * }
+     */
+    public static void row_scales(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(row_scales$LAYOUT, row_scales$OFFSET, fieldValue);
+    }
+
+    private static final OfLong row_scales_size$LAYOUT = (OfLong)$LAYOUT.select(groupElement("row_scales_size"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t row_scales_size
+     * }
+     */
+    public static final OfLong row_scales_size$layout() {
+        return row_scales_size$LAYOUT;
+    }
+
+    private static final long row_scales_size$OFFSET = $LAYOUT.byteOffset(groupElement("row_scales_size"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t row_scales_size
+     * }
+     */
+    public static final long row_scales_size$offset() {
+        return row_scales_size$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t row_scales_size
+     * }
+     */
+    public static long row_scales_size(MemorySegment struct) {
+        return struct.get(row_scales_size$LAYOUT, row_scales_size$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t row_scales_size
+     * }
+     */
+    public static void row_scales_size(MemorySegment struct, long fieldValue) {
+        struct.set(row_scales_size$LAYOUT, row_scales_size$OFFSET, fieldValue);
+    }
+
+    private static final OfLong rotation$LAYOUT = (OfLong)$LAYOUT.select(groupElement("rotation"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t rotation
+     * }
+     */
+    public static final OfLong rotation$layout() {
+        return rotation$LAYOUT;
+    }
+
+    private static final long rotation$OFFSET = $LAYOUT.byteOffset(groupElement("rotation"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t rotation
+     * }
+     */
+    public static final long rotation$offset() {
+        return rotation$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t rotation
+     * }
+     */
+    public static long rotation(MemorySegment struct) {
+        return struct.get(rotation$LAYOUT, rotation$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t rotation
+     * }
+     */
+    public static void rotation(MemorySegment struct, long fieldValue) {
+        struct.set(rotation$LAYOUT, rotation$OFFSET, fieldValue);
     }
 
     /**
