@@ -1,5 +1,6 @@
 package dev.gatun.cli;
 
+import java.util.Optional;
 import java.util.concurrent.Callable;
 
 /**
@@ -25,4 +26,12 @@ import java.util.concurrent.Callable;
  * line on standard error and exit code 1; its stack trace is shown with {@code --verbose} only. A picocli {@code
  * ParameterException} is a usage error, exit code 2. The package of the class has to be open to picocli.
  */
-public interface Command extends Callable<Integer> {}
+public interface Command extends Callable<Integer> {
+  /**
+   * The name of the command under which this one stands, as in {@code gatun bench peers}; empty for one that stands directly
+   * under {@code gatun}. When nobody provides the parent, this command is left out with a warning.
+   */
+  default Optional<String> parent() {
+    return Optional.empty();
+  }
+}

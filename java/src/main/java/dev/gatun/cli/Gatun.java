@@ -2,6 +2,8 @@ package dev.gatun.cli;
 
 import java.io.PrintWriter;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.ServiceConfigurationError;
 import java.util.ServiceLoader;
 import org.jspecify.annotations.Nullable;
@@ -17,6 +19,8 @@ import picocli.CommandLine.Spec;
     description = "Quantized checkpoints for the JVM: look into them, convert them, multiply by them.",
     synopsisSubcommandLabel = "COMMAND")
 public final class Gatun implements Runnable {
+  private static final System.Logger LOG = System.getLogger(Gatun.class.getName());
+
   @Mixin private CommonOptions common = new CommonOptions();
 
   @Spec private CommandSpec spec = CommandSpec.create();
@@ -55,23 +59,41 @@ public final class Gatun implements Runnable {
   /** The whole command line: our commands and those that other modules provide. */
   public static CommandLine commandLine() {
     var line = new CommandLine(new Gatun());
+    List<Command> nested = new ArrayList<>();
     var loader = ServiceLoader.load(Command.class, Gatun.class.getClassLoader()).iterator();
     while (true) {
       try {
         if (!loader.hasNext()) {
           break;
         }
-        line.addSubcommand(loader.next());
+        Command command = loader.next();
+        if (command.parent().isPresent()) {
+          nested.add(command);
+        } else {
+          line.addSubcommand(command);
+        }
       } catch (ServiceConfigurationError e) {
-        System.getLogger(Gatun.class.getName())
-            .log(System.Logger.Level.WARNING, "a command could not be loaded: " + e.getMessage(), e);
+        LOG.log(System.Logger.Level.WARNING, "a command could not be loaded: " + e.getMessage(), e);
       }
     }
+    nested.forEach(command -> addUnderParent(line, command));
     line.setCaseInsensitiveEnumValuesAllowed(true);
     line.setExecutionStrategy(Gatun::execute);
     line.setParameterExceptionHandler(Failures::usage);
     giveVersion(line);
     return line;
+  }
+
+  private static void addUnderParent(CommandLine line, Command command) {
+    String name = command.parent().orElseThrow();
+    CommandLine parent = line.getSubcommands().get(name);
+    if (parent == null) {
+      LOG.log(
+          System.Logger.Level.WARNING,
+          command.getClass().getName() + " could not be added: there is no command '" + name + "'");
+    } else {
+      parent.addSubcommand(command);
+    }
   }
 
   private static void giveVersion(CommandLine line) {
