@@ -16,14 +16,17 @@ import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 
 /**
- * What operations run on: one backend with a number of threads, and what it falls back to. Thread-safe. Layers that were packed
- * for a device are closed before it.
+ * What operations run on: one backend with a number of threads, and what it falls back to.
+ * Thread-safe. Layers that were packed for a device are closed before it.
  */
 public final class Device implements AutoCloseable {
   private static final System.Logger LOG = System.getLogger("dev.gatun");
   private static final Set<String> SAID = ConcurrentHashMap.newKeySet();
 
-  /** What is known of one backend: whether it can run here, and what was found or is missing, in one line. */
+  /**
+   * What is known of one backend: whether it can run here, and what was found or is missing, in one
+   * line.
+   */
   public record Probe(String backend, boolean available, String detail) {}
 
   private final BackendProvider provider;
@@ -44,7 +47,10 @@ public final class Device implements AutoCloseable {
     backends.put(provider.name(), provider.create(threads));
   }
 
-  /** The best backend there is: cuda, native, vector or reference; as many threads as the JVM sees cores. */
+  /**
+   * The best backend there is: cuda, native, vector or reference; as many threads as the JVM sees
+   * cores.
+   */
   public static Device best() {
     return best(Runtime.getRuntime().availableProcessors());
   }
@@ -77,13 +83,17 @@ public final class Device implements AutoCloseable {
     return of(backend, Runtime.getRuntime().availableProcessors());
   }
 
-  /** One backend, with this many threads (1..1024). What it has no kernel for falls back to lesser ones, and says so. */
+  /**
+   * One backend, with this many threads (1..1024). What it has no kernel for falls back to lesser
+   * ones, and says so.
+   */
   public static Device of(String backend, int threads) {
     return new Device(available(backend), threads, false, Set.of());
   }
 
   /**
-   * The first of these backends that is available. What none of them has a kernel for is refused; nothing falls back.
+   * The first of these backends that is available. What none of them has a kernel for is refused;
+   * nothing falls back.
    *
    * @throws GatunException when none is available, with the reason for each
    */
@@ -110,13 +120,17 @@ public final class Device implements AutoCloseable {
       if (provider.name().equals(name)) {
         BackendProvider.Availability availability = provider.probe();
         if (!availability.available()) {
-          throw new GatunException("backend " + name + " is not available: " + availability.detail());
+          throw new GatunException(
+              "backend " + name + " is not available: " + availability.detail());
         }
         return provider;
       }
     }
     throw new GatunException(
-        "no backend '" + name + "', expected one of " + providers.stream().map(BackendProvider::name).toList());
+        "no backend '"
+            + name
+            + "', expected one of "
+            + providers.stream().map(BackendProvider::name).toList());
   }
 
   /** Every backend that was found, the preferred first, available or not. */
@@ -133,7 +147,8 @@ public final class Device implements AutoCloseable {
   private static List<BackendProvider> providers() {
     List<BackendProvider> providers = new ArrayList<>();
     Iterator<ServiceLoader.Provider<BackendProvider>> found =
-        ServiceLoader.load(BackendProvider.class, Device.class.getClassLoader()).stream().iterator();
+        ServiceLoader.load(BackendProvider.class, Device.class.getClassLoader()).stream()
+            .iterator();
     while (found.hasNext()) {
       try {
         providers.add(found.next().get());
@@ -237,7 +252,8 @@ public final class Device implements AutoCloseable {
           try {
             closeable.close();
           } catch (Exception e) {
-            throw new GatunException("device " + name() + ": could not be closed: " + e.getMessage(), e);
+            throw new GatunException(
+                "device " + name() + ": could not be closed: " + e.getMessage(), e);
           }
         }
       }

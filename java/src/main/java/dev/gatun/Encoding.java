@@ -4,7 +4,8 @@ import java.util.Locale;
 import java.util.Optional;
 
 /**
- * How one number or one weight code is stored. The ids are those of {@code gatun.h}; a test holds the two together.
+ * How one number or one weight code is stored. The ids are those of {@code gatun.h}; a test holds
+ * the two together.
  */
 public enum Encoding {
   /** IEEE 754 binary32. */

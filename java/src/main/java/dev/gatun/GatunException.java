@@ -2,7 +2,10 @@ package dev.gatun;
 
 import java.io.Serial;
 
-/** What was asked for cannot be done: the message is one line that names the file, the tensor, found and expected. */
+/**
+ * What was asked for cannot be done: the message is one line that names the file, the tensor, found
+ * and expected.
+ */
 public class GatunException extends RuntimeException {
   @Serial private static final long serialVersionUID = 1L;
 

@@ -3,13 +3,17 @@ package dev.gatun;
 import java.lang.foreign.MemorySegment;
 import org.jspecify.annotations.Nullable;
 
-/** One linear layer, packed for one device: y = x · Wᵀ + b. Thread-safe; {@code forward} allocates nothing. */
+/**
+ * One linear layer, packed for one device: y = x · Wᵀ + b. Thread-safe; {@code forward} allocates
+ * nothing.
+ */
 public interface Linear extends AutoCloseable {
   /**
    * Packs a quantized weight for a device. The weight's memory is not needed afterwards.
    *
-   * <p>When no kernel of the device takes the weight with this compute type, it is dequantized to floats and multiplied as
-   * those with compute type F32, and one line at level INFO says so; a device from {@link Device#require} refuses instead.
+   * <p>When no kernel of the device takes the weight with this compute type, it is dequantized to
+   * floats and multiplied as those with compute type F32, and one line at level INFO says so; a
+   * device from {@link Device#require} refuses instead.
    *
    * @param bias N plain numbers, or null
    * @throws GatunException when the weight does not hold together or the device refuses it
@@ -51,8 +55,12 @@ public interface Linear extends AutoCloseable {
    */
   void forward(MemorySegment x, long m, MemorySegment y);
 
-  /** The same with other types of x and y (F32, F16, BF16) and rows {@code ldx} and {@code ldy} elements apart. */
-  void forward(MemorySegment x, Encoding xType, long ldx, long m, MemorySegment y, Encoding yType, long ldy);
+  /**
+   * The same with other types of x and y (F32, F16, BF16) and rows {@code ldx} and {@code ldy}
+   * elements apart.
+   */
+  void forward(
+      MemorySegment x, Encoding xType, long ldx, long m, MemorySegment y, Encoding yType, long ldy);
 
   /** Frees the packed weight. A second call does nothing. */
   @Override

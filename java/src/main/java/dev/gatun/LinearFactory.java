@@ -37,36 +37,67 @@ final class LinearFactory {
       Backend backend = choice.get().backend();
       if (!backend.name().equals(device.name())) {
         Device.sayOnce(
-            "linear of " + matrix.encoding() + " with compute " + compute + ": " + device.name() + " has no kernel; "
-                + backend.name() + " runs instead");
+            "linear of "
+                + matrix.encoding()
+                + " with compute "
+                + compute
+                + ": "
+                + device.name()
+                + " has no kernel; "
+                + backend.name()
+                + " runs instead");
       }
       return pack(weight.name(), matrix, bias, compute, device, backend);
     }
     return dequantized(weight, bias, compute, device, registry);
   }
 
-  /** What an operation that nobody registered falls back to: plain floats and the high-precision multiply. */
+  /**
+   * What an operation that nobody registered falls back to: plain floats and the high-precision
+   * multiply.
+   */
   private static Linear dequantized(
-      QuantizedTensor weight, @Nullable Tensor bias, Compute compute, Device device, LayoutRegistry registry) {
+      QuantizedTensor weight,
+      @Nullable Tensor bias,
+      Compute compute,
+      Device device,
+      LayoutRegistry registry) {
     String reasons =
-        String.join("; ", registry.explain(Operation.LINEAR, weight, 1, Optional.of(compute), device).lines());
+        String.join(
+            "; ",
+            registry.explain(Operation.LINEAR, weight, 1, Optional.of(compute), device).lines());
     if (device.isStrict()) {
       throw new GatunException(
-          weight.name() + ": the device runs nothing for linear of " + weight.layout().name() + " with compute " + compute
-              + " (" + reasons + ")");
+          weight.name()
+              + ": the device runs nothing for linear of "
+              + weight.layout().name()
+              + " with compute "
+              + compute
+              + " ("
+              + reasons
+              + ")");
     }
     Matrix matrix = weight.matrix();
     Backend dequantizer =
         registry
             .choose(Operation.DEQUANTIZE, weight.layout(), matrix, 0, Optional.empty(), device)
             .map(LayoutRegistry.Choice::backend)
-            .orElseThrow(() -> new GatunException(weight.name() + ": nothing dequantizes it (" + reasons + ")"));
+            .orElseThrow(
+                () ->
+                    new GatunException(
+                        weight.name() + ": nothing dequantizes it (" + reasons + ")"));
     Device.sayOnce(
-        "linear of " + weight.layout().name() + " with compute " + compute
-            + ": no entry point runs it; it is dequantized and multiplied as floats (" + reasons + ")");
+        "linear of "
+            + weight.layout().name()
+            + " with compute "
+            + compute
+            + ": no entry point runs it; it is dequantized and multiplied as floats ("
+            + reasons
+            + ")");
     try (Arena arena = Arena.ofShared()) {
       MemorySegment floats =
-          arena.allocate(Math.multiplyExact(Math.multiplyExact(matrix.n(), matrix.k()), Float.BYTES), 64);
+          arena.allocate(
+              Math.multiplyExact(Math.multiplyExact(matrix.n(), matrix.k()), Float.BYTES), 64);
       dequantizer.dequantize(matrix, 0, matrix.n(), floats, Encoding.F32);
       PlainLayout layout = new PlainLayout(Encoding.F32);
       Matrix plain = layout.matrix(matrix.n(), matrix.k(), floats);
@@ -74,13 +105,21 @@ final class LinearFactory {
           registry
               .choose(Operation.LINEAR, layout, plain, 1, Optional.of(Compute.F32), device)
               .map(LayoutRegistry.Choice::backend)
-              .orElseThrow(() -> new GatunException(weight.name() + ": nothing multiplies floats on " + device));
+              .orElseThrow(
+                  () ->
+                      new GatunException(
+                          weight.name() + ": nothing multiplies floats on " + device));
       return pack(weight.name(), plain, bias, Compute.F32, device, backend);
     }
   }
 
   private static Linear pack(
-      String name, Matrix matrix, @Nullable Tensor bias, Compute compute, Device device, Backend backend) {
+      String name,
+      Matrix matrix,
+      @Nullable Tensor bias,
+      Compute compute,
+      Device device,
+      Backend backend) {
     Arena arena = Arena.ofShared();
     @Nullable PackedWeight packed = null;
     boolean done = false;
@@ -104,8 +143,16 @@ final class LinearFactory {
     Encoding type = plainType(bias);
     if (bias.elements() != n || bias.data().byteSize() / (type.bits() / 8) < n) {
       throw new GatunException(
-          name + ": found bias '" + bias.name() + "' of shape " + bias.shape() + " and " + bias.data().byteSize()
-              + " bytes, expected " + n + " numbers");
+          name
+              + ": found bias '"
+              + bias.name()
+              + "' of shape "
+              + bias.shape()
+              + " and "
+              + bias.data().byteSize()
+              + " bytes, expected "
+              + n
+              + " numbers");
     }
     MemorySegment floats = arena.allocate(Math.multiplyExact(n, Float.BYTES), 64);
     for (long i = 0; i < n; i++) {
@@ -122,7 +169,10 @@ final class LinearFactory {
         .orElseThrow(
             () ->
                 new GatunException(
-                    tensor.name() + ": found type " + tensor.dtype() + ", expected F32, F16 or BF16"));
+                    tensor.name()
+                        + ": found type "
+                        + tensor.dtype()
+                        + ", expected F32, F16 or BF16"));
   }
 
   /** A plain tensor as a weight. */
@@ -141,6 +191,11 @@ final class LinearFactory {
     }
     PlainLayout layout = new PlainLayout(type);
     return new QuantizedTensor(
-        weight.name(), shape, layout, Map.of("codes", weight), layout.matrix(n, k, weight.data()), type);
+        weight.name(),
+        shape,
+        layout,
+        Map.of("codes", weight),
+        layout.matrix(n, k, weight.data()),
+        type);
   }
 }

@@ -77,7 +77,13 @@ final class PackedLinear implements Linear {
 
   @Override
   public void forward(
-      MemorySegment x, Encoding xType, long ldx, long m, MemorySegment y, Encoding yType, long ldy) {
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy) {
     Objects.requireNonNull(x, "x");
     Objects.requireNonNull(y, "y");
     enter();
@@ -104,7 +110,8 @@ final class PackedLinear implements Linear {
       throw new IllegalStateException("linear: the memory of " + what + " is closed");
     }
     if (!segment.isAccessibleBy(Thread.currentThread())) {
-      throw new WrongThreadException("linear: the memory of " + what + " belongs to another thread");
+      throw new WrongThreadException(
+          "linear: the memory of " + what + " belongs to another thread");
     }
   }
 
@@ -122,7 +129,9 @@ final class PackedLinear implements Linear {
     }
   }
 
-  /** Several threads may find that nobody is left; the one that moves the count below zero frees. */
+  /**
+   * Several threads may find that nobody is left; the one that moves the count below zero frees.
+   */
   private void free() {
     if (users.compareAndSet(CLOSED, Long.MIN_VALUE)) {
       packed.close();

@@ -10,18 +10,25 @@ import java.util.Objects;
 import java.util.Optional;
 
 /**
- * A quantized weight: codes, the {@link Layout} that says how they are read, and the parameters that the layout needs.
+ * A quantized weight: codes, the {@link Layout} that says how they are read, and the parameters
+ * that the layout needs.
  *
  * @param name the layer's plain name without {@code .weight}: {@code model.layers.0.mlp.up_proj}
  * @param shape of the weight as the model sees it: [N, K], or more dimensions for convolutions
  * @param layout how the parts make up numbers
- * @param parts the checkpoint's tensors by the role that the layout gives them ("codes", "scales", …)
- * @param matrix the same as one N × K matrix for the kernels; a shape of more than two dimensions is [N, product of the
- *     rest]
+ * @param parts the checkpoint's tensors by the role that the layout gives them ("codes", "scales",
+ *     …)
+ * @param matrix the same as one N × K matrix for the kernels; a shape of more than two dimensions
+ *     is [N, product of the rest]
  * @param dtype what the format's own library dequantizes to
  */
 public record QuantizedTensor(
-    String name, List<Long> shape, Layout layout, Map<String, Tensor> parts, Matrix matrix, Encoding dtype) {
+    String name,
+    List<Long> shape,
+    Layout layout,
+    Map<String, Tensor> parts,
+    Matrix matrix,
+    Encoding dtype) {
 
   /** Copies shape and parts. */
   public QuantizedTensor {

@@ -11,8 +11,8 @@ import java.util.Objects;
  * @param name as it stands in the file
  * @param dtype the container's type
  * @param shape sizes, outermost first; empty for a scalar
- * @param data the bytes, little-endian, row-major; a read-only slice of the mapped file or any other memory; not
- *     necessarily aligned
+ * @param data the bytes, little-endian, row-major; a read-only slice of the mapped file or any
+ *     other memory; not necessarily aligned
  */
 public record Tensor(String name, DType dtype, List<Long> shape, MemorySegment data) {
   /** Copies the shape. */

@@ -18,14 +18,16 @@ import java.util.Optional;
 import java.util.Set;
 
 /**
- * bitsandbytes' weights as transformers and diffusers save them: NF4 and FP4 with a JSON {@code quant_state} tensor,
- * nested scales or not. LLM.int8() weights ({@code SCB}) are recognised and refused by name. Source: bitsandbytes/functional.py (QuantState), nn/modules.py.
+ * bitsandbytes' weights as transformers and diffusers save them: NF4 and FP4 with a JSON {@code
+ * quant_state} tensor, nested scales or not. LLM.int8() weights ({@code SCB}) are recognised and
+ * refused by name. Source: bitsandbytes/functional.py (QuantState), nn/modules.py.
  */
 public final class BitsAndBytes implements CheckpointFormat {
   private static final String SCB = ".SCB";
   static final String STATE = ".quant_state.bitsandbytes__";
   private static final Set<Long> BLOCKS = Set.of(32L, 64L, 128L, 256L, 512L, 1024L, 2048L, 4096L);
-  private static final Set<String> PARTS = Set.of("absmax", "quant_map", "nested_absmax", "nested_quant_map");
+  private static final Set<String> PARTS =
+      Set.of("absmax", "quant_map", "nested_absmax", "nested_quant_map");
   private static final float TABLE_TOLERANCE = 1e-6f;
   private static final ValueLayout.OfFloat FLOAT =
       ValueLayout.JAVA_FLOAT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
@@ -62,7 +64,8 @@ public final class BitsAndBytes implements CheckpointFormat {
   @Override
   public LayerWriter writer(String format) {
     if (!writes().containsKey(format)) {
-      throw new GatunException("no format '" + format + "' in bitsandbytes, expected one of " + writes().keySet());
+      throw new GatunException(
+          "no format '" + format + "' in bitsandbytes, expected one of " + writes().keySet());
     }
     return new BitsAndBytesWriter(format);
   }
@@ -92,7 +95,8 @@ public final class BitsAndBytes implements CheckpointFormat {
     QuantizedTensor fourBit(String weightName, Map<String, Tensor> children) {
       Tensor state = onlyState(weightName, children);
       String type = state.name().substring(state.name().indexOf(STATE) + STATE.length());
-      Tensor weight = parts.require(weightName, "the codes that " + Problem.quote(state.name()) + " describes");
+      Tensor weight =
+          parts.require(weightName, "the codes that " + Problem.quote(state.name()) + " describes");
       JsonNode json = parts.json(state);
       if (!json.isObject()) {
         throw parts.problem(state, "JSON that is no object", "an object");
@@ -106,8 +110,10 @@ public final class BitsAndBytes implements CheckpointFormat {
       MemorySegment codes = codes(weight, elements);
 
       Tensor absmax = parts.require(weightName + ".absmax", "the scales of a " + type + " weight");
-      Tensor map = parts.require(weightName + ".quant_map", "the codebook of a " + type + " weight");
-      boolean nested = json.has("nested_blocksize") || json.has("nested_offset") || json.has("nested_dtype");
+      Tensor map =
+          parts.require(weightName + ".quant_map", "the codebook of a " + type + " weight");
+      boolean nested =
+          json.has("nested_blocksize") || json.has("nested_offset") || json.has("nested_dtype");
       BitsAndBytes4BitLayout layout = new BitsAndBytes4BitLayout(encoding, block, nested);
       checkMap(map, type, layout.codebook());
       parts.dtype(absmax, nested ? DType.U8 : DType.F32);
@@ -121,22 +127,30 @@ public final class BitsAndBytes implements CheckpointFormat {
       Optional<Matrix.Nested> nest = Optional.empty();
       if (nested) {
         nest = Optional.of(nested(weightName, state, json, blocks, roles));
-      } else if (children.containsKey("nested_absmax") || children.containsKey("nested_quant_map")) {
-        throw parts.problem(state, "no nested_blocksize beside nested tensors", "nested_blocksize, nested_offset");
+      } else if (children.containsKey("nested_absmax")
+          || children.containsKey("nested_quant_map")) {
+        throw parts.problem(
+            state, "no nested_blocksize beside nested tensors", "nested_blocksize, nested_offset");
       }
       Parts.Size size = Parts.Size.of(shape);
       Matrix matrix = layout.matrix(size.n(), size.k(), codes, absmax.data(), nest, dtype);
       return new QuantizedTensor(Parts.layerOf(weightName), shape, layout, roles, matrix, dtype);
     }
 
-    /** The parts of an LLM.int8() weight: its product rounds twice, code times maximum and that times 1/127. */
+    /**
+     * The parts of an LLM.int8() weight: its product rounds twice, code times maximum and that
+     * times 1/127.
+     */
     void eightBit(Tensor scb, Map<String, String> side, Map<String, String> unsupported) {
       String layer = scb.name().substring(0, scb.name().length() - SCB.length());
       unsupported.put(layer, "bitsandbytes LLM.int8() is not supported yet");
       for (String part : List.of(SCB, Parts.WEIGHT, ".weight_format")) {
         parts
             .find(layer + part)
-            .ifPresent(t -> side.put(t.name(), "part of a bitsandbytes LLM.int8() weight, not supported yet"));
+            .ifPresent(
+                t ->
+                    side.put(
+                        t.name(), "part of a bitsandbytes LLM.int8() weight, not supported yet"));
       }
     }
 
@@ -145,11 +159,13 @@ public final class BitsAndBytes implements CheckpointFormat {
       for (Map.Entry<String, Tensor> child : children.entrySet()) {
         if (child.getKey().startsWith("quant_state")) {
           if (state != null) {
-            throw parts.problem(child.getValue(), "a second quant_state", "one for " + Problem.quote(weightName));
+            throw parts.problem(
+                child.getValue(), "a second quant_state", "one for " + Problem.quote(weightName));
           }
           state = child.getValue();
         } else if (!PARTS.contains(child.getKey())) {
-          throw parts.problem(child.getValue(), "a tensor that is no part of a quantized weight", PARTS.toString());
+          throw parts.problem(
+              child.getValue(), "a tensor that is no part of a quantized weight", PARTS.toString());
         }
       }
       if (state == null) {
@@ -163,18 +179,23 @@ public final class BitsAndBytes implements CheckpointFormat {
           switch (type) {
             case "nf4" -> Encoding.NF4;
             case "fp4" -> Encoding.FP4;
-            default -> throw parts.problem(state, "quant type " + Problem.quote(type), "nf4 or fp4");
+            default ->
+                throw parts.problem(state, "quant type " + Problem.quote(type), "nf4 or fp4");
           };
       if (!json.path("quant_type").asText("").equals(type)) {
-        throw parts.problem(state, "quant_type " + Problem.quote(json.path("quant_type").toString()), type);
+        throw parts.problem(
+            state, "quant_type " + Problem.quote(json.path("quant_type").toString()), type);
       }
       return encoding;
     }
 
     private long block(Tensor state, JsonNode json, String key) {
       JsonNode value = json.path(key);
-      if (!value.isIntegralNumber() || !value.canConvertToLong() || !BLOCKS.contains(value.asLong())) {
-        throw parts.problem(state, key + " " + Problem.quote(value.toString()), "one of 32, 64 … 4096");
+      if (!value.isIntegralNumber()
+          || !value.canConvertToLong()
+          || !BLOCKS.contains(value.asLong())) {
+        throw parts.problem(
+            state, key + " " + Problem.quote(value.toString()), "one of 32, 64 … 4096");
       }
       return value.asLong();
     }
@@ -187,7 +208,9 @@ public final class BitsAndBytes implements CheckpointFormat {
         case "bfloat16" -> Encoding.BF16;
         default ->
             throw parts.problem(
-                state, "dtype " + Problem.quote(json.path("dtype").toString()), "float32, float16 or bfloat16");
+                state,
+                "dtype " + Problem.quote(json.path("dtype").toString()),
+                "float32, float16 or bfloat16");
       };
     }
 
@@ -213,13 +236,17 @@ public final class BitsAndBytes implements CheckpointFormat {
       }
     }
 
-    /** The code bytes, whatever type the tensor is stored as: its bytes are the codes in their order. */
+    /**
+     * The code bytes, whatever type the tensor is stored as: its bytes are the codes in their
+     * order.
+     */
     private MemorySegment codes(Tensor weight, long elements) {
       parts.dtype(weight, DType.U8, DType.I8, DType.BF16, DType.F16, DType.F32);
       long bytes = Math.ceilDiv(elements, 2L);
       long item = weight.dtype().bits() / 8;
       long stored = Math.ceilDiv(bytes, item);
-      boolean column = weight.shape().size() <= 2 && weight.shape().stream().filter(s -> s != 1).count() <= 1;
+      boolean column =
+          weight.shape().size() <= 2 && weight.shape().stream().filter(s -> s != 1).count() <= 1;
       if (!column || weight.elements() != stored) {
         throw parts.problem(
             weight,
@@ -235,7 +262,8 @@ public final class BitsAndBytes implements CheckpointFormat {
       for (int i = 0; i < table.size(); i++) {
         float found = map.data().get(FLOAT, 4L * i);
         if (!(Math.abs(found - table.get(i)) <= TABLE_TOLERANCE)) {
-          throw parts.problem(map, found + " at index " + i, table.get(i) + " as in the table of " + type);
+          throw parts.problem(
+              map, found + " at index " + i, table.get(i) + " as in the table of " + type);
         }
       }
     }
@@ -243,7 +271,8 @@ public final class BitsAndBytes implements CheckpointFormat {
     private Matrix.Nested nested(
         String weightName, Tensor state, JsonNode json, long blocks, Map<String, Tensor> roles) {
       Tensor scales = parts.require(weightName + ".nested_absmax", "the scales of the scales");
-      Tensor codebook = parts.require(weightName + ".nested_quant_map", "the codebook of the scales");
+      Tensor codebook =
+          parts.require(weightName + ".nested_quant_map", "the codebook of the scales");
       long block = block(state, json, "nested_blocksize");
       parts.dtype(scales, DType.F32);
       parts.shape(scales, Math.ceilDiv(blocks, block));
@@ -257,11 +286,14 @@ public final class BitsAndBytes implements CheckpointFormat {
       }
       if (!json.path("nested_dtype").asText("").equals("float32")) {
         throw parts.problem(
-            state, "nested_dtype " + Problem.quote(json.path("nested_dtype").toString()), "float32");
+            state,
+            "nested_dtype " + Problem.quote(json.path("nested_dtype").toString()),
+            "float32");
       }
       JsonNode offset = json.path("nested_offset");
       if (!offset.isNumber() || !Float.isFinite((float) offset.asDouble())) {
-        throw parts.problem(state, "nested_offset " + Problem.quote(offset.toString()), "a finite number");
+        throw parts.problem(
+            state, "nested_offset " + Problem.quote(offset.toString()), "a finite number");
       }
       roles.put("nested_scales", scales);
       roles.put("nested_codebook", codebook);

@@ -19,8 +19,8 @@ import java.util.Optional;
 import java.util.TreeMap;
 
 /**
- * Writes bitsandbytes' NF4 and FP4 with blocks of 64, as its CUDA kernels make them, under the names and with the JSON
- * text that transformers and diffusers save.
+ * Writes bitsandbytes' NF4 and FP4 with blocks of 64, as its CUDA kernels make them, under the
+ * names and with the JSON text that transformers and diffusers save.
  */
 final class BitsAndBytesWriter implements LayerWriter {
   /** What {@code gatun quantize --format} offers. */
@@ -32,7 +32,8 @@ final class BitsAndBytesWriter implements LayerWriter {
               "fp4", "bitsandbytes: its own 4-bit floats, one F32 scale per 64 weights",
               "fp4-nested", "bitsandbytes: its own 4-bit floats, scales quantized to 8 bits"));
 
-  private static final ValueLayout.OfInt INT = ValueLayout.JAVA_INT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+  private static final ValueLayout.OfInt INT =
+      ValueLayout.JAVA_INT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
   private static final ValueLayout.OfShort SHORT =
       ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
   private static final int NESTED_BLOCK = 256;
@@ -66,9 +67,11 @@ final class BitsAndBytesWriter implements LayerWriter {
     String name = layer + Parts.WEIGHT;
     BitsAndBytes4BitLayout flat = new BitsAndBytes4BitLayout(encoding, block, false);
     Tensor codes = WriterSupport.allocate(arena, name, DType.U8, Math.ceilDiv(elements, 2L), 1L);
-    Tensor absmax = WriterSupport.allocate(arena, name + ".absmax", DType.F32, Math.ceilDiv(elements, block));
+    Tensor absmax =
+        WriterSupport.allocate(arena, name + ".absmax", DType.F32, Math.ceilDiv(elements, block));
     Matrix matrix = flat.matrix(n, k, codes.data(), absmax.data(), Optional.empty(), type);
-    // zeros get code 0 as from the CUDA kernel: 0 · (1/0) is NaN there, and every comparison with it is false
+    // zeros get code 0 as from the CUDA kernel: 0 · (1/0) is NaN there, and every comparison with
+    // it is false
     QuantizeRule rule =
         new QuantizeRule(
             Encoding.F32, true, 1f, 0, Float.NEGATIVE_INFINITY, Float.POSITIVE_INFINITY, false, 0);
@@ -89,7 +92,9 @@ final class BitsAndBytesWriter implements LayerWriter {
           new BitsAndBytes4BitLayout(encoding, block, true)
               .matrix(n, k, codes.data(), scales.data(), Optional.of(nest), type);
       state +=
-          ", \"nested_blocksize\": " + NESTED_BLOCK + ", \"nested_dtype\": \"float32\", \"nested_offset\": "
+          ", \"nested_blocksize\": "
+              + NESTED_BLOCK
+              + ", \"nested_dtype\": \"float32\", \"nested_offset\": "
               + PythonJson.number(nest.offset());
     } else {
       tensors.add(absmax);
@@ -100,8 +105,9 @@ final class BitsAndBytesWriter implements LayerWriter {
   }
 
   /**
-   * The weight as the library's CUDA kernels see it: they are built to flush numbers below 2^-126 to zero, so that a
-   * block of such numbers is a block of zeros. Copied only when it holds such a number.
+   * The weight as the library's CUDA kernels see it: they are built to flush numbers below 2^-126
+   * to zero, so that a block of such numbers is a block of zeros. Copied only when it holds such a
+   * number.
    */
   private static MemorySegment withoutSubnormals(Tensor weight, Arena arena) {
     MemorySegment data = weight.data();
@@ -145,13 +151,19 @@ final class BitsAndBytesWriter implements LayerWriter {
           case BF16 -> "bfloat16";
           default -> "float32";
         };
-    return "{\"quant_type\": \"" + (encoding == Encoding.NF4 ? "nf4" : "fp4") + "\", \"blocksize\": " + block
-        + ", \"dtype\": \"" + dtype + "\", \"shape\": " + shape;
+    return "{\"quant_type\": \""
+        + (encoding == Encoding.NF4 ? "nf4" : "fp4")
+        + "\", \"blocksize\": "
+        + block
+        + ", \"dtype\": \""
+        + dtype
+        + "\", \"shape\": "
+        + shape;
   }
 
   /**
-   * Quantizes the scales: their mean is taken off, the rest goes to 8-bit codes with one scale per 256. Adds the nested
-   * tensors, the codes last.
+   * Quantizes the scales: their mean is taken off, the rest goes to 8-bit codes with one scale per
+   * 256. Adds the nested tensors, the codes last.
    */
   private static Matrix.Nested nest(String name, Tensor absmax, List<Tensor> tensors, Arena arena) {
     long count = absmax.elements();
@@ -159,9 +171,13 @@ final class BitsAndBytesWriter implements LayerWriter {
     for (long i = 0; i < count; i++) {
       sum += absmax.data().get(FLOAT, 4 * i);
     }
-    float offset = (float) sum * (1f / count); // torch.mean: the sum in float times the rounded reciprocal of the count
+    float offset =
+        (float) sum
+            * (1f
+                / count); // torch.mean: the sum in float times the rounded reciprocal of the count
     Tensor scales =
-        WriterSupport.allocate(arena, name + ".nested_absmax", DType.F32, Math.ceilDiv(count, (long) NESTED_BLOCK));
+        WriterSupport.allocate(
+            arena, name + ".nested_absmax", DType.F32, Math.ceilDiv(count, (long) NESTED_BLOCK));
     Tensor codebook = WriterSupport.allocate(arena, name + ".nested_quant_map", DType.F32, 256L);
     Tensor codes = WriterSupport.allocate(arena, name + ".absmax", DType.U8, count);
     for (int i = 0; i < 256; i++) {

@@ -18,9 +18,9 @@ import java.util.Optional;
 import java.util.ServiceLoader;
 
 /**
- * A quantized checkpoint: one or more mapped files, and the quantized weights that the {@link CheckpointFormat}s find in
- * them. Nothing is read into the heap. Safe for any number of threads until it is closed; tensors and weights end with
- * it, packed {@link dev.gatun.Linear}s do not.
+ * A quantized checkpoint: one or more mapped files, and the quantized weights that the {@link
+ * CheckpointFormat}s find in them. Nothing is read into the heap. Safe for any number of threads
+ * until it is closed; tensors and weights end with it, packed {@link dev.gatun.Linear}s do not.
  */
 public final class Checkpoint implements AutoCloseable {
   private static final String WEIGHT = ".weight";
@@ -39,17 +39,20 @@ public final class Checkpoint implements AutoCloseable {
     this.shards = shards;
     this.plain = new LinkedHashMap<>(shards.tensors());
     for (CheckpointFormat format : formats()) {
-      add(format, format.read(new Source(shards.file(), shards, Collections.unmodifiableMap(plain))));
+      add(
+          format,
+          format.read(new Source(shards.file(), shards, Collections.unmodifiableMap(plain))));
     }
   }
 
   /**
    * Opens a checkpoint.
    *
-   * @param path a safetensors file, a {@code *.safetensors.index.json}, or a directory that holds {@code
-   *     model.safetensors}, an index or a single safetensors file
-   * @throws GatunException when it cannot be read, breaks a rule of the container, or has a quantized weight whose parts
-   *     do not hold together: one line that names file, tensor, found and expected
+   * @param path a safetensors file, a {@code *.safetensors.index.json}, or a directory that holds
+   *     {@code model.safetensors}, an index or a single safetensors file
+   * @throws GatunException when it cannot be read, breaks a rule of the container, or has a
+   *     quantized weight whose parts do not hold together: one line that names file, tensor, found
+   *     and expected
    */
   public static Checkpoint open(Path path) {
     Shards shards = Shards.open(path);
@@ -59,7 +62,8 @@ public final class Checkpoint implements AutoCloseable {
       done = true;
       return checkpoint;
     } catch (InternalError e) { // how the JVM reports a mapped page that is gone
-      throw new GatunException(path + ": found a file that shrank while it was read, expected a stable file", e);
+      throw new GatunException(
+          path + ": found a file that shrank while it was read, expected a stable file", e);
     } finally {
       if (!done) {
         shards.close();
@@ -71,7 +75,8 @@ public final class Checkpoint implements AutoCloseable {
   public static List<CheckpointFormat> formats() {
     return ServiceLoader.load(CheckpointFormat.class, Checkpoint.class.getClassLoader()).stream()
         .map(ServiceLoader.Provider::get)
-        .sorted(Comparator.comparingInt(CheckpointFormat::order).thenComparing(CheckpointFormat::name))
+        .sorted(
+            Comparator.comparingInt(CheckpointFormat::order).thenComparing(CheckpointFormat::name))
         .toList();
   }
 
@@ -97,7 +102,10 @@ public final class Checkpoint implements AutoCloseable {
     return shards.metadata();
   }
 
-  /** A JSON file of the checkpoint's directory, such as {@code config.json}; a missing node when there is none. */
+  /**
+   * A JSON file of the checkpoint's directory, such as {@code config.json}; a missing node when
+   * there is none.
+   */
   public JsonNode sidecar(String fileName) {
     return sidecar(shards, fileName);
   }
@@ -114,7 +122,10 @@ public final class Checkpoint implements AutoCloseable {
     return Collections.unmodifiableMap(plain);
   }
 
-  /** Tensors that belong to the quantization without being part of a weight, each with one line that explains it. */
+  /**
+   * Tensors that belong to the quantization without being part of a weight, each with one line that
+   * explains it.
+   */
   public Map<String, String> notes() {
     return Collections.unmodifiableMap(side);
   }
@@ -125,8 +136,8 @@ public final class Checkpoint implements AutoCloseable {
   }
 
   /**
-   * Tensors that look like a part of a quantized weight and that no format claimed, each with one line that says what
-   * they probably are.
+   * Tensors that look like a part of a quantized weight and that no format claimed, each with one
+   * line that says what they probably are.
    */
   public Map<String, String> unclaimed() {
     Map<String, String> unknown = new LinkedHashMap<>();
@@ -146,7 +157,10 @@ public final class Checkpoint implements AutoCloseable {
     Tensor tensor = shards.tensors().get(name);
     if (tensor == null) {
       throw new GatunException(
-          path + ": no tensor " + Problem.quote(name) + NearNames.hint(name, shards.tensors().keySet()));
+          path
+              + ": no tensor "
+              + Problem.quote(name)
+              + NearNames.hint(name, shards.tensors().keySet()));
     }
     return tensor;
   }
@@ -155,8 +169,8 @@ public final class Checkpoint implements AutoCloseable {
    * A quantized weight, its scales checked.
    *
    * @param layer plain name, with or without {@code .weight}
-   * @throws GatunException when there is no such layer, it is not quantized, it is of a format that is not supported, or
-   *     it has a scale that is not finite
+   * @throws GatunException when there is no such layer, it is not quantized, it is of a format that
+   *     is not supported, or it has a scale that is not finite
    */
   public QuantizedTensor quantized(String layer) {
     live();
@@ -169,7 +183,8 @@ public final class Checkpoint implements AutoCloseable {
     try {
       ScaleCheck.check(weight, shards::fileOf);
     } catch (InternalError e) {
-      throw new GatunException(path + ": found a file that shrank while it was read, expected a stable file", e);
+      throw new GatunException(
+          path + ": found a file that shrank while it was read, expected a stable file", e);
     }
     return weight;
   }
@@ -186,11 +201,12 @@ public final class Checkpoint implements AutoCloseable {
   }
 
   /**
-   * A linear layer, found, checked and packed with its bias; it does not need the checkpoint afterwards. A layer that is not
-   * quantized is multiplied as the plain numbers that it is.
+   * A linear layer, found, checked and packed with its bias; it does not need the checkpoint
+   * afterwards. A layer that is not quantized is multiplied as the plain numbers that it is.
    *
    * @param layer plain name, with or without {@code .weight}
-   * @throws GatunException when there is no such layer, it does not hold together, or the device refuses it
+   * @throws GatunException when there is no such layer, it does not hold together, or the device
+   *     refuses it
    */
   public Linear linear(String layer, Compute compute, Device device) {
     live();
@@ -210,7 +226,8 @@ public final class Checkpoint implements AutoCloseable {
   }
 
   /**
-   * Checks that every file is as long as when it was opened; called before native code is handed tensors of it.
+   * Checks that every file is as long as when it was opened; called before native code is handed
+   * tensors of it.
    *
    * @throws GatunException when one has become shorter
    */
@@ -249,7 +266,8 @@ public final class Checkpoint implements AutoCloseable {
         names.add(plainName(tensor));
       }
     }
-    return new GatunException(path + ": no layer " + Problem.quote(name) + NearNames.hint(name, names));
+    return new GatunException(
+        path + ": no layer " + Problem.quote(name) + NearNames.hint(name, names));
   }
 
   private void add(CheckpointFormat format, CheckpointFormat.Found found) {
@@ -275,7 +293,8 @@ public final class Checkpoint implements AutoCloseable {
     return Json.file(shards.directory().resolve(fileName));
   }
 
-  private record Source(Path path, Shards shards, Map<String, Tensor> tensors) implements CheckpointSource {
+  private record Source(Path path, Shards shards, Map<String, Tensor> tensors)
+      implements CheckpointSource {
     @Override
     public Map<String, String> metadata() {
       return shards.metadata();

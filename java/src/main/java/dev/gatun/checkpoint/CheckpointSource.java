@@ -6,8 +6,8 @@ import java.nio.file.Path;
 import java.util.Map;
 
 /**
- * What a {@link CheckpointFormat} looks at: every tensor of a file or of all shards, the metadata, and the JSON files
- * that lie beside it.
+ * What a {@link CheckpointFormat} looks at: every tensor of a file or of all shards, the metadata,
+ * and the JSON files that lie beside it.
  */
 public interface CheckpointSource {
   /** The file, index or directory that was opened: for messages. */
@@ -20,8 +20,8 @@ public interface CheckpointSource {
   Map<String, String> metadata();
 
   /**
-   * A JSON file of the checkpoint's directory ({@code config.json}, {@code quantization_map.json}); a missing node when
-   * there is none.
+   * A JSON file of the checkpoint's directory ({@code config.json}, {@code quantization_map.json});
+   * a missing node when there is none.
    */
   JsonNode sidecar(String fileName);
 

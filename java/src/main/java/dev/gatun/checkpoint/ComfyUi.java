@@ -18,12 +18,13 @@ import java.util.Optional;
 import java.util.Set;
 
 /**
- * ComfyUI's quantized checkpoints: layers marked by {@code _quantization_metadata} in the container's metadata or by a
- * tensor {@code X.comfy_quant}, legacy files with {@code scaled_fp8} and {@code X.scale_weight}, and 8-bit float tensors
- * without any mark, which are read as they are (scale 1). Source: ComfyUI's QUANTIZATION.md, comfy/ops.py and utils.py.
+ * ComfyUI's quantized checkpoints: layers marked by {@code _quantization_metadata} in the
+ * container's metadata or by a tensor {@code X.comfy_quant}, legacy files with {@code scaled_fp8}
+ * and {@code X.scale_weight}, and 8-bit float tensors without any mark, which are read as they are
+ * (scale 1). Source: ComfyUI's QUANTIZATION.md, comfy/ops.py and utils.py.
  *
- * <p>The type that a layer had before quantization is not stored. It is taken from the layer's bias, else from the
- * checkpoint's other float tensors (the most frequent type), else it is F32.
+ * <p>The type that a layer had before quantization is not stored. It is taken from the layer's
+ * bias, else from the checkpoint's other float tensors (the most frequent type), else it is F32.
  */
 public final class ComfyUi implements CheckpointFormat {
   static final String METADATA = "_quantization_metadata";
@@ -36,8 +37,12 @@ public final class ComfyUi implements CheckpointFormat {
   private static final Set<String> NOT_YET =
       Set.of("mxfp8", "nvfp4", "int8_tensorwise", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16");
 
-  /** Endings that make an 8-bit float tensor another format's weight rather than one without a scale. */
-  private static final List<String> FOREIGN_SCALES = List.of("_scale", "_scale_inv", "_scale_2", "._scale");
+  /**
+   * Endings that make an 8-bit float tensor another format's weight rather than one without a
+   * scale.
+   */
+  private static final List<String> FOREIGN_SCALES =
+      List.of("_scale", "_scale_inv", "_scale_2", "._scale");
 
   /** For {@link java.util.ServiceLoader}. */
   public ComfyUi() {}
@@ -131,14 +136,23 @@ public final class ComfyUi implements CheckpointFormat {
         root = Json.tree(text);
       } catch (JsonProcessingException e) {
         throw new GatunException(
-            source.path() + ": metadata '" + METADATA + "': found " + Json.reason(e) + ", expected a JSON object", e);
+            source.path()
+                + ": metadata '"
+                + METADATA
+                + "': found "
+                + Json.reason(e)
+                + ", expected a JSON object",
+            e);
       }
       JsonNode entries = root.path("layers");
       if (!entries.isObject()) {
-        throw Problem.tensor(source.path(), METADATA, "no object 'layers'", "one entry a quantized layer");
+        throw Problem.tensor(
+            source.path(), METADATA, "no object 'layers'", "one entry a quantized layer");
       }
       Map<String, String> marked = new LinkedHashMap<>();
-      entries.properties().forEach(entry -> marked.put(entry.getKey(), format(entry.getKey(), entry.getValue())));
+      entries
+          .properties()
+          .forEach(entry -> marked.put(entry.getKey(), format(entry.getKey(), entry.getValue())));
       return marked;
     }
 
@@ -157,14 +171,17 @@ public final class ComfyUi implements CheckpointFormat {
         unsupported.put(layer, kind + Problem.quote(format) + " is not supported yet");
         for (String name : source.tensors().keySet()) {
           if (name.startsWith(layer + ".") && !name.endsWith(".bias")) {
-            side.putIfAbsent(name, "part of a ComfyUI " + Problem.quote(format) + " weight, not supported yet");
+            side.putIfAbsent(
+                name, "part of a ComfyUI " + Problem.quote(format) + " weight, not supported yet");
           }
         }
         return;
       }
-      Tensor weight = parts.require(layer + Parts.WEIGHT, "the weight of a layer that is marked as " + format);
+      Tensor weight =
+          parts.require(layer + Parts.WEIGHT, "the weight of a layer that is marked as " + format);
       parts.dtype(weight, format.equals("float8_e5m2") ? DType.F8_E5M2 : DType.F8_E4M3);
-      Tensor scale = parts.require(layer + ".weight_scale", "the F32 scale of a " + format + " weight");
+      Tensor scale =
+          parts.require(layer + ".weight_scale", "the F32 scale of a " + format + " weight");
       add(layer, weight, Optional.of(scale));
       note(layer + ".input_scale", "scale of the activations, for products in 8-bit floats");
     }
@@ -176,7 +193,9 @@ public final class ComfyUi implements CheckpointFormat {
           side.put(name, "mark of a legacy ComfyUI FP8 checkpoint");
         } else if (name.endsWith(LEGACY_SCALE)) {
           String layer = name.substring(0, name.length() - LEGACY_SCALE.length());
-          Tensor weight = parts.require(layer + Parts.WEIGHT, "the weight that " + Problem.quote(name) + " scales");
+          Tensor weight =
+              parts.require(
+                  layer + Parts.WEIGHT, "the weight that " + Problem.quote(name) + " scales");
           parts.dtype(weight, DType.F8_E4M3, DType.F8_E5M2);
           add(layer, weight, Optional.of(tensor));
           note(layer + ".scale_input", "scale of the activations, for products in 8-bit floats");
@@ -202,7 +221,10 @@ public final class ComfyUi implements CheckpointFormat {
         if (source.tensors().containsKey(tensor.name() + ending)) {
           unsupported.put(
               layer,
-              "found " + tensor.dtype() + " codes with " + Problem.quote(tensor.name() + ending)
+              "found "
+                  + tensor.dtype()
+                  + " codes with "
+                  + Problem.quote(tensor.name() + ending)
                   + " and no mark of their format, expected a format that is known");
           side.put(tensor.name(), "8-bit float codes of a format that is not known");
           side.put(tensor.name() + ending, "scales of a format that is not known");
@@ -223,10 +245,12 @@ public final class ComfyUi implements CheckpointFormat {
     }
 
     private void add(String layer, Tensor weight, Optional<Tensor> scale) {
-      Encoding dtype = parts.find(layer + ".bias").filter(Parts::isFloat).map(Parts::encoding).orElse(otherType);
+      Encoding dtype =
+          parts.find(layer + ".bias").filter(Parts::isFloat).map(Parts::encoding).orElse(otherType);
       Parts.Size size = Parts.Size.of(weight.shape());
       ComfyFloat8Layout layout = new ComfyFloat8Layout(Parts.encoding(weight), scale.isPresent());
-      Matrix matrix = layout.matrix(size.n(), size.k(), weight.data(), scale.map(parts::scalar), dtype);
+      Matrix matrix =
+          layout.matrix(size.n(), size.k(), weight.data(), scale.map(parts::scalar), dtype);
       Map<String, Tensor> roles = new LinkedHashMap<>();
       roles.put("codes", weight);
       scale.ifPresent(tensor -> roles.put("scales", tensor));

@@ -14,10 +14,10 @@ import java.util.Optional;
 import java.util.stream.Collectors;
 
 /**
- * Writes ComfyUI's {@code float8_e4m3fn}: {@code X.weight} with one F32 {@code X.weight_scale}, the layers listed in
- * {@code _quantization_metadata}. The scale is absmax / 448 in the weight's own type, and codes come from the product
- * with its rounded reciprocal, as comfy-kitchen's eager code does it. A weight of zeros, which there ends in NaN, gets
- * the scale 0 and codes 0.
+ * Writes ComfyUI's {@code float8_e4m3fn}: {@code X.weight} with one F32 {@code X.weight_scale}, the
+ * layers listed in {@code _quantization_metadata}. The scale is absmax / 448 in the weight's own
+ * type, and codes come from the product with its rounded reciprocal, as comfy-kitchen's eager code
+ * does it. A weight of zeros, which there ends in NaN, gets the scale 0 and codes 0.
  */
 final class ComfyUiWriter implements LayerWriter {
   private static final float LARGEST = 448f;

@@ -7,8 +7,9 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 
 /**
- * bitsandbytes' signed 8-bit dynamic map: 256 ascending values in which nested scales are stored. The values come from
- * the library itself, whose last bits depend on how it was built; {@link #code} is its CUDA kernel's search.
+ * bitsandbytes' signed 8-bit dynamic map: 256 ascending values in which nested scales are stored.
+ * The values come from the library itself, whose last bits depend on how it was built; {@link
+ * #code} is its CUDA kernel's search.
  */
 final class DynamicMap {
   /** The values by code. */
@@ -16,7 +17,10 @@ final class DynamicMap {
 
   private DynamicMap() {}
 
-  /** The code of a number scaled to -1..1: a search of seven steps from the middle, then the nearer neighbour. */
+  /**
+   * The code of a number scaled to -1..1: a search of seven steps from the middle, then the nearer
+   * neighbour.
+   */
   static int code(float x) {
     int pivot = 127;
     int upperPivot = 255;

@@ -20,8 +20,8 @@ import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 
 /**
- * JSON as checkpoints carry it: strict UTF-8, no duplicate keys, nothing after the document, and limits on size, depth,
- * names and numbers so that a small file cannot cost much time or memory.
+ * JSON as checkpoints carry it: strict UTF-8, no duplicate keys, nothing after the document, and
+ * limits on size, depth, names and numbers so that a small file cannot cost much time or memory.
  */
 final class Json {
   /** The largest safetensors header, in bytes: the format's own limit. */

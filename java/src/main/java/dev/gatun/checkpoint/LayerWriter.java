@@ -17,7 +17,10 @@ public interface LayerWriter {
    */
   record Quantized(List<Tensor> tensors, Matrix matrix) {}
 
-  /** Whether this weight can be quantized: two dimensions, a float type, a shape the layout can take. */
+  /**
+   * Whether this weight can be quantized: two dimensions, a float type, a shape the layout can
+   * take.
+   */
   boolean accepts(Tensor weight);
 
   /**

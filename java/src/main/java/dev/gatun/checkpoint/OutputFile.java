@@ -17,8 +17,9 @@ import java.util.Set;
 import java.util.concurrent.ThreadLocalRandom;
 
 /**
- * A file that is there whole or not at all: written under a temporary name in the target's directory, forced to disk and
- * renamed. Closed without {@link #commit()}, it leaves nothing behind.
+ * A file that is there whole or not at all: written under a temporary name in the target's
+ * directory, forced to disk and renamed. Closed without {@link #commit()}, it leaves nothing
+ * behind.
  */
 public final class OutputFile implements AutoCloseable {
   /** Bytes handed to the operating system at once. */
@@ -42,15 +43,18 @@ public final class OutputFile implements AutoCloseable {
   /**
    * Starts a file.
    *
-   * @throws GatunException when the directory is not there or not writable, or the target is a directory
+   * @throws GatunException when the directory is not there or not writable, or the target is a
+   *     directory
    */
   public static OutputFile create(Path target) {
     if (Files.isDirectory(target)) {
-      throw new GatunException(target + ": found a directory, expected the path of a file to write");
+      throw new GatunException(
+          target + ": found a directory, expected the path of a file to write");
     }
     Path name = target.getFileName();
     if (name == null) {
-      throw new GatunException(target + ": found no file name, expected the path of a file to write");
+      throw new GatunException(
+          target + ": found no file name, expected the path of a file to write");
     }
     String suffix = Long.toUnsignedString(ThreadLocalRandom.current().nextLong(), 36);
     Path temporary = target.resolveSibling("." + name + "." + suffix + ".tmp");
@@ -58,7 +62,10 @@ public final class OutputFile implements AutoCloseable {
       FileChannel channel =
           FileChannel.open(
               temporary,
-              Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE, StandardOpenOption.READ));
+              Set.of(
+                  StandardOpenOption.CREATE_NEW,
+                  StandardOpenOption.WRITE,
+                  StandardOpenOption.READ));
       return new OutputFile(target, temporary, channel);
     } catch (IOException e) {
       throw failed(target, e);
@@ -156,7 +163,10 @@ public final class OutputFile implements AutoCloseable {
     if (e instanceof NoSuchFileException) {
       return new GatunException(target + ": cannot be written (no such directory)", e);
     }
-    String why = e instanceof FileSystemException f && f.getReason() != null ? f.getReason() : e.getMessage();
+    String why =
+        e instanceof FileSystemException f && f.getReason() != null
+            ? f.getReason()
+            : e.getMessage();
     if (e instanceof java.nio.file.AccessDeniedException) {
       why = "permission denied";
     }

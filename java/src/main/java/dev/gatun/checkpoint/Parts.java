@@ -80,7 +80,11 @@ record Parts(CheckpointSource source) {
       return Json.tree(tensor.data().toArray(ValueLayout.JAVA_BYTE));
     } catch (IOException e) {
       throw new GatunException(
-          source.fileOf(tensor.name()) + ": tensor " + Problem.quote(tensor.name()) + ": found " + Json.reason(e)
+          source.fileOf(tensor.name())
+              + ": tensor "
+              + Problem.quote(tensor.name())
+              + ": found "
+              + Json.reason(e)
               + ", expected a JSON object",
           e);
     }
@@ -92,11 +96,15 @@ record Parts(CheckpointSource source) {
 
   /** F32, F16 or BF16. */
   static boolean isFloat(Tensor tensor) {
-    return tensor.dtype() == DType.F32 || tensor.dtype() == DType.F16 || tensor.dtype() == DType.BF16;
+    return tensor.dtype() == DType.F32
+        || tensor.dtype() == DType.F16
+        || tensor.dtype() == DType.BF16;
   }
 
   /** A name without {@code .weight} at its end. */
   static String layerOf(String weight) {
-    return weight.endsWith(WEIGHT) ? weight.substring(0, weight.length() - WEIGHT.length()) : weight;
+    return weight.endsWith(WEIGHT)
+        ? weight.substring(0, weight.length() - WEIGHT.length())
+        : weight;
   }
 }

@@ -5,9 +5,13 @@ import com.fasterxml.jackson.core.json.JsonWriteFeature;
 import com.fasterxml.jackson.databind.ObjectWriter;
 import java.math.BigDecimal;
 
-/** Text as Python's {@code json.dumps} writes it, for files that must equal the library's byte for byte. */
+/**
+ * Text as Python's {@code json.dumps} writes it, for files that must equal the library's byte for
+ * byte.
+ */
 final class PythonJson {
-  private static final ObjectWriter STRINGS = Json.MAPPER.writer().with(JsonWriteFeature.ESCAPE_NON_ASCII);
+  private static final ObjectWriter STRINGS =
+      Json.MAPPER.writer().with(JsonWriteFeature.ESCAPE_NON_ASCII);
 
   private PythonJson() {}
 
@@ -31,7 +35,8 @@ final class PythonJson {
     String sign = value < 0 ? "-" : "";
     if (exponent < -4 || exponent >= 16) {
       String fraction = digits.length() > 1 ? "." + digits.substring(1) : "";
-      String power = (exponent < 0 ? "-" : "+") + (Math.abs(exponent) < 10 ? "0" : "") + Math.abs(exponent);
+      String power =
+          (exponent < 0 ? "-" : "+") + (Math.abs(exponent) < 10 ? "0" : "") + Math.abs(exponent);
       return sign + digits.charAt(0) + fraction + "e" + power;
     }
     String plain = decimal.abs().toPlainString();

@@ -14,9 +14,10 @@ import java.util.Map;
 import org.jspecify.annotations.Nullable;
 
 /**
- * optimum-quanto's frozen modules: 8-bit codes in {@code X.weight._data} with {@code X.weight._scale}, known by their
- * keys alone and checked against {@code quantization_map.json} or {@code quanto_qmap.json} when one lies beside the
- * file. Source: optimum/quanto/tensor/weights/qbytes.py, nn/qmodule.py.
+ * optimum-quanto's frozen modules: 8-bit codes in {@code X.weight._data} with {@code
+ * X.weight._scale}, known by their keys alone and checked against {@code quantization_map.json} or
+ * {@code quanto_qmap.json} when one lies beside the file. Source:
+ * optimum/quanto/tensor/weights/qbytes.py, nn/qmodule.py.
  */
 public final class Quanto implements CheckpointFormat {
   static final String DATA = ".weight._data";
@@ -35,7 +36,9 @@ public final class Quanto implements CheckpointFormat {
   @Override
   public Found read(CheckpointSource source) {
     Reader reader = new Reader(source, new Parts(source));
-    boolean present = source.tensors().keySet().stream().anyMatch(n -> n.endsWith(DATA) || n.contains(DATA + "."));
+    boolean present =
+        source.tensors().keySet().stream()
+            .anyMatch(n -> n.endsWith(DATA) || n.contains(DATA + "."));
     return present ? reader.read() : Found.NOTHING;
   }
 
@@ -47,7 +50,8 @@ public final class Quanto implements CheckpointFormat {
   @Override
   public LayerWriter writer(String format) {
     if (!writes().containsKey(format)) {
-      throw new GatunException("no format '" + format + "' in quanto, expected one of " + writes().keySet());
+      throw new GatunException(
+          "no format '" + format + "' in quanto, expected one of " + writes().keySet());
     }
     return new QuantoWriter(format);
   }
@@ -86,7 +90,8 @@ public final class Quanto implements CheckpointFormat {
           continue;
         }
         if (!map.isObject()) {
-          throw Problem.file(source.path().resolveSibling(fileName), "no JSON object", "one entry a module");
+          throw Problem.file(
+              source.path().resolveSibling(fileName), "no JSON object", "one entry a module");
         }
         for (Map.Entry<String, JsonNode> entry : map.properties()) {
           String module = entry.getKey();
@@ -101,7 +106,10 @@ public final class Quanto implements CheckpointFormat {
                   || source.tensors().containsKey(module + Parts.WEIGHT); // not frozen
           if (!there) {
             throw Problem.tensor(
-                source.path(), module + DATA, "no such tensor", "the " + type + " weight that " + fileName + " names");
+                source.path(),
+                module + DATA,
+                "no such tensor",
+                "the " + type + " weight that " + fileName + " names");
           }
           types.put(module, type);
         }
@@ -134,7 +142,8 @@ public final class Quanto implements CheckpointFormat {
       }
       QuantoBytesLayout layout = new QuantoBytesLayout(Parts.encoding(data), !perTensor);
       if (declared != null && !declared.equals(layout.qtype()) && !declared.equals("qfloat8")) {
-        throw parts.problem(data, data.dtype() + " codes", declared + " as the map beside the file says");
+        throw parts.problem(
+            data, data.dtype() + " codes", declared + " as the map beside the file says");
       }
       Matrix matrix = layout.matrix(size.n(), size.k(), data.data(), Parts.values(scale));
       Map<String, Tensor> roles = new LinkedHashMap<>();

@@ -14,8 +14,9 @@ import java.util.TreeMap;
 import java.util.stream.Collectors;
 
 /**
- * Writes quanto's 8-bit weights: one scale per row, absmax / largest code, everything in the weight's own type. A row of
- * zeros gets the scale 0 and codes 0; quanto's own 8-bit floats would hold NaN there.
+ * Writes quanto's 8-bit weights: one scale per row, absmax / largest code, everything in the
+ * weight's own type. A row of zeros gets the scale 0 and codes 0; quanto's own 8-bit floats would
+ * hold NaN there.
  */
 final class QuantoWriter implements LayerWriter {
   /** What {@code gatun quantize --format} offers. */
@@ -66,7 +67,8 @@ final class QuantoWriter implements LayerWriter {
             : WriterSupport.allocate(arena, layer + Quanto.SCALE, weight.dtype(), n, 1L);
     Encoding type = Parts.encoding(weight);
     Matrix matrix =
-        new QuantoBytesLayout(Parts.encoding(codes), n != 1).matrix(n, k, codes.data(), Parts.values(scale));
+        new QuantoBytesLayout(Parts.encoding(codes), n != 1)
+            .matrix(n, k, codes.data(), Parts.values(scale));
     QuantizeRule rule = new QuantizeRule(type, false, largest, 0, smallest, largest, false, 0);
     backend.quantize(matrix, rule, weight.data(), type);
     layers.add(layer);
@@ -86,7 +88,10 @@ final class QuantoWriter implements LayerWriter {
         layers.stream()
             .map(
                 layer ->
-                    "    " + PythonJson.string(layer) + ": {\n        \"weights\": \"" + qtype
+                    "    "
+                        + PythonJson.string(layer)
+                        + ": {\n        \"weights\": \""
+                        + qtype
                         + "\",\n        \"activations\": \"none\"\n    }")
             .collect(Collectors.joining(",\n"));
     return Map.of(Quanto.MAP, "{\n" + entries + "\n}");

@@ -16,11 +16,13 @@ import java.nio.file.StandardOpenOption;
 import java.util.Map;
 
 /**
- * One safetensors file, mapped: {@code u64 header length | JSON header | data}. Every rule of the format is checked when
- * it is opened; no tensor is read into the heap. Files may be larger than 2 GiB and tensors need not be aligned.
+ * One safetensors file, mapped: {@code u64 header length | JSON header | data}. Every rule of the
+ * format is checked when it is opened; no tensor is read into the heap. Files may be larger than 2
+ * GiB and tensors need not be aligned.
  *
- * <p>A file that is cut short by another process while it is mapped cannot crash the JVM through Java code (the access
- * throws {@link InternalError}); {@link #verifyLength()} is called before native code is handed any of it.
+ * <p>A file that is cut short by another process while it is mapped cannot crash the JVM through
+ * Java code (the access throws {@link InternalError}); {@link #verifyLength()} is called before
+ * native code is handed any of it.
  */
 public final class SafetensorsFile implements AutoCloseable {
   private static final ValueLayout.OfLong U64 =
@@ -41,7 +43,8 @@ public final class SafetensorsFile implements AutoCloseable {
   /**
    * Maps and checks a file.
    *
-   * @throws GatunException when it cannot be read or breaks a rule of the format: names file, tensor, found and expected
+   * @throws GatunException when it cannot be read or breaks a rule of the format: names file,
+   *     tensor, found and expected
    */
   public static SafetensorsFile open(Path path) {
     Arena arena = Arena.ofShared();
@@ -58,7 +61,8 @@ public final class SafetensorsFile implements AutoCloseable {
     } catch (IOException e) {
       throw unreadable(path, e);
     } catch (InternalError e) {
-      throw new GatunException(path + ": found a file that shrank while it was read, expected a stable file", e);
+      throw new GatunException(
+          path + ": found a file that shrank while it was read, expected a stable file", e);
     } finally {
       if (!done) {
         arena.close();
@@ -71,7 +75,10 @@ public final class SafetensorsFile implements AutoCloseable {
     return path;
   }
 
-  /** Every tensor by name, in the order of their bytes. The data are read-only and end with {@link #close()}. */
+  /**
+   * Every tensor by name, in the order of their bytes. The data are read-only and end with {@link
+   * #close()}.
+   */
   public Map<String, Tensor> tensors() {
     return header.tensors();
   }
@@ -100,7 +107,10 @@ public final class SafetensorsFile implements AutoCloseable {
     }
   }
 
-  /** Unmaps the file. A second call does nothing; using a tensor afterwards is an {@link IllegalStateException}. */
+  /**
+   * Unmaps the file. A second call does nothing; using a tensor afterwards is an {@link
+   * IllegalStateException}.
+   */
   @Override
   public void close() {
     if (arena.scope().isAlive()) {
@@ -112,7 +122,10 @@ public final class SafetensorsFile implements AutoCloseable {
     if (e instanceof NoSuchFileException) {
       return new GatunException(path + ": found no such file, expected a safetensors file", e);
     }
-    String why = e instanceof FileSystemException f && f.getReason() != null ? f.getReason() : e.getMessage();
+    String why =
+        e instanceof FileSystemException f && f.getReason() != null
+            ? f.getReason()
+            : e.getMessage();
     if (why == null || why.equals(path.toString())) {
       why = e.getClass().getSimpleName();
     }
@@ -131,7 +144,9 @@ public final class SafetensorsFile implements AutoCloseable {
       throw Problem.file(
           path,
           "a header of " + headerLength + " bytes",
-          "at most the " + (mapped.byteSize() - Long.BYTES) + " that the file has after its first 8");
+          "at most the "
+              + (mapped.byteSize() - Long.BYTES)
+              + " that the file has after its first 8");
     }
     byte[] json = mapped.asSlice(Long.BYTES, headerLength).toArray(ValueLayout.JAVA_BYTE);
     return SafetensorsHeader.parse(path, json, mapped.asSlice(Long.BYTES + headerLength));

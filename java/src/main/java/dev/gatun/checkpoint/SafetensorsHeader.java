@@ -33,7 +33,8 @@ record SafetensorsHeader(Map<String, Tensor> tensors, Map<String, String> metada
     try (JsonParser parser = Json.parser(json)) {
       new Reader(path, parser).document(entries, metadata);
     } catch (IOException e) {
-      throw new GatunException(path + ": header: found " + Json.reason(e) + ", expected a safetensors header", e);
+      throw new GatunException(
+          path + ": header: found " + Json.reason(e) + ", expected a safetensors header", e);
     }
     entries.sort(Comparator.comparingLong(Entry::begin).thenComparingLong(Entry::end));
     Map<String, Tensor> tensors = new LinkedHashMap<>();
@@ -45,9 +46,11 @@ record SafetensorsHeader(Map<String, Tensor> tensors, Map<String, String> metada
       tensors.put(entry.name, new Tensor(entry.name, entry.dtype, entry.shape, bytes));
     }
     if (position != data.byteSize()) {
-      throw Problem.file(path, data.byteSize() + " bytes of data", position + ", where the last tensor ends");
+      throw Problem.file(
+          path, data.byteSize() + " bytes of data", position + ", where the last tensor ends");
     }
-    return new SafetensorsHeader(Collections.unmodifiableMap(tensors), Collections.unmodifiableMap(metadata));
+    return new SafetensorsHeader(
+        Collections.unmodifiableMap(tensors), Collections.unmodifiableMap(metadata));
   }
 
   private static void check(Path path, Entry entry, long position, long dataLength) {
@@ -60,11 +63,17 @@ record SafetensorsHeader(Map<String, Tensor> tensors, Map<String, String> metada
     }
     if (entry.end < entry.begin) {
       throw Problem.tensor(
-          path, entry.name, "data_offsets [" + entry.begin + ", " + entry.end + "]", "an end not before the begin");
+          path,
+          entry.name,
+          "data_offsets [" + entry.begin + ", " + entry.end + "]",
+          "an end not before the begin");
     }
     if (entry.end > dataLength) {
       throw Problem.tensor(
-          path, entry.name, "data_offsets end " + entry.end, "at most the " + dataLength + " bytes of data in the file");
+          path,
+          entry.name,
+          "data_offsets end " + entry.end,
+          "at most the " + dataLength + " bytes of data in the file");
     }
     long bytes = byteSize(path, entry);
     if (entry.end - entry.begin != bytes) {
@@ -89,12 +98,17 @@ record SafetensorsHeader(Map<String, Tensor> tensors, Map<String, String> metada
     }
     if (bits % 8 != 0) {
       throw Problem.tensor(
-          path, entry.name, entry.dtype + " " + entry.shape + " of " + bits + " bits", "a multiple of 8 bits");
+          path,
+          entry.name,
+          entry.dtype + " " + entry.shape + " of " + bits + " bits",
+          "a multiple of 8 bits");
     }
     return bits / 8;
   }
 
-  /** Walks the header's tokens; what is not as the format says ends in an exception with one line. */
+  /**
+   * Walks the header's tokens; what is not as the format says ends in an exception with one line.
+   */
   private record Reader(Path path, JsonParser parser) {
     void document(List<Entry> entries, Map<String, String> metadata) throws IOException {
       if (parser.nextToken() != JsonToken.START_OBJECT) {
@@ -144,7 +158,11 @@ record SafetensorsHeader(Map<String, Tensor> tensors, Map<String, String> metada
         throw Problem.tensor(path, name, range.size() + " data_offsets", "2: begin and end");
       }
       return new Entry(
-          name, present(name, "dtype", dtype), present(name, "shape", shape), range.get(0), range.get(1));
+          name,
+          present(name, "dtype", dtype),
+          present(name, "shape", shape),
+          range.get(0),
+          range.get(1));
     }
 
     private DType dtype(String name) throws IOException {
@@ -155,7 +173,8 @@ record SafetensorsHeader(Map<String, Tensor> tensors, Map<String, String> metada
           return dtype;
         }
       }
-      throw Problem.tensor(path, name, "dtype " + Problem.quote(text), "one of " + List.of(DType.values()));
+      throw Problem.tensor(
+          path, name, "dtype " + Problem.quote(text), "one of " + List.of(DType.values()));
     }
 
     private List<Long> sizes(String name, String field) throws IOException {
@@ -163,8 +182,10 @@ record SafetensorsHeader(Map<String, Tensor> tensors, Map<String, String> metada
       List<Long> sizes = new ArrayList<>();
       while (parser.nextToken() != JsonToken.END_ARRAY) {
         expect(name, field, JsonToken.VALUE_NUMBER_INT, "whole numbers");
-        if (parser.getNumberType() == JsonParser.NumberType.BIG_INTEGER || parser.getLongValue() < 0) {
-          throw Problem.tensor(path, name, field + " with " + Problem.quote(parser.getText()), "0 to 2^63-1");
+        if (parser.getNumberType() == JsonParser.NumberType.BIG_INTEGER
+            || parser.getLongValue() < 0) {
+          throw Problem.tensor(
+              path, name, field + " with " + Problem.quote(parser.getText()), "0 to 2^63-1");
         }
         sizes.add(parser.getLongValue());
       }

@@ -18,10 +18,10 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * Writes a safetensors file tensor by tensor without ever holding it in memory: the entries are declared first, then each
- * tensor's bytes are written in any order, in pieces if need be. The file is laid out as the official writer does it:
- * widest types first, then by name, the header padded with spaces to a multiple of 8. It appears under its name only
- * when it is whole.
+ * Writes a safetensors file tensor by tensor without ever holding it in memory: the entries are
+ * declared first, then each tensor's bytes are written in any order, in pieces if need be. The file
+ * is laid out as the official writer does it: widest types first, then by name, the header padded
+ * with spaces to a multiple of 8. It appears under its name only when it is whole.
  */
 public final class SafetensorsWriter implements AutoCloseable {
   /** A tensor to be written. */
@@ -48,7 +48,14 @@ public final class SafetensorsWriter implements AutoCloseable {
         return bits / 8;
       } catch (ArithmeticException e) {
         throw new GatunException(
-            "tensor " + Problem.quote(name) + ": found " + dtype + " " + shape + ", expected whole bytes below 2^63", e);
+            "tensor "
+                + Problem.quote(name)
+                + ": found "
+                + dtype
+                + " "
+                + shape
+                + ", expected whole bytes below 2^63",
+            e);
       }
     }
   }
@@ -77,9 +84,13 @@ public final class SafetensorsWriter implements AutoCloseable {
    *
    * @throws GatunException when it cannot be written, or two entries have the same name
    */
-  public static SafetensorsWriter create(Path target, Collection<Entry> entries, Map<String, String> metadata) {
+  public static SafetensorsWriter create(
+      Path target, Collection<Entry> entries, Map<String, String> metadata) {
     List<Entry> sorted = new ArrayList<>(entries);
-    sorted.sort(Comparator.comparing(Entry::dtype).reversed().thenComparing(Entry::name, SafetensorsWriter::byUtf8));
+    sorted.sort(
+        Comparator.comparing(Entry::dtype)
+            .reversed()
+            .thenComparing(Entry::name, SafetensorsWriter::byUtf8));
     byte[] header = header(target, sorted, metadata);
     OutputFile file = OutputFile.create(target);
     SafetensorsWriter writer = new SafetensorsWriter(file);
@@ -93,7 +104,8 @@ public final class SafetensorsWriter implements AutoCloseable {
         }
         position = Math.addExact(position, place.size);
       }
-      byte[] length = ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(header.length).array();
+      byte[] length =
+          ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(header.length).array();
       file.write(0, MemorySegment.ofArray(length));
       file.write(Long.BYTES, MemorySegment.ofArray(header));
       done = true;
@@ -134,7 +146,8 @@ public final class SafetensorsWriter implements AutoCloseable {
     places.forEach(
         (name, place) -> {
           if (place.written != place.size) {
-            throw new IllegalStateException(name + ": " + place.written + " of " + place.size + " bytes written");
+            throw new IllegalStateException(
+                name + ": " + place.written + " of " + place.size + " bytes written");
           }
         });
     file.force();
@@ -161,7 +174,10 @@ public final class SafetensorsWriter implements AutoCloseable {
     file.close();
   }
 
-  /** UTF-8's order is that of code points, which differs from {@link String#compareTo} beyond the basic plane. */
+  /**
+   * UTF-8's order is that of code points, which differs from {@link String#compareTo} beyond the
+   * basic plane.
+   */
   private static int byUtf8(String a, String b) {
     int[] left = a.codePoints().toArray();
     int[] right = b.codePoints().toArray();
@@ -185,7 +201,8 @@ public final class SafetensorsWriter implements AutoCloseable {
         json.writeObjectFieldStart(entry.name());
         json.writeStringField("dtype", entry.dtype().name());
         json.writeFieldName("shape");
-        json.writeArray(entry.shape().stream().mapToLong(Long::longValue).toArray(), 0, entry.shape().size());
+        json.writeArray(
+            entry.shape().stream().mapToLong(Long::longValue).toArray(), 0, entry.shape().size());
         json.writeFieldName("data_offsets");
         json.writeArray(new long[] {position, end}, 0, 2);
         json.writeEndObject();
@@ -193,7 +210,8 @@ public final class SafetensorsWriter implements AutoCloseable {
       }
       json.writeEndObject();
     } catch (ArithmeticException e) {
-      throw new GatunException(target + ": found more than 2^63 bytes of tensors, expected a file that can be", e);
+      throw new GatunException(
+          target + ": found more than 2^63 bytes of tensors, expected a file that can be", e);
     } catch (IOException e) {
       throw new UncheckedIOException(e);
     }
@@ -201,7 +219,8 @@ public final class SafetensorsWriter implements AutoCloseable {
       out.write(' ');
     }
     if (out.size() > Json.LARGEST_HEADER) {
-      throw Problem.file(target, "a header of " + out.size() + " bytes", "at most " + Json.LARGEST_HEADER);
+      throw Problem.file(
+          target, "a header of " + out.size() + " bytes", "at most " + Json.LARGEST_HEADER);
     }
     return out.toByteArray();
   }

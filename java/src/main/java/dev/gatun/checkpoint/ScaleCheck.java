@@ -10,9 +10,13 @@ import java.nio.ByteOrder;
 import java.nio.file.Path;
 import java.util.function.Function;
 
-/** Checks before a weight is used that its scales are numbers: a NaN or infinite scale means a broken checkpoint. */
+/**
+ * Checks before a weight is used that its scales are numbers: a NaN or infinite scale means a
+ * broken checkpoint.
+ */
 final class ScaleCheck {
-  private static final ValueLayout.OfInt INT = ValueLayout.JAVA_INT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+  private static final ValueLayout.OfInt INT =
+      ValueLayout.JAVA_INT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
   private static final ValueLayout.OfShort SHORT =
       ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
 

@@ -14,12 +14,18 @@ import java.util.Map;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
-/** The safetensors files that make up one checkpoint: a single file, or the shards that an index names. */
+/**
+ * The safetensors files that make up one checkpoint: a single file, or the shards that an index
+ * names.
+ */
 final class Shards implements AutoCloseable {
   private static final String SUFFIX = ".safetensors";
   private static final String INDEX_SUFFIX = ".safetensors.index.json";
 
-  /** What a directory is opened by, first match first; then the only index, then the only safetensors file. */
+  /**
+   * What a directory is opened by, first match first; then the only index, then the only
+   * safetensors file.
+   */
   private static final List<String> USUAL_NAMES =
       List.of(
           "model.safetensors",
@@ -111,12 +117,19 @@ final class Shards implements AutoCloseable {
       if (found.size() > 1) {
         throw Problem.file(
             directory,
-            found.size() + " files *" + suffix + " (" + found.get(0).getFileName() + ", " + found.get(1).getFileName()
+            found.size()
+                + " files *"
+                + suffix
+                + " ("
+                + found.get(0).getFileName()
+                + ", "
+                + found.get(1).getFileName()
                 + " …)",
             "one of " + USUAL_NAMES + " or a single one");
       }
     }
-    throw Problem.file(directory, "no *.safetensors", "one of " + USUAL_NAMES + " or a single *.safetensors");
+    throw Problem.file(
+        directory, "no *.safetensors", "one of " + USUAL_NAMES + " or a single *.safetensors");
   }
 
   private static List<Path> endingWith(Path directory, String suffix) {
@@ -144,13 +157,15 @@ final class Shards implements AutoCloseable {
     for (Map.Entry<String, List<String>> entry : tensorsOf.entrySet()) {
       Path shard = file.resolveSibling(entry.getKey());
       if (!Files.isRegularFile(shard)) {
-        throw Problem.tensor(file, entry.getValue().get(0), "no shard " + shard, "that file, which the index names");
+        throw Problem.tensor(
+            file, entry.getValue().get(0), "no shard " + shard, "that file, which the index names");
       }
       SafetensorsFile opened = SafetensorsFile.open(shard);
       add(opened, map);
       for (String name : entry.getValue()) {
         if (!opened.tensors().containsKey(name)) {
-          throw Problem.tensor(file, name, "no such tensor in " + shard, "it there, as the index says");
+          throw Problem.tensor(
+              file, name, "no such tensor in " + shard, "it there, as the index says");
         }
       }
     }
@@ -159,7 +174,10 @@ final class Shards implements AutoCloseable {
   private String shardName(String tensor, JsonNode value) {
     String name = value.isTextual() ? value.asText() : "";
     boolean plain =
-        name.endsWith(SUFFIX) && name.indexOf('/') < 0 && name.indexOf('\\') < 0 && name.indexOf('\0') < 0;
+        name.endsWith(SUFFIX)
+            && name.indexOf('/') < 0
+            && name.indexOf('\\') < 0
+            && name.indexOf('\0') < 0;
     if (!plain) {
       throw Problem.tensor(
           file,
@@ -185,7 +203,11 @@ final class Shards implements AutoCloseable {
               }
               SafetensorsFile other = owners.put(name, opened);
               if (other != null) {
-                throw Problem.tensor(opened.path(), name, "the same name in " + other.path(), "it in one shard only");
+                throw Problem.tensor(
+                    opened.path(),
+                    name,
+                    "the same name in " + other.path(),
+                    "it in one shard only");
               }
               tensors.put(name, tensor);
             });

@@ -9,7 +9,10 @@ import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Spec;
 
-/** What every command takes, and where it writes: results to {@link #out()}, logs and progress to {@link #err()}. */
+/**
+ * What every command takes, and where it writes: results to {@link #out()}, logs and progress to
+ * {@link #err()}.
+ */
 public final class CommonOptions {
   private static final ObjectMapper JSON =
       new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
@@ -65,7 +68,9 @@ public final class CommonOptions {
     return new CommandLine.ParameterException(command.commandLine(), message);
   }
 
-  /** Prints a value (maps, lists, records, numbers, strings) as one JSON document on {@link #out()}. */
+  /**
+   * Prints a value (maps, lists, records, numbers, strings) as one JSON document on {@link #out()}.
+   */
   public void printJson(Object value) {
     try {
       out().println(JSON.writeValueAsString(value));

@@ -70,13 +70,19 @@ final class Failures {
       case FileAlreadyExistsException f -> f.getFile() + ": exists already";
       case NotDirectoryException f -> f.getFile() + ": not a directory";
       case DirectoryNotEmptyException f -> f.getFile() + ": directory is not empty";
-      case FileSystemException f -> f.getFile() + ": " + Objects.requireNonNullElse(f.getReason(), "failed");
+      case FileSystemException f ->
+          f.getFile() + ": " + Objects.requireNonNullElse(f.getReason(), "failed");
       case IOException io -> "input or output failed: " + orName(message, e);
       case OutOfMemoryError oom ->
-          "out of memory (" + orName(message, e) + "): the JVM may use "
-              + Runtime.getRuntime().maxMemory() / (1 << 20) + " MiB of heap; raise it with -Xmx";
+          "out of memory ("
+              + orName(message, e)
+              + "): the JVM may use "
+              + Runtime.getRuntime().maxMemory() / (1 << 20)
+              + " MiB of heap; raise it with -Xmx";
       case InternalError internal ->
-          "a mapped file could not be read: it was cut short or its disk failed (" + orName(message, e) + ")";
+          "a mapped file could not be read: it was cut short or its disk failed ("
+              + orName(message, e)
+              + ")";
       case StackOverflowError overflow -> "nested too deeply: the stack is full";
       default -> e.getClass().getSimpleName() + ": " + orName(message, e);
     };

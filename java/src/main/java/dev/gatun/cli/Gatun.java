@@ -16,7 +16,8 @@ import picocli.CommandLine.Spec;
 /** The main class of {@code gatun}. Exit codes: 0 done, 1 failed, 2 wrong usage. */
 @CommandLine.Command(
     name = "gatun",
-    description = "Quantized checkpoints for the JVM: look into them, convert them, multiply by them.",
+    description =
+        "Quantized checkpoints for the JVM: look into them, convert them, multiply by them.",
     synopsisSubcommandLabel = "COMMAND")
 public final class Gatun implements Runnable {
   private static final System.Logger LOG = System.getLogger(Gatun.class.getName());
@@ -110,7 +111,8 @@ public final class Gatun implements Runnable {
     } catch (CommandLine.ParameterException e) {
       throw e;
     } catch (Throwable e) {
-      // Errors too: a full heap or a mapped file that was cut short must end in one line like everything else.
+      // Errors too: a full heap or a mapped file that was cut short must end in one line like
+      // everything else.
       return Failures.report(e, line.getErr(), verbose);
     }
   }

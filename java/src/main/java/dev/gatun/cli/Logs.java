@@ -7,14 +7,20 @@ import java.util.logging.Level;
 import java.util.logging.LogRecord;
 import java.util.logging.Logger;
 
-/** Log lines of the library on standard error, one line each. Only the command line configures logging. */
+/**
+ * Log lines of the library on standard error, one line each. Only the command line configures
+ * logging.
+ */
 final class Logs {
   /** Held here: the logging framework keeps loggers weakly and would forget the level. */
   private static final Logger GATUN = Logger.getLogger("dev.gatun");
 
   private Logs() {}
 
-  /** Sends {@code dev.gatun}'s log lines to standard error: warnings, and with {@code verbose} everything from INFO up. */
+  /**
+   * Sends {@code dev.gatun}'s log lines to standard error: warnings, and with {@code verbose}
+   * everything from INFO up.
+   */
   static void toStandardError(boolean verbose) {
     for (Handler handler : GATUN.getHandlers()) {
       GATUN.removeHandler(handler);
@@ -38,7 +44,9 @@ final class Logs {
     public String format(LogRecord line) {
       String level = line.getLevel().intValue() >= Level.WARNING.intValue() ? "warning: " : "";
       String text = "gatun: " + level + formatMessage(line) + System.lineSeparator();
-      return verbose && line.getThrown() != null ? text + Failures.stackTrace(line.getThrown()) : text;
+      return verbose && line.getThrown() != null
+          ? text + Failures.stackTrace(line.getThrown())
+          : text;
     }
   }
 }

@@ -11,8 +11,15 @@ final class Version implements IVersionProvider {
   @Override
   public String[] getVersion() {
     return new String[] {
-      "gatun " + number() + " (Java " + Runtime.version() + ", " + System.getProperty("os.name")
-          + " " + System.getProperty("os.arch") + ")"
+      "gatun "
+          + number()
+          + " (Java "
+          + Runtime.version()
+          + ", "
+          + System.getProperty("os.name")
+          + " "
+          + System.getProperty("os.arch")
+          + ")"
     };
   }
 

@@ -1,8 +1,9 @@
 package dev.gatun.kernel;
 
 /**
- * How a backend is found: through {@link java.util.ServiceLoader}. The provider itself must load everywhere; the classes that
- * need a module, a library or a device are touched by {@link #create} only, after {@link #probe} said that they can be.
+ * How a backend is found: through {@link java.util.ServiceLoader}. The provider itself must load
+ * everywhere; the classes that need a module, a library or a device are touched by {@link #create}
+ * only, after {@link #probe} said that they can be.
  */
 public interface BackendProvider {
   /**

@@ -2,10 +2,16 @@ package dev.gatun.kernel;
 
 /** Which weights share a scale. Indices and strides count scales, not bytes. */
 public sealed interface Granularity {
-  /** One scale per {@code rows × cols} tile, at index {@code (n/rows)·rowStride + (k/cols)·colStride}. */
+  /**
+   * One scale per {@code rows × cols} tile, at index {@code (n/rows)·rowStride +
+   * (k/cols)·colStride}.
+   */
   record Tile(long rows, long cols, long rowStride, long colStride) implements Granularity {}
 
-  /** One scale per {@code block} consecutive elements of the flattened row-major tensor; rows may straddle a block. */
+  /**
+   * One scale per {@code block} consecutive elements of the flattened row-major tensor; rows may
+   * straddle a block.
+   */
   record Flat(long block) implements Granularity {}
 
   /** One scale for the whole N × K matrix. */

@@ -6,19 +6,21 @@ import java.util.Objects;
 import java.util.Optional;
 
 /**
- * One weight matrix as it lies in memory: all that is needed to dequantize it, whatever checkpoint format it came from.
- * The Java face of {@code gatun_matrix} in {@code gatun.h}, with the same definition:
+ * One weight matrix as it lies in memory: all that is needed to dequantize it, whatever checkpoint
+ * format it came from. The Java face of {@code gatun_matrix} in {@code gatun.h}, with the same
+ * definition:
  *
  * <pre>value(n, k) = round_result(round_arith((decode(code) - zero) * scale') + offset)</pre>
  *
- * where {@code scale'} is the scale rounded to {@code arithmetic}, and product and sum are each rounded to {@code
- * arithmetic}.
+ * where {@code scale'} is the scale rounded to {@code arithmetic}, and product and sum are each
+ * rounded to {@code arithmetic}.
  *
  * @param n rows: output features
  * @param k columns: input features
  * @param encoding of the codes
  * @param highNibbleFirst for 4-bit codes: whether the element of even index is in bits 4..7
- * @param codeRowStride bytes from a row of codes to the next; 0: the flattened code stream without padding
+ * @param codeRowStride bytes from a row of codes to the next; 0: the flattened code stream without
+ *     padding
  * @param codes the codes
  * @param granularity which weights share a scale (and a zero and an offset)
  * @param scales absent: every scale is 1
@@ -85,11 +87,33 @@ public record Matrix(
     }
   }
 
-  /** A matrix with flattened low-nibble-first codes, F32 scales and F32 arithmetic; the rest is set with the withers. */
+  /**
+   * A matrix with flattened low-nibble-first codes, F32 scales and F32 arithmetic; the rest is set
+   * with the withers.
+   */
   public static Matrix of(
-      long n, long k, Encoding encoding, MemorySegment codes, Granularity granularity, Values scales) {
+      long n,
+      long k,
+      Encoding encoding,
+      MemorySegment codes,
+      Granularity granularity,
+      Values scales) {
     return new Matrix(
-        n, k, encoding, false, 0, codes, granularity, Optional.of(scales), Optional.empty(), 1f, Optional.empty(), 0,
-        Optional.empty(), false, Encoding.F32, Encoding.F32);
+        n,
+        k,
+        encoding,
+        false,
+        0,
+        codes,
+        granularity,
+        Optional.of(scales),
+        Optional.empty(),
+        1f,
+        Optional.empty(),
+        0,
+        Optional.empty(),
+        false,
+        Encoding.F32,
+        Encoding.F32);
   }
 }

@@ -8,8 +8,9 @@ import java.util.Objects;
 import java.util.Optional;
 
 /**
- * What must hold before an operation touches memory: every size is compared with what the shape needs, without overflow.
- * All methods throw {@link GatunException} with one line that says what was found and what was expected.
+ * What must hold before an operation touches memory: every size is compared with what the shape
+ * needs, without overflow. All methods throw {@link GatunException} with one line that says what
+ * was found and what was expected.
  */
 public final class MatrixCheck {
   private MatrixCheck() {}
@@ -20,20 +21,26 @@ public final class MatrixCheck {
     try {
       checkExact(m);
     } catch (ArithmeticException e) {
-      throw new GatunException("matrix " + m.n() + " x " + m.k() + ": found sizes whose product overflows", e);
+      throw new GatunException(
+          "matrix " + m.n() + " x " + m.k() + ": found sizes whose product overflows", e);
     }
   }
 
   private static void checkExact(Matrix m) {
     if (m.n() < 0 || m.k() < 0) {
-      throw new GatunException("matrix: found shape " + m.n() + " x " + m.k() + ", expected sizes of at least 0");
+      throw new GatunException(
+          "matrix: found shape " + m.n() + " x " + m.k() + ", expected sizes of at least 0");
     }
     if (m.encoding() == Encoding.F8_E8M0) {
       throw new GatunException("matrix: found codes of F8_E8M0, which is for scales only");
     }
     if (!m.arithmetic().isPlain() || !m.result().isPlain()) {
       throw new GatunException(
-          "matrix: found arithmetic " + m.arithmetic() + " and result " + m.result() + ", expected F32, F16 or BF16");
+          "matrix: found arithmetic "
+              + m.arithmetic()
+              + " and result "
+              + m.result()
+              + ", expected F32, F16 or BF16");
     }
     need("codes", m.codes(), codeBytes(m));
     long parameters = parameters(m);
@@ -44,7 +51,8 @@ public final class MatrixCheck {
     m.zeros().ifPresent(z -> values("zero points", z, parameters));
     m.offsets().ifPresent(o -> values("offsets", o, parameters));
     if (m.offsets().isPresent() && !m.offsets().get().type().isPlain()) {
-      throw new GatunException("offsets: found " + m.offsets().get().type() + ", expected F32, F16 or BF16");
+      throw new GatunException(
+          "offsets: found " + m.offsets().get().type() + ", expected F32, F16 or BF16");
     }
   }
 
@@ -53,18 +61,23 @@ public final class MatrixCheck {
       case F32, F16, BF16, F8_E4M3, F8_E8M0, U8 -> {}
       default ->
           throw new GatunException(
-              "scales: found " + scales.type() + ", expected F32, F16, BF16, F8_E4M3, F8_E8M0 or nested U8");
+              "scales: found "
+                  + scales.type()
+                  + ", expected F32, F16, BF16, F8_E4M3, F8_E8M0 or nested U8");
     }
     if ((scales.type() == Encoding.U8) != m.nested().isPresent()) {
       throw new GatunException(
-          "scales: found " + scales.type() + (m.nested().isPresent() ? " with" : " without")
+          "scales: found "
+              + scales.type()
+              + (m.nested().isPresent() ? " with" : " without")
               + " nested scales, expected U8 codes exactly when there are nested scales");
     }
     need("scales", scales.data(), Math.multiplyExact(count, scales.type().bits() / 8));
     if (m.nested().isPresent()) {
       Matrix.Nested nested = m.nested().get();
       if (nested.block() < 1) {
-        throw new GatunException("nested scales: found block " + nested.block() + ", expected at least 1");
+        throw new GatunException(
+            "nested scales: found block " + nested.block() + ", expected at least 1");
       }
       need("nested codebook", nested.codebook(), 1024);
       long blocks = count == 0 ? 0 : (count - 1) / nested.block() + 1;
@@ -75,7 +88,9 @@ public final class MatrixCheck {
   private static void values(String what, Matrix.Values values, long count) {
     switch (values.type()) {
       case F32, F16, BF16, I8, U8 -> {}
-      default -> throw new GatunException(what + ": found " + values.type() + ", expected F32, F16, BF16, I8 or U8");
+      default ->
+          throw new GatunException(
+              what + ": found " + values.type() + ", expected F32, F16, BF16, I8 or U8");
     }
     need(what, values.data(), Math.multiplyExact(count, values.type().bits() / 8));
   }
@@ -89,7 +104,12 @@ public final class MatrixCheck {
     long row = bytes(Math.multiplyExact(m.k(), bits));
     if (m.codeRowStride() < row) {
       throw new GatunException(
-          "codes: found rows " + m.codeRowStride() + " bytes apart, expected at least " + row + " for K = " + m.k());
+          "codes: found rows "
+              + m.codeRowStride()
+              + " bytes apart, expected at least "
+              + row
+              + " for K = "
+              + m.k());
     }
     // The stride must not overflow either, even when there is nothing in the rows.
     return m.n() == 0 ? 0 : Math.addExact(Math.multiplyExact(m.n() - 1, m.codeRowStride()), row);
@@ -105,14 +125,22 @@ public final class MatrixCheck {
     return switch (m.granularity()) {
       case Granularity.Flat(long block) -> {
         if (block < 1) {
-          throw new GatunException("granularity: found blocks of " + block + " elements, expected at least 1");
+          throw new GatunException(
+              "granularity: found blocks of " + block + " elements, expected at least 1");
         }
         yield elements == 0 ? 0 : (elements - 1) / block + 1;
       }
       case Granularity.Tile(long rows, long cols, long rowStride, long colStride) -> {
         if (rows < 1 || cols < 1 || rowStride < 0 || colStride < 0) {
           throw new GatunException(
-              "granularity: found tiles of " + rows + " x " + cols + " with strides " + rowStride + " and " + colStride
+              "granularity: found tiles of "
+                  + rows
+                  + " x "
+                  + cols
+                  + " with strides "
+                  + rowStride
+                  + " and "
+                  + colStride
                   + ", expected sizes of at least 1 and strides of at least 0");
         }
         yield elements == 0
@@ -131,7 +159,14 @@ public final class MatrixCheck {
     check(m);
     if (row0 < 0 || rows < 0 || rows > m.n() - row0) {
       throw new GatunException(
-          "dequantize: found rows " + row0 + " to " + row0 + " + " + rows + ", expected within 0 to " + m.n());
+          "dequantize: found rows "
+              + row0
+              + " to "
+              + row0
+              + " + "
+              + rows
+              + ", expected within 0 to "
+              + m.n());
     }
     output("dequantize", m, rows, out, outType);
   }
@@ -148,12 +183,15 @@ public final class MatrixCheck {
     output("embedding", m, ids.length, out, outType);
   }
 
-  private static void output(String operation, Matrix m, long rows, MemorySegment out, Encoding outType) {
+  private static void output(
+      String operation, Matrix m, long rows, MemorySegment out, Encoding outType) {
     if (!outType.isPlain()) {
-      throw new GatunException(operation + ": found output type " + outType + ", expected F32, F16 or BF16");
+      throw new GatunException(
+          operation + ": found output type " + outType + ", expected F32, F16 or BF16");
     }
     if (out.isReadOnly()) {
-      throw new GatunException(operation + ": found a read-only output, expected one that can be written");
+      throw new GatunException(
+          operation + ": found a read-only output, expected one that can be written");
     }
     need(operation + " output", out, product(operation, rows, m.k(), outType.bits() / 8));
   }
@@ -163,56 +201,81 @@ public final class MatrixCheck {
     check(m);
     if (!wType.isPlain() || m.encoding().isPlain()) {
       throw new GatunException(
-          "quantize: found " + wType + " to " + m.encoding() + ", expected F32, F16 or BF16 to a quantized encoding");
+          "quantize: found "
+              + wType
+              + " to "
+              + m.encoding()
+              + ", expected F32, F16 or BF16 to a quantized encoding");
     }
     if (!rule.arithmetic().isPlain()) {
-      throw new GatunException("quantize: found arithmetic " + rule.arithmetic() + ", expected F32, F16 or BF16");
+      throw new GatunException(
+          "quantize: found arithmetic " + rule.arithmetic() + ", expected F32, F16 or BF16");
     }
     if (rule.zeroCode() < -1 || rule.zeroCode() >= 1 << m.encoding().bits()) {
-      throw new GatunException("quantize: found zero code " + rule.zeroCode() + ", expected -1 or a code");
+      throw new GatunException(
+          "quantize: found zero code " + rule.zeroCode() + ", expected -1 or a code");
     }
     if (m.codes().isReadOnly()) {
-      throw new GatunException("quantize: found read-only codes, expected ones that can be written");
+      throw new GatunException(
+          "quantize: found read-only codes, expected ones that can be written");
     }
     if (!rule.keepScales()) {
       if (m.scales().isEmpty() || !m.scales().get().type().isPlain()) {
         throw new GatunException(
-            "quantize: found scales of type " + m.scales().map(s -> s.type().name()).orElse("none")
+            "quantize: found scales of type "
+                + m.scales().map(s -> s.type().name()).orElse("none")
                 + ", expected F32, F16 or BF16 to be written");
       }
       if (m.scales().get().data().isReadOnly()) {
-        throw new GatunException("quantize: found read-only scales, expected ones that can be written");
+        throw new GatunException(
+            "quantize: found read-only scales, expected ones that can be written");
       }
     }
     need("quantize input", w, product("quantize", m.n(), m.k(), wType.bits() / 8));
   }
 
   /** Converting {@code count} numbers. */
-  public static void convert(MemorySegment src, Encoding srcType, MemorySegment dst, Encoding dstType, long count) {
+  public static void convert(
+      MemorySegment src, Encoding srcType, MemorySegment dst, Encoding dstType, long count) {
     if (!isNumber(srcType) || !isNumber(dstType)) {
       throw new GatunException(
-          "convert: found " + srcType + " to " + dstType + ", expected F32, F16, BF16 or 8-bit floats");
+          "convert: found "
+              + srcType
+              + " to "
+              + dstType
+              + ", expected F32, F16, BF16 or 8-bit floats");
     }
     if (count < 0) {
       throw new GatunException("convert: found a count of " + count + ", expected at least 0");
     }
     if (dst.isReadOnly()) {
-      throw new GatunException("convert: found a read-only destination, expected one that can be written");
+      throw new GatunException(
+          "convert: found a read-only destination, expected one that can be written");
     }
     need("convert source", src, product("convert", count, 1, srcType.bits() / 8));
     need("convert destination", dst, product("convert", count, 1, dstType.bits() / 8));
   }
 
   /**
-   * One call of {@code linear}: types, counts, strides and bounds. Allocates nothing unless it throws.
+   * One call of {@code linear}: types, counts, strides and bounds. Allocates nothing unless it
+   * throws.
    *
    * @throws GatunException for a type, a count or a stride that cannot be
    * @throws IndexOutOfBoundsException for a segment that is too short
    */
   public static void linear(
-      long n, long k, MemorySegment x, Encoding xType, long ldx, long m, MemorySegment y, Encoding yType, long ldy) {
+      long n,
+      long k,
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy) {
     if (!xType.isPlain() || !yType.isPlain()) {
-      throw new GatunException("linear: found x of " + xType + " and y of " + yType + ", expected F32, F16 or BF16");
+      throw new GatunException(
+          "linear: found x of " + xType + " and y of " + yType + ", expected F32, F16 or BF16");
     }
     if (m < 1) {
       throw new GatunException("linear: found " + m + " rows, expected at least 1");
@@ -224,17 +287,34 @@ public final class MatrixCheck {
     matrixOperand("y", y, m, n, ldy, yType.bits() / 8);
   }
 
-  private static void matrixOperand(String what, MemorySegment s, long rows, long columns, long ld, int size) {
+  private static void matrixOperand(
+      String what, MemorySegment s, long rows, long columns, long ld, int size) {
     if (ld < columns) {
       throw new GatunException(
-          "linear: found rows of " + what + " " + ld + " elements apart, expected at least " + columns);
+          "linear: found rows of "
+              + what
+              + " "
+              + ld
+              + " elements apart, expected at least "
+              + columns);
     }
     // (rows - 1) * ld + columns elements, without overflow
     long have = s.byteSize() / size;
     if (columns > 0 && (have < columns || (rows > 1 && (have - columns) / ld < rows - 1))) {
       throw new IndexOutOfBoundsException(
-          "linear: found " + what + " of " + s.byteSize() + " bytes, expected " + rows + " rows of " + columns
-              + " elements of " + size + " bytes, " + ld + " elements apart");
+          "linear: found "
+              + what
+              + " of "
+              + s.byteSize()
+              + " bytes, expected "
+              + rows
+              + " rows of "
+              + columns
+              + " elements of "
+              + size
+              + " bytes, "
+              + ld
+              + " elements apart");
     }
   }
 
@@ -245,10 +325,22 @@ public final class MatrixCheck {
   /** The description without the data: what {@link #unpack} compares. */
   public static Matrix description(Matrix m) {
     return new Matrix(
-        m.n(), m.k(), m.encoding(), m.highNibbleFirst(), m.codeRowStride(), MemorySegment.NULL, m.granularity(),
-        m.scales().map(MatrixCheck::empty), m.nested().map(MatrixCheck::empty), m.globalScale(),
-        m.zeros().map(MatrixCheck::empty), m.zeroPoint(), m.offsets().map(MatrixCheck::empty), m.offsetsSubtracted(),
-        m.arithmetic(), m.result());
+        m.n(),
+        m.k(),
+        m.encoding(),
+        m.highNibbleFirst(),
+        m.codeRowStride(),
+        MemorySegment.NULL,
+        m.granularity(),
+        m.scales().map(MatrixCheck::empty),
+        m.nested().map(MatrixCheck::empty),
+        m.globalScale(),
+        m.zeros().map(MatrixCheck::empty),
+        m.zeroPoint(),
+        m.offsets().map(MatrixCheck::empty),
+        m.offsetsSubtracted(),
+        m.arithmetic(),
+        m.result());
   }
 
   private static Matrix.Values empty(Matrix.Values v) {
@@ -264,7 +356,9 @@ public final class MatrixCheck {
     check(into);
     if (!description(packed).equals(description(into))) {
       throw new GatunException(
-          "unpack: found buffers for " + describe(into) + ", expected the description that was packed: "
+          "unpack: found buffers for "
+              + describe(into)
+              + ", expected the description that was packed: "
               + describe(packed));
     }
     boolean readOnly =
@@ -272,9 +366,12 @@ public final class MatrixCheck {
             || readOnly(into.scales())
             || readOnly(into.zeros())
             || readOnly(into.offsets())
-            || into.nested().filter(n -> n.codebook().isReadOnly() || n.scales().isReadOnly()).isPresent();
+            || into.nested()
+                .filter(n -> n.codebook().isReadOnly() || n.scales().isReadOnly())
+                .isPresent();
     if (readOnly) {
-      throw new GatunException("unpack: found a read-only buffer, expected ones that can be written");
+      throw new GatunException(
+          "unpack: found a read-only buffer, expected ones that can be written");
     }
   }
 
@@ -283,21 +380,30 @@ public final class MatrixCheck {
   }
 
   private static String describe(Matrix m) {
-    return m.n() + " x " + m.k() + " " + m.encoding() + ", scales " + m.scales().map(s -> s.type().name()).orElse("none")
-        + ", " + m.granularity();
+    return m.n()
+        + " x "
+        + m.k()
+        + " "
+        + m.encoding()
+        + ", scales "
+        + m.scales().map(s -> s.type().name()).orElse("none")
+        + ", "
+        + m.granularity();
   }
 
   private static long product(String what, long a, long b, long c) {
     try {
       return Math.multiplyExact(Math.multiplyExact(a, b), c);
     } catch (ArithmeticException e) {
-      throw new GatunException(what + ": found " + a + " x " + b + " numbers of " + c + " bytes, which overflows", e);
+      throw new GatunException(
+          what + ": found " + a + " x " + b + " numbers of " + c + " bytes, which overflows", e);
     }
   }
 
   private static void need(String what, MemorySegment segment, long bytes) {
     if (segment.byteSize() < bytes) {
-      throw new GatunException(what + ": found " + segment.byteSize() + " bytes, expected at least " + bytes);
+      throw new GatunException(
+          what + ": found " + segment.byteSize() + " bytes, expected at least " + bytes);
     }
   }
 }

@@ -7,7 +7,10 @@ import dev.gatun.kernel.codec.Numbers;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 
-/** The numbers of a {@link Matrix}, exactly as its definition says. The matrix has been checked before. */
+/**
+ * The numbers of a {@link Matrix}, exactly as its definition says. The matrix has been checked
+ * before.
+ */
 public final class MatrixValues {
   private MatrixValues() {}
 
@@ -23,7 +26,9 @@ public final class MatrixValues {
     return codes.get(ValueLayout.JAVA_BYTE, at) >>> shift(m, element) & 0xF;
   }
 
-  /** Stores the unsigned code of an element of 4 or 8 bits; the other nibble of its byte is kept. */
+  /**
+   * Stores the unsigned code of an element of 4 or 8 bits; the other nibble of its byte is kept.
+   */
   public static void putCode(Matrix m, long row, long column, int code) {
     MemorySegment codes = m.codes();
     if (m.encoding().bits() == 8) {
@@ -54,7 +59,10 @@ public final class MatrixValues {
     return Numbers.get(m.encoding(), m.codes().asSlice(row * m.codeRowStride()), column);
   }
 
-  /** The scale as it is stored, nested ones resolved; the global scale is not in it. 1 when there is none. */
+  /**
+   * The scale as it is stored, nested ones resolved; the global scale is not in it. 1 when there is
+   * none.
+   */
   public static float storedScale(Matrix m, long row, long column) {
     if (m.scales().isEmpty()) {
       return 1f;
@@ -72,13 +80,17 @@ public final class MatrixValues {
     return product + nested.offset();
   }
 
-  /** The scale that the element is multiplied by: stored and global scale each rounded to {@code arithmetic}, then their product. */
+  /**
+   * The scale that the element is multiplied by: stored and global scale each rounded to {@code
+   * arithmetic}, then their product.
+   */
   public static float scale(Matrix m, long row, long column) {
     float stored = HalfFloat.round(m.arithmetic(), storedScale(m, row, column));
     if (m.globalScale() == 1f) {
       return stored;
     }
-    return HalfFloat.round(m.arithmetic(), stored * HalfFloat.round(m.arithmetic(), m.globalScale()));
+    return HalfFloat.round(
+        m.arithmetic(), stored * HalfFloat.round(m.arithmetic(), m.globalScale()));
   }
 
   /** What is subtracted from the element's code. */
@@ -96,13 +108,19 @@ public final class MatrixValues {
       return 0f;
     }
     Matrix.Values offsets = m.offsets().get();
-    float value = Numbers.get(offsets.type(), offsets.data(), m.granularity().index(row, column, m.k()));
+    float value =
+        Numbers.get(offsets.type(), offsets.data(), m.granularity().index(row, column, m.k()));
     return m.offsetsSubtracted() ? -value : value;
   }
 
   /** The element's number, rounded to {@code result}. */
   public static float weight(Matrix m, long row, long column) {
-    return finish(m, decode(m, row, column), zero(m, row, column), scale(m, row, column), offset(m, row, column));
+    return finish(
+        m,
+        decode(m, row, column),
+        zero(m, row, column),
+        scale(m, row, column),
+        offset(m, row, column));
   }
 
   private static float finish(Matrix m, float code, float zero, float scale, float offset) {
@@ -113,7 +131,10 @@ public final class MatrixValues {
     return HalfFloat.round(m.result(), value);
   }
 
-  /** Elements {@code column .. column+count-1} of a row into {@code out}, as {@link #weight} gives them. */
+  /**
+   * Elements {@code column .. column+count-1} of a row into {@code out}, as {@link #weight} gives
+   * them.
+   */
   public static void row(Matrix m, long row, long column, int count, float[] out) {
     int done = 0;
     while (done < count) {

@@ -3,8 +3,9 @@ package dev.gatun.kernel;
 import dev.gatun.Encoding;
 
 /**
- * How {@code quantize} gets from numbers to codes, as a format's own library does it; the Java face of {@code
- * gatun_quantize_rule}, with the same definition. Every operation is rounded to {@code arithmetic}.
+ * How {@code quantize} gets from numbers to codes, as a format's own library does it; the Java face
+ * of {@code gatun_quantize_rule}, with the same definition. Every operation is rounded to {@code
+ * arithmetic}.
  *
  * @param arithmetic F32, F16 or BF16
  * @param reciprocal multiply by the rounded reciprocal of the scale instead of dividing by it
@@ -13,7 +14,8 @@ import dev.gatun.Encoding;
  * @param codeMin clamp before encoding
  * @param codeMax clamp before encoding
  * @param keepScales use the scales in the matrix instead of computing them
- * @param zeroCode the code for every element of a block whose scale is 0; -1: encode the quotient, NaN included
+ * @param zeroCode the code for every element of a block whose scale is 0; -1: encode the quotient,
+ *     NaN included
  */
 public record QuantizeRule(
     Encoding arithmetic,

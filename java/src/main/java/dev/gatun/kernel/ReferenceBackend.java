@@ -14,8 +14,8 @@ import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 
 /**
- * The definition of every operation: plain loops on one thread, sums in double, one rounding at the end. Every other backend
- * is tested against it.
+ * The definition of every operation: plain loops on one thread, sums in double, one rounding at the
+ * end. Every other backend is tested against it.
  */
 public final class ReferenceBackend implements Backend {
   private static final String ISA = "reference";
@@ -37,7 +37,8 @@ public final class ReferenceBackend implements Backend {
       if (e == Encoding.F8_E8M0) {
         continue;
       }
-      for (Operation o : List.of(Operation.DEQUANTIZE, Operation.EMBEDDING, Operation.PACK, Operation.UNPACK)) {
+      for (Operation o :
+          List.of(Operation.DEQUANTIZE, Operation.EMBEDDING, Operation.PACK, Operation.UNPACK)) {
         kernels.add(entry(o, e, Optional.empty()));
       }
       if (!e.isPlain()) {
@@ -56,7 +57,8 @@ public final class ReferenceBackend implements Backend {
     return new Kernel(operation, encoding, compute, ISA, kernelName(operation, encoding, compute));
   }
 
-  private static String kernelName(Operation operation, Encoding encoding, Optional<Compute> compute) {
+  private static String kernelName(
+      Operation operation, Encoding encoding, Optional<Compute> compute) {
     String activation = compute.map(c -> "_" + c).orElse("");
     return (operation + activation + "_" + encoding + "__" + ISA).toLowerCase(Locale.ROOT);
   }
@@ -64,14 +66,18 @@ public final class ReferenceBackend implements Backend {
   /** The name of {@code linear}'s kernel; looked up, so that nothing is allocated per call. */
   static String linearName(Encoding encoding, Compute compute) {
     for (Kernel kernel : KERNELS) {
-      if (kernel.encoding() == encoding && kernel.compute().isPresent() && kernel.compute().get() == compute) {
+      if (kernel.encoding() == encoding
+          && kernel.compute().isPresent()
+          && kernel.compute().get() == compute) {
         return kernel.name();
       }
     }
-    throw new GatunException("reference: " + noKernel(Operation.LINEAR, encoding, Optional.of(compute)));
+    throw new GatunException(
+        "reference: " + noKernel(Operation.LINEAR, encoding, Optional.of(compute)));
   }
 
-  private static String noKernel(Operation operation, Encoding encoding, Optional<Compute> compute) {
+  private static String noKernel(
+      Operation operation, Encoding encoding, Optional<Compute> compute) {
     String with = compute.map(c -> " with compute " + c).orElse("");
     return ("no kernel for " + operation + " of " + encoding + with).toLowerCase(Locale.ROOT);
   }
@@ -97,7 +103,8 @@ public final class ReferenceBackend implements Backend {
   }
 
   @Override
-  public String dequantize(Matrix matrix, long row0, long rows, MemorySegment out, Encoding outType) {
+  public String dequantize(
+      Matrix matrix, long row0, long rows, MemorySegment out, Encoding outType) {
     MatrixCheck.rows(matrix, row0, rows, out, outType);
     float[] piece = new float[PIECE];
     for (long row = 0; row < rows; row++) {
@@ -136,14 +143,20 @@ public final class ReferenceBackend implements Backend {
 
   @Override
   public String convert(
-      MemorySegment src, Encoding srcType, MemorySegment dst, Encoding dstType, long count, boolean saturate) {
+      MemorySegment src,
+      Encoding srcType,
+      MemorySegment dst,
+      Encoding dstType,
+      long count,
+      boolean saturate) {
     MatrixCheck.convert(src, srcType, dst, dstType, count);
     boolean clamp = saturate && Fp8.is(dstType);
     float max = clamp ? Fp8.max(dstType) : 0;
     for (long i = 0; i < count; i++) {
       float value = Numbers.get(srcType, src, i);
       // NaN stays NaN
-      Numbers.put(dstType, dst, i, clamp && !Float.isNaN(value) ? Math.clamp(value, -max, max) : value);
+      Numbers.put(
+          dstType, dst, i, clamp && !Float.isNaN(value) ? Math.clamp(value, -max, max) : value);
     }
     return kernelName(Operation.CONVERT, dstType, Optional.empty());
   }
@@ -176,7 +189,11 @@ public final class ReferenceBackend implements Backend {
     MatrixCheck.linear(weight.n(), weight.k(), x, xType, ldx, m, y, yType, ldy);
     if (bias != null && bias.byteSize() / Float.BYTES < weight.n()) {
       throw new IndexOutOfBoundsException(
-          "linear: found a bias of " + bias.byteSize() + " bytes, expected " + weight.n() + " floats");
+          "linear: found a bias of "
+              + bias.byteSize()
+              + " bytes, expected "
+              + weight.n()
+              + " floats");
     }
     weight.linear(x, xType, ldx, m, y, yType, ldy, bias, compute);
   }
@@ -185,6 +202,7 @@ public final class ReferenceBackend implements Backend {
     if (Objects.requireNonNull(packed, "packed") instanceof ReferencePacked weight) {
       return weight;
     }
-    throw new GatunException("reference: found a weight that another backend packed, expected one of its own");
+    throw new GatunException(
+        "reference: found a weight that another backend packed, expected one of its own");
   }
 }

@@ -52,9 +52,22 @@ final class ReferencePacked implements PackedWeight {
     tile = Math.clamp(TILE_ELEMENTS / Math.max(1, k), 1, 64);
     matrix =
         new Matrix(
-            m.n(), m.k(), m.encoding(), m.highNibbleFirst(), m.codeRowStride(), copy(m.codes()), m.granularity(),
-            m.scales().map(this::copy), m.nested().map(this::copy), m.globalScale(), m.zeros().map(this::copy),
-            m.zeroPoint(), m.offsets().map(this::copy), m.offsetsSubtracted(), m.arithmetic(), m.result());
+            m.n(),
+            m.k(),
+            m.encoding(),
+            m.highNibbleFirst(),
+            m.codeRowStride(),
+            copy(m.codes()),
+            m.granularity(),
+            m.scales().map(this::copy),
+            m.nested().map(this::copy),
+            m.globalScale(),
+            m.zeros().map(this::copy),
+            m.zeroPoint(),
+            m.offsets().map(this::copy),
+            m.offsetsSubtracted(),
+            m.arithmetic(),
+            m.result());
     byteSize =
         matrix.codes().byteSize()
             + size(matrix.scales())
@@ -79,7 +92,10 @@ final class ReferencePacked implements PackedWeight {
     return arena.allocate(bytes.byteSize(), 64).copyFrom(bytes);
   }
 
-  /** Whether the codes of this encoding are integers, up to one factor, that an int8 multiply can take. */
+  /**
+   * Whether the codes of this encoding are integers, up to one factor, that an int8 multiply can
+   * take.
+   */
   static boolean hasIntegers(Encoding encoding) {
     return switch (encoding) {
       case I8, U8, I4, U4, F4_E2M1, NF4, FP4 -> true;
@@ -89,7 +105,9 @@ final class ReferencePacked implements PackedWeight {
 
   /** NF4 and FP4 have their codebook rounded to int8 for an int8 multiply; all else is exact. */
   private static double integer(Encoding encoding, float value) {
-    return encoding == Encoding.NF4 || encoding == Encoding.FP4 ? Math.rint(value * 127f) / 127.0 : value;
+    return encoding == Encoding.NF4 || encoding == Encoding.FP4
+        ? Math.rint(value * 127f) / 127.0
+        : value;
   }
 
   void unpack(Matrix into) {

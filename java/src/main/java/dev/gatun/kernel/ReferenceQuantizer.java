@@ -50,13 +50,23 @@ final class ReferenceQuantizer {
 
   /** {@code rows} runs of {@code columns} elements, K apart, that share a scale. */
   private void block(long first, long rows, long columns) {
-    float scale = rule.keepScales() ? MatrixValues.scale(m, first / m.k(), first % m.k()) : newScale(first, rows, columns);
+    float scale =
+        rule.keepScales()
+            ? MatrixValues.scale(m, first / m.k(), first % m.k())
+            : newScale(first, rows, columns);
     if (!rule.keepScales()) {
       Matrix.Values scales = m.scales().orElseThrow();
-      Numbers.put(scales.type(), scales.data(), m.granularity().index(first / m.k(), first % m.k(), m.k()), scale);
+      Numbers.put(
+          scales.type(),
+          scales.data(),
+          m.granularity().index(first / m.k(), first % m.k(), m.k()),
+          scale);
     }
     // With stored scales of a wider type the library takes the reciprocal before it rounds.
-    float stored = rule.keepScales() ? MatrixValues.storedScale(m, first / m.k(), first % m.k()) * m.globalScale() : scale;
+    float stored =
+        rule.keepScales()
+            ? MatrixValues.storedScale(m, first / m.k(), first % m.k()) * m.globalScale()
+            : scale;
     boolean codebook = m.encoding() == Encoding.NF4 || m.encoding() == Encoding.FP4;
     boolean multiply = rule.reciprocal() || codebook;
     float reciprocal = round(1f / stored);

@@ -7,8 +7,8 @@ import java.lang.foreign.MemorySegment;
 import java.util.Optional;
 
 /**
- * ComfyUI's 8-bit floats with one scale for the whole tensor: {@code code · scale}, both in the type that is asked for
- * (the scale is rounded to it first). comfy-kitchen, TensorCoreFP8Layout.
+ * ComfyUI's 8-bit floats with one scale for the whole tensor: {@code code · scale}, both in the
+ * type that is asked for (the scale is rounded to it first). comfy-kitchen, TensorCoreFP8Layout.
  *
  * @param encoding F8_E4M3 or F8_E5M2
  * @param scaled whether a scale is stored; without one it is 1
@@ -21,7 +21,8 @@ public record ComfyFloat8Layout(Encoding encoding, boolean scaled) implements La
 
   @Override
   public String describe() {
-    return "8-bit float " + (encoding == Encoding.F8_E4M3 ? "e4m3fn" : "e5m2")
+    return "8-bit float "
+        + (encoding == Encoding.F8_E4M3 ? "e4m3fn" : "e5m2")
         + (scaled ? ", one scale per tensor" : ", no scale");
   }
 
@@ -31,9 +32,24 @@ public record ComfyFloat8Layout(Encoding encoding, boolean scaled) implements La
    * @param scale one F32, F16 or BF16 number when {@link #scaled()}
    * @param dtype what it is dequantized in
    */
-  public Matrix matrix(long n, long k, MemorySegment codes, Optional<Matrix.Values> scale, Encoding dtype) {
+  public Matrix matrix(
+      long n, long k, MemorySegment codes, Optional<Matrix.Values> scale, Encoding dtype) {
     return new Matrix(
-        n, k, encoding, false, 0, codes, Granularity.perTensor(n, k), scale, Optional.empty(), 1f, Optional.empty(), 0,
-        Optional.empty(), false, dtype, dtype);
+        n,
+        k,
+        encoding,
+        false,
+        0,
+        codes,
+        Granularity.perTensor(n, k),
+        scale,
+        Optional.empty(),
+        1f,
+        Optional.empty(),
+        0,
+        Optional.empty(),
+        false,
+        dtype,
+        dtype);
   }
 }

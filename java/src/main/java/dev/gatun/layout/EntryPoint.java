@@ -7,8 +7,9 @@ import dev.gatun.kernel.Operation;
 import java.util.Optional;
 
 /**
- * What a layout's operation is bound to on one backend. It says what it cannot take and picks the kernel. Since every layout
- * describes itself as a {@link Matrix}, one entry point can serve all layouts.
+ * What a layout's operation is bound to on one backend. It says what it cannot take and picks the
+ * kernel. Since every layout describes itself as a {@link Matrix}, one entry point can serve all
+ * layouts.
  */
 public interface EntryPoint {
   /** The function that is called: {@code gatun_linear}, {@code vector.linear}. */
@@ -27,7 +28,8 @@ public interface EntryPoint {
    * @param m rows of x; 0 where the operation has none
    * @param compute empty where the operation has none
    */
-  default Optional<String> refuses(Backend backend, Matrix matrix, long m, Optional<Compute> compute) {
+  default Optional<String> refuses(
+      Backend backend, Matrix matrix, long m, Optional<Compute> compute) {
     return bind(backend).refuses(operation(), matrix, compute);
   }
 

@@ -6,7 +6,8 @@ import java.util.List;
 import java.util.Optional;
 
 /**
- * Which entry point runs an operation on a weight and a device, and why every other candidate does not.
+ * Which entry point runs an operation on a weight and a device, and why every other candidate does
+ * not.
  *
  * @param operation what is asked for
  * @param layout of the weight
@@ -14,7 +15,8 @@ import java.util.Optional;
  * @param compute what the multiply is done in; empty where the operation has none
  * @param device the device, in words
  * @param candidates in the order in which they are asked
- * @param fallback whether no candidate runs and the weight is dequantized for the high-precision operation instead
+ * @param fallback whether no candidate runs and the weight is dequantized for the high-precision
+ *     operation instead
  */
 public record Explanation(
     Operation operation,
@@ -31,7 +33,8 @@ public record Explanation(
    * @param kernel the kernel that it picks, when it runs
    * @param ruledOut why it does not run; empty when it does
    */
-  public record Candidate(String backend, String entryPoint, Optional<String> kernel, Optional<String> ruledOut) {}
+  public record Candidate(
+      String backend, String entryPoint, Optional<String> kernel, Optional<String> ruledOut) {}
 
   /** Copies the list. */
   public Explanation {
@@ -53,7 +56,10 @@ public record Explanation(
     return candidates.stream()
         .map(
             c ->
-                c.backend() + " " + c.entryPoint() + ": "
+                c.backend()
+                    + " "
+                    + c.entryPoint()
+                    + ": "
                     + c.ruledOut().orElseGet(() -> "runs " + c.kernel().orElse(c.entryPoint())))
         .toList();
   }

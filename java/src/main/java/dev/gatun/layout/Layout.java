@@ -3,11 +3,15 @@ package dev.gatun.layout;
 import dev.gatun.Encoding;
 
 /**
- * Encoding, scales, zero points, granularity and where each part lies: all that is needed to dequantize one tensor. One
- * class a layout; an instance holds what varies from tensor to tensor (block size, nesting …).
+ * Encoding, scales, zero points, granularity and where each part lies: all that is needed to
+ * dequantize one tensor. One class a layout; an instance holds what varies from tensor to tensor
+ * (block size, nesting …).
  */
 public interface Layout {
-  /** The registry's name: {@code comfyui.float8_e4m3fn}, {@code bitsandbytes.nf4}, {@code quanto.qint8}. */
+  /**
+   * The registry's name: {@code comfyui.float8_e4m3fn}, {@code bitsandbytes.nf4}, {@code
+   * quanto.qint8}.
+   */
   String name();
 
   /** How one code is stored. */

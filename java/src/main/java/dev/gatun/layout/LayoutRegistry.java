@@ -16,8 +16,9 @@ import java.util.Optional;
 import java.util.ServiceLoader;
 
 /**
- * Which entry point runs which operation on which layout. Layout-specific operations are registered per (operation, layout,
- * backend); those that any layout shares are in {@link GenericOperations}. Immutable once built.
+ * Which entry point runs which operation on which layout. Layout-specific operations are registered
+ * per (operation, layout, backend); those that any layout shares are in {@link GenericOperations}.
+ * Immutable once built.
  */
 public final class LayoutRegistry {
   /** Stands for every layout in {@link Registrar#entryPoint}. */
@@ -33,8 +34,9 @@ public final class LayoutRegistry {
     void layout(String checkpointFormat, Layout layout);
 
     /**
-     * An entry point for a layout's operation. Of two for the same operation, layout and backend, the one that was registered
-     * for the layout itself is asked before one for {@link #ANY}, and the later before the earlier.
+     * An entry point for a layout's operation. Of two for the same operation, layout and backend,
+     * the one that was registered for the layout itself is asked before one for {@link #ANY}, and
+     * the later before the earlier.
      *
      * @param layout a layout's name, or {@link #ANY}
      */
@@ -88,7 +90,8 @@ public final class LayoutRegistry {
           @Override
           public void entryPoint(String layout, EntryPoint entryPoint) {
             registry.registered.add(
-                0, new Registered(Objects.requireNonNull(layout), Objects.requireNonNull(entryPoint)));
+                0,
+                new Registered(Objects.requireNonNull(layout), Objects.requireNonNull(entryPoint)));
           }
         };
     providers.forEach(provider -> provider.register(registrar));
@@ -103,7 +106,12 @@ public final class LayoutRegistry {
         for (EntryPoint e : candidates(operation, known.layout.name())) {
           entries.add(
               new Entry(
-                  known.format, known.layout.name(), known.layout.describe(), operation, e.backend(), e.name()));
+                  known.format,
+                  known.layout.name(),
+                  known.layout.describe(),
+                  operation,
+                  e.backend(),
+                  e.name()));
         }
       }
     }
@@ -142,7 +150,12 @@ public final class LayoutRegistry {
 
   /** The entry point that runs; empty when every candidate refuses. */
   public Optional<Choice> choose(
-      Operation operation, Layout layout, Matrix matrix, long m, Optional<Compute> compute, Device device) {
+      Operation operation,
+      Layout layout,
+      Matrix matrix,
+      long m,
+      Optional<Compute> compute,
+      Device device) {
     for (EntryPoint e : candidates(operation, layout.name(), device)) {
       if (refuses(e, device, matrix, m, compute).isEmpty()) {
         return Optional.of(new Choice(e, e.bind(device.backend(e.backend()))));
@@ -167,7 +180,11 @@ public final class LayoutRegistry {
    * @param compute for {@code linear} only
    */
   public Explanation explain(
-      Operation operation, QuantizedTensor tensor, long m, Optional<Compute> compute, Device device) {
+      Operation operation,
+      QuantizedTensor tensor,
+      long m,
+      Optional<Compute> compute,
+      Device device) {
     if (m < 0) {
       throw new GatunException("explain: found " + m + " rows, expected at least 0");
     }
@@ -185,6 +202,12 @@ public final class LayoutRegistry {
       candidates.add(new Explanation.Candidate(e.backend(), e.name(), kernel, why));
     }
     return new Explanation(
-        operation, tensor.layout().name(), m, compute, device.toString(), candidates, winner.isEmpty());
+        operation,
+        tensor.layout().name(),
+        m,
+        compute,
+        device.toString(),
+        candidates,
+        winner.isEmpty());
   }
 }

@@ -26,7 +26,21 @@ public record PlainLayout(Encoding encoding) implements Layout {
   /** The weight as a matrix: codes are N × K numbers, row-major. */
   public Matrix matrix(long n, long k, MemorySegment codes) {
     return new Matrix(
-        n, k, encoding, false, 0, codes, Granularity.perTensor(n, k), Optional.empty(), Optional.empty(), 1f,
-        Optional.empty(), 0, Optional.empty(), false, Encoding.F32, encoding);
+        n,
+        k,
+        encoding,
+        false,
+        0,
+        codes,
+        Granularity.perTensor(n, k),
+        Optional.empty(),
+        Optional.empty(),
+        1f,
+        Optional.empty(),
+        0,
+        Optional.empty(),
+        false,
+        Encoding.F32,
+        encoding);
   }
 }

@@ -7,7 +7,8 @@ import java.lang.foreign.MemorySegment;
 import java.util.Optional;
 
 /**
- * optimum-quanto's 8-bit weights: {@code scale · code} in the scale's type, one scale per row or one for all.
+ * optimum-quanto's 8-bit weights: {@code scale · code} in the scale's type, one scale per row or
+ * one for all.
  *
  * @param encoding I8, F8_E4M3, F8_E4M3FNUZ or F8_E5M2
  * @param perChannel one scale per row; else one per tensor
@@ -31,15 +32,33 @@ public record QuantoBytesLayout(Encoding encoding, boolean perChannel) implement
       case F8_E4M3 -> "qfloat8_e4m3fn";
       case F8_E4M3FNUZ -> "qfloat8_e4m3fnuz";
       case F8_E5M2 -> "qfloat8_e5m2";
-      default -> throw new IllegalStateException(encoding + " is not a type of quanto's 8-bit weights");
+      default ->
+          throw new IllegalStateException(encoding + " is not a type of quanto's 8-bit weights");
     };
   }
 
-  /** The weight as a matrix; the type of the scales is what the library computes in and dequantizes to. */
+  /**
+   * The weight as a matrix; the type of the scales is what the library computes in and dequantizes
+   * to.
+   */
   public Matrix matrix(long n, long k, MemorySegment codes, Matrix.Values scales) {
     Granularity granularity = perChannel ? Granularity.perChannel(k) : Granularity.perTensor(n, k);
     return new Matrix(
-        n, k, encoding, false, 0, codes, granularity, Optional.of(scales), Optional.empty(), 1f, Optional.empty(), 0,
-        Optional.empty(), false, scales.type(), scales.type());
+        n,
+        k,
+        encoding,
+        false,
+        0,
+        codes,
+        granularity,
+        Optional.of(scales),
+        Optional.empty(),
+        1f,
+        Optional.empty(),
+        0,
+        Optional.empty(),
+        false,
+        scales.type(),
+        scales.type());
   }
 }

@@ -5,7 +5,10 @@ import dev.gatun.kernel.Operation;
 import java.util.List;
 import java.util.Locale;
 
-/** The layouts that come with the library, and one entry point per operation and backend that serves them all. */
+/**
+ * The layouts that come with the library, and one entry point per operation and backend that serves
+ * them all.
+ */
 public final class StandardLayouts implements LayoutProvider {
   private record Standard(Operation operation, String backend, String name) implements EntryPoint {}
 
@@ -23,13 +26,15 @@ public final class StandardLayouts implements LayoutProvider {
     for (Encoding e : List.of(Encoding.NF4, Encoding.FP4)) {
       registrar.layout("bitsandbytes", new BitsAndBytes4BitLayout(e, 64, false));
     }
-    for (Encoding e : List.of(Encoding.I8, Encoding.F8_E4M3, Encoding.F8_E4M3FNUZ, Encoding.F8_E5M2)) {
+    for (Encoding e :
+        List.of(Encoding.I8, Encoding.F8_E4M3, Encoding.F8_E4M3FNUZ, Encoding.F8_E5M2)) {
       registrar.layout("quanto", new QuantoBytesLayout(e, true));
     }
     for (String backend : List.of("reference", "vector", "native")) {
       for (Operation operation : Operation.values()) {
         if (operation != Operation.CONVERT) { // of plain numbers, not of a layout
-          registrar.entryPoint(LayoutRegistry.ANY, new Standard(operation, backend, name(operation, backend)));
+          registrar.entryPoint(
+              LayoutRegistry.ANY, new Standard(operation, backend, name(operation, backend)));
         }
       }
     }

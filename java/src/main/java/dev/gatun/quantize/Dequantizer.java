@@ -19,9 +19,10 @@ import java.util.Map;
 import java.util.Optional;
 
 /**
- * Turns a quantized checkpoint into one safetensors file of plain floats, with the bytes that each format's own library
- * would give. Every weight is written under its layer's plain name, {@code X.weight}; other tensors are copied unchanged;
- * what belongs to the quantization only (scales, markers) is dropped.
+ * Turns a quantized checkpoint into one safetensors file of plain floats, with the bytes that each
+ * format's own library would give. Every weight is written under its layer's plain name, {@code
+ * X.weight}; other tensors are copied unchanged; what belongs to the quantization only (scales,
+ * markers) is dropped.
  */
 public final class Dequantizer {
   private final Checkpoint source;
@@ -29,7 +30,8 @@ public final class Dequantizer {
   private final Backend backend;
   private final ProgressListener progress;
 
-  private Dequantizer(Checkpoint source, Optional<Encoding> dtype, Backend backend, ProgressListener progress) {
+  private Dequantizer(
+      Checkpoint source, Optional<Encoding> dtype, Backend backend, ProgressListener progress) {
     this.source = source;
     this.dtype = dtype;
     this.backend = backend;
@@ -40,20 +42,27 @@ public final class Dequantizer {
    * Dequantizes a checkpoint a few rows at a time: memory does not grow with it.
    *
    * @param target the safetensors file to write
-   * @param dtype F32, F16 or BF16 for every quantized weight; empty: each in the type that its library gives
+   * @param dtype F32, F16 or BF16 for every quantized weight; empty: each in the type that its
+   *     library gives
    * @param backend who dequantizes
-   * @throws GatunException when a layer is of a format that is not supported or has a scale that is not finite, or the
-   *     file cannot be written; nothing is left behind then
+   * @throws GatunException when a layer is of a format that is not supported or has a scale that is
+   *     not finite, or the file cannot be written; nothing is left behind then
    */
   public static Report dequantize(
-      Checkpoint source, Path target, Optional<Encoding> dtype, Backend backend, ProgressListener progress) {
+      Checkpoint source,
+      Path target,
+      Optional<Encoding> dtype,
+      Backend backend,
+      ProgressListener progress) {
     dtype.ifPresent(Dequantizer::dtypeOf);
     for (Map.Entry<String, String> layer : source.unsupported().entrySet()) {
-      throw new GatunException(source.path() + ": layer '" + layer.getKey() + "': " + layer.getValue());
+      throw new GatunException(
+          source.path() + ": layer '" + layer.getKey() + "': " + layer.getValue());
     }
     source
         .unclaimed()
-        .forEach((name, why) -> progress.warning("tensor '" + name + "' is copied as it is: " + why));
+        .forEach(
+            (name, why) -> progress.warning("tensor '" + name + "' is copied as it is: " + why));
     return new Dequantizer(source, dtype, backend, progress).run(target);
   }
 
@@ -80,12 +89,15 @@ public final class Dequantizer {
       out.commit();
     }
     long after = entries.stream().mapToLong(SafetensorsWriter.Entry::byteSize).sum();
-    return new Report(List.of(), weights.size(), source.plain().size(), before, after, List.of(target));
+    return new Report(
+        List.of(), weights.size(), source.plain().size(), before, after, List.of(target));
   }
 
   private QuantizedTensor inRequestedType(QuantizedTensor weight) {
     Optional<CheckpointFormat> format = source.format(weight.name());
-    return dtype.isPresent() && format.isPresent() ? format.get().withDtype(weight, dtype.get()) : weight;
+    return dtype.isPresent() && format.isPresent()
+        ? format.get().withDtype(weight, dtype.get())
+        : weight;
   }
 
   private Encoding outType(QuantizedTensor weight) {
@@ -121,7 +133,8 @@ public final class Dequantizer {
       case F32 -> DType.F32;
       case F16 -> DType.F16;
       case BF16 -> DType.BF16;
-      default -> throw new GatunException("cannot dequantize to " + type + ", expected F32, F16 or BF16");
+      default ->
+          throw new GatunException("cannot dequantize to " + type + ", expected F32, F16 or BF16");
     };
   }
 }

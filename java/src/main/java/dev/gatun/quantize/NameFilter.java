@@ -4,18 +4,20 @@ import java.util.List;
 import java.util.regex.Pattern;
 
 /**
- * Which layers are quantized, by globs over the plain layer name: {@code *} stands for any characters, dots included,
- * {@code ?} for one.
+ * Which layers are quantized, by globs over the plain layer name: {@code *} stands for any
+ * characters, dots included, {@code ?} for one.
  *
  * @param include when not empty, only these; else all but {@link #DEFAULT_EXCLUDE}
  * @param exclude never these
  */
 public record NameFilter(List<String> include, List<String> exclude) {
   /**
-   * What is left as it is unless it is included by name. A checkpoint does not say which two-dimensional weights are
-   * embeddings; the libraries quantize linear layers only, and not the output head.
+   * What is left as it is unless it is included by name. A checkpoint does not say which
+   * two-dimensional weights are embeddings; the libraries quantize linear layers only, and not the
+   * output head.
    */
-  public static final List<String> DEFAULT_EXCLUDE = List.of("*embed*", "*norm*", "*Norm*", "lm_head");
+  public static final List<String> DEFAULT_EXCLUDE =
+      List.of("*embed*", "*norm*", "*Norm*", "lm_head");
 
   /** Everything but the default exclusions. */
   public static final NameFilter DEFAULT = new NameFilter(List.of(), List.of());

@@ -19,8 +19,8 @@ import java.util.Map;
 import java.util.TreeMap;
 
 /**
- * Quantizes a whole checkpoint of plain floats into one safetensors file, layer by layer: memory holds one layer at a
- * time, however large the checkpoint is.
+ * Quantizes a whole checkpoint of plain floats into one safetensors file, layer by layer: memory
+ * holds one layer at a time, however large the checkpoint is.
  */
 public final class Quantizer {
   private static final String WEIGHT = ".weight";
@@ -35,7 +35,11 @@ public final class Quantizer {
   private long bytesAfter;
 
   private Quantizer(
-      Checkpoint source, LayerWriter writer, NameFilter filter, Backend backend, ProgressListener progress) {
+      Checkpoint source,
+      LayerWriter writer,
+      NameFilter filter,
+      Backend backend,
+      ProgressListener progress) {
     this.source = source;
     this.writer = writer;
     this.filter = filter;
@@ -54,13 +58,15 @@ public final class Quantizer {
    * Quantizes a checkpoint.
    *
    * @param source of plain floats
-   * @param target the safetensors file to write; files that the format keeps beside it go into its directory
+   * @param target the safetensors file to write; files that the format keeps beside it go into its
+   *     directory
    * @param format one of {@link #formats()}
-   * @param filter which layers; only two-dimensional float tensors named {@code *.weight} that the format accepts are
-   *     candidates, everything else is copied
+   * @param filter which layers; only two-dimensional float tensors named {@code *.weight} that the
+   *     format accepts are candidates, everything else is copied
    * @param backend who quantizes
-   * @throws GatunException when the format is unknown, the checkpoint is quantized already, no layer is left to
-   *     quantize, a weight cannot be quantized, or the file cannot be written; nothing is left behind then
+   * @throws GatunException when the format is unknown, the checkpoint is quantized already, no
+   *     layer is left to quantize, a weight cannot be quantized, or the file cannot be written;
+   *     nothing is left behind then
    */
   public static Report quantize(
       Checkpoint source,
@@ -76,7 +82,10 @@ public final class Quantizer {
               ? source.unsupported().keySet().iterator().next()
               : source.layers().keySet().iterator().next();
       throw new GatunException(
-          source.path() + ": layer '" + layer + "': found a quantized weight, expected plain floats (dequantize first)");
+          source.path()
+              + ": layer '"
+              + layer
+              + "': found a quantized weight, expected plain floats (dequantize first)");
     }
     return new Quantizer(source, writer, filter, backend, progress).run(target, format);
   }
@@ -87,7 +96,8 @@ public final class Quantizer {
         return format.writer(name);
       }
     }
-    throw new GatunException("no format '" + name + "' to write, expected one of " + formats().keySet());
+    throw new GatunException(
+        "no format '" + name + "' to write, expected one of " + formats().keySet());
   }
 
   private Report run(Path target, String format) {
@@ -103,11 +113,14 @@ public final class Quantizer {
       }
       if (layers.isEmpty()) {
         throw new GatunException(
-            source.path() + ": found no weight to quantize to " + format
+            source.path()
+                + ": found no weight to quantize to "
+                + format
                 + ", expected two-dimensional float tensors *.weight that the filters let through");
       }
       List<Path> files = assemble(target, spool);
-      return new Report(List.copyOf(layers), layers.size(), copied.size(), bytesBefore, bytesAfter, files);
+      return new Report(
+          List.copyOf(layers), layers.size(), copied.size(), bytesBefore, bytesAfter, files);
     }
   }
 

@@ -14,4 +14,9 @@ import java.util.List;
  * @param files the checkpoint and the files beside it
  */
 public record Report(
-    List<LayerReport> layers, int converted, int copied, long bytesBefore, long bytesAfter, List<Path> files) {}
+    List<LayerReport> layers,
+    int converted,
+    int copied,
+    long bytesBefore,
+    long bytesAfter,
+    List<Path> files) {}

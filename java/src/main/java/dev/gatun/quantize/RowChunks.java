@@ -1,6 +1,9 @@
 package dev.gatun.quantize;
 
-/** How many rows of a matrix are worked on at once, so that memory does not grow with the checkpoint. */
+/**
+ * How many rows of a matrix are worked on at once, so that memory does not grow with the
+ * checkpoint.
+ */
 final class RowChunks {
   private static final long BYTES = 1L << 24;
 

@@ -8,8 +8,9 @@ import java.util.ArrayList;
 import java.util.List;
 
 /**
- * Keeps quantized tensors on disk until every size is known and the checkpoint can be laid out: the container's order
- * puts all tensors of one type together. Lies in the output's directory and is gone when it is closed.
+ * Keeps quantized tensors on disk until every size is known and the checkpoint can be laid out: the
+ * container's order puts all tensors of one type together. Lies in the output's directory and is
+ * gone when it is closed.
  */
 final class Spool implements AutoCloseable {
   private record Kept(SafetensorsWriter.Entry entry, long position) {}
@@ -38,7 +39,10 @@ final class Spool implements AutoCloseable {
 
   void writeTo(SafetensorsWriter writer) {
     for (Kept tensor : kept) {
-      file.read(tensor.position, tensor.entry.byteSize(), (offset, piece) -> writer.write(tensor.entry.name(), offset, piece));
+      file.read(
+          tensor.position,
+          tensor.entry.byteSize(),
+          (offset, piece) -> writer.write(tensor.entry.name(), offset, piece));
     }
   }
 

@@ -1,4 +1,7 @@
-/** Whole checkpoints from floats to codes and back: {@link dev.gatun.quantize.Quantizer} and its inverse. */
+/**
+ * Whole checkpoints from floats to codes and back: {@link dev.gatun.quantize.Quantizer} and its
+ * inverse.
+ */
 @NullMarked
 package dev.gatun.quantize;
 

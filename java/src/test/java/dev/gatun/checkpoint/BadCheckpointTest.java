@@ -34,8 +34,11 @@ class BadCheckpointTest {
 
     static Draft of(String family, String name) {
       Draft draft = new Draft();
-      try (SafetensorsFile file = SafetensorsFile.open(Golden.file(family, name, "model.safetensors"))) {
-        file.tensors().forEach((key, tensor) -> draft.put(key, tensor.dtype(), tensor.shape(), bytes(tensor)));
+      try (SafetensorsFile file =
+          SafetensorsFile.open(Golden.file(family, name, "model.safetensors"))) {
+        file.tensors()
+            .forEach(
+                (key, tensor) -> draft.put(key, tensor.dtype(), tensor.shape(), bytes(tensor)));
         draft.metadata.putAll(file.metadata());
       }
       return draft;
@@ -140,7 +143,13 @@ class BadCheckpointTest {
     "quanto,qint8_bf16,.weight._scale,I8,256,'I8 [256]','F32 or F16 or BF16'"
   })
   void refusesAPartOfAnotherTypeOrShape(
-      String family, String name, String part, DType dtype, long size, String found, String expected) {
+      String family,
+      String name,
+      String part,
+      DType dtype,
+      long size,
+      String found,
+      String expected) {
     Draft draft = Draft.of(family, name);
     draft.put(LAYER + part, dtype, List.of(size), new byte[(int) (size * dtype.bits() / 8)]);
     refused(draft, LAYER + part, found, expected);
@@ -197,7 +206,9 @@ class BadCheckpointTest {
       Draft draft = Draft.of("bnb", "nf4_nested_bf16");
       String name = LAYER + ".weight.quant_state.bitsandbytes__nf4";
       String text = new String(Draft.bytes(draft.tensors.get(name)), StandardCharsets.UTF_8);
-      byte[] changed = text.replaceAll("\"nested_offset\": [0-9.]+", "\"nested_offset\": " + bad).getBytes(StandardCharsets.UTF_8);
+      byte[] changed =
+          text.replaceAll("\"nested_offset\": [0-9.]+", "\"nested_offset\": " + bad)
+              .getBytes(StandardCharsets.UTF_8);
       draft.put(name, DType.U8, List.of((long) changed.length), changed);
       refused(draft, name, "nested_offset", "a finite number");
     }
@@ -255,11 +266,15 @@ class BadCheckpointTest {
     Draft draft = Draft.of("quanto", "qint8_bf16");
     draft.write(temp);
     Files.writeString(
-        temp.resolve("quantization_map.json"), "{\"" + LAYER + "\": {\"weights\": \"qfloat8_e5m2\"}}");
+        temp.resolve("quantization_map.json"),
+        "{\"" + LAYER + "\": {\"weights\": \"qfloat8_e5m2\"}}");
     refused(draft, LAYER + ".weight._data", "I8 codes", "qfloat8_e5m2");
-    Files.writeString(temp.resolve("quantization_map.json"), "{\"gone\": {\"weights\": \"qint8\"}}");
+    Files.writeString(
+        temp.resolve("quantization_map.json"), "{\"gone\": {\"weights\": \"qint8\"}}");
     refused(draft, "gone.weight._data", "no such tensor", "the qint8 weight");
     Files.writeString(temp.resolve("quantization_map.json"), "[".repeat(5000));
-    assertThatThrownBy(() -> Checkpoint.open(temp)).isInstanceOf(GatunException.class).hasMessageContaining("bad JSON");
+    assertThatThrownBy(() -> Checkpoint.open(temp))
+        .isInstanceOf(GatunException.class)
+        .hasMessageContaining("bad JSON");
   }
 }

@@ -46,21 +46,38 @@ class CheckpointFuzzTest {
 
   @Property(tries = 300)
   void randomHeaders(@ForAll @Size(max = 200) byte[] bytes) throws IOException {
-    open(ByteBuffer.allocate(8 + bytes.length).order(ByteOrder.LITTLE_ENDIAN).putLong(bytes.length).put(bytes).array());
+    open(
+        ByteBuffer.allocate(8 + bytes.length)
+            .order(ByteOrder.LITTLE_ENDIAN)
+            .putLong(bytes.length)
+            .put(bytes)
+            .array());
   }
 
   @Property(tries = 400)
-  void mutatedFiles(@ForAll @IntRange(max = 3) int which, @ForAll long seed, @ForAll @IntRange(min = 1, max = 6) int count)
+  void mutatedFiles(
+      @ForAll @IntRange(max = 3) int which,
+      @ForAll long seed,
+      @ForAll @IntRange(min = 1, max = 6) int count)
       throws IOException {
-    byte[] bytes = Files.readAllBytes(Golden.file(CASES[which][0], CASES[which][1], "model.safetensors"));
+    byte[] bytes =
+        Files.readAllBytes(Golden.file(CASES[which][0], CASES[which][1], "model.safetensors"));
     int header = (int) ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).getLong();
     Random random = new Random(seed);
     for (int i = 0; i < count; i++) {
       // the header mostly; the marks and states are at the file's end
-      int at = random.nextInt(4) > 0 ? 8 + random.nextInt(header) : bytes.length - 1 - random.nextInt(600);
-      byte[] likely = "0123456789-.,:{}[]\"_abe".getBytes(java.nio.charset.StandardCharsets.US_ASCII);
-      bytes[at] = random.nextBoolean() ? likely[random.nextInt(likely.length)] : (byte) random.nextInt();
+      int at =
+          random.nextInt(4) > 0
+              ? 8 + random.nextInt(header)
+              : bytes.length - 1 - random.nextInt(600);
+      byte[] likely =
+          "0123456789-.,:{}[]\"_abe".getBytes(java.nio.charset.StandardCharsets.US_ASCII);
+      bytes[at] =
+          random.nextBoolean() ? likely[random.nextInt(likely.length)] : (byte) random.nextInt();
     }
-    open(random.nextInt(8) == 0 ? java.util.Arrays.copyOf(bytes, random.nextInt(bytes.length)) : bytes);
+    open(
+        random.nextInt(8) == 0
+            ? java.util.Arrays.copyOf(bytes, random.nextInt(bytes.length))
+            : bytes);
   }
 }

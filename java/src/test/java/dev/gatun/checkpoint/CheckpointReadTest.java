@@ -40,7 +40,10 @@ class CheckpointReadTest {
         QuantizedTensor weight = checkpoint.quantized(layer + ".weight");
         assertThat(weight.layout().name()).isEqualTo(layout);
         assertThat(weight.dtype()).isEqualTo(dtype);
-        assertThat(checkpoint.format(layer)).get().extracting(CheckpointFormat::name).isEqualTo(prefix(layout));
+        assertThat(checkpoint.format(layer))
+            .get()
+            .extracting(CheckpointFormat::name)
+            .isEqualTo(prefix(layout));
       }
       QuantizedTensor toQ = checkpoint.quantized("blocks.0.to_q");
       assertThat(toQ.shape()).isEqualTo(List.of(256L, 512L));
@@ -49,7 +52,11 @@ class CheckpointReadTest {
       assertThat(checkpoint.unclaimed()).isEmpty();
       assertThat(checkpoint.unsupported()).isEmpty();
       assertThat(checkpoint.plain())
-          .containsOnlyKeys("blocks.0.norm.bias", "blocks.0.norm.weight", "blocks.0.to_q.bias", "proj_out.weight");
+          .containsOnlyKeys(
+              "blocks.0.norm.bias",
+              "blocks.0.norm.weight",
+              "blocks.0.to_q.bias",
+              "proj_out.weight");
     }
   }
 

@@ -13,7 +13,10 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.zip.ZipEntry;
 import java.util.zip.ZipInputStream;
 
-/** The files that the real libraries wrote: one archive a family among the test resources, unpacked once per run. */
+/**
+ * The files that the real libraries wrote: one archive a family among the test resources, unpacked
+ * once per run.
+ */
 public final class Golden {
   private static final ConcurrentHashMap<String, Path> UNPACKED = new ConcurrentHashMap<>();
 
@@ -60,13 +63,15 @@ public final class Golden {
           root,
           new SimpleFileVisitor<>() {
             @Override
-            public FileVisitResult visitFile(Path file, BasicFileAttributes attributes) throws IOException {
+            public FileVisitResult visitFile(Path file, BasicFileAttributes attributes)
+                throws IOException {
               Files.delete(file);
               return FileVisitResult.CONTINUE;
             }
 
             @Override
-            public FileVisitResult postVisitDirectory(Path dir, java.io.IOException e) throws IOException {
+            public FileVisitResult postVisitDirectory(Path dir, java.io.IOException e)
+                throws IOException {
               Files.delete(dir);
               return FileVisitResult.CONTINUE;
             }

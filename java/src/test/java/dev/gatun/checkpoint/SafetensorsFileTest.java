@@ -26,7 +26,10 @@ import org.junit.jupiter.api.TestFactory;
 import org.junit.jupiter.api.io.TempDir;
 
 class SafetensorsFileTest {
-  /** The reference reader keeps the last of two equal keys; the format's text forbids them, and so do we. */
+  /**
+   * The reference reader keeps the last of two equal keys; the format's text forbids them, and so
+   * do we.
+   */
   private static final Set<String> STRICTER = Set.of("dup_keys");
 
   @TempDir Path temp;
@@ -51,7 +54,8 @@ class SafetensorsFileTest {
     List<DynamicTest> tests = new ArrayList<>();
     for (Map.Entry<String, JsonNode> verdict : verdicts.properties()) {
       Path path = Golden.file("safetensors", "safetensors", verdict.getKey() + ".bin");
-      boolean good = verdict.getValue().path("ok").asBoolean() && !STRICTER.contains(verdict.getKey());
+      boolean good =
+          verdict.getValue().path("ok").asBoolean() && !STRICTER.contains(verdict.getKey());
       tests.add(
           DynamicTest.dynamicTest(
               verdict.getKey(),
@@ -82,7 +86,8 @@ class SafetensorsFileTest {
         SafetensorsFile.open(Golden.file("safetensors", "safetensors", "all_dtypes.safetensors"))) {
       assertThat(file.tensors()).hasSizeGreaterThan(10);
       for (Tensor tensor : file.tensors().values()) {
-        assertThat(tensor.data().byteSize() * 8).isEqualTo(tensor.elements() * tensor.dtype().bits());
+        assertThat(tensor.data().byteSize() * 8)
+            .isEqualTo(tensor.elements() * tensor.dtype().bits());
       }
     }
   }
@@ -96,7 +101,8 @@ class SafetensorsFileTest {
             5);
     ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).putFloat(bytes.length - 4, 1.5f);
     try (SafetensorsFile file = SafetensorsFile.open(write(bytes))) {
-      assertThat(file.tensors().get("b").data().get(ValueLayout.JAVA_FLOAT_UNALIGNED, 0)).isEqualTo(1.5f);
+      assertThat(file.tensors().get("b").data().get(ValueLayout.JAVA_FLOAT_UNALIGNED, 0))
+          .isEqualTo(1.5f);
     }
   }
 
@@ -104,8 +110,16 @@ class SafetensorsFileTest {
   void opensAFileOfMoreThanFourGibibytes() throws IOException {
     long bytes = (1L << 32) + 4096;
     String header =
-        "{\"big\":{\"dtype\":\"U8\",\"shape\":[" + bytes + "],\"data_offsets\":[0," + bytes + "]},"
-            + "\"last\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[" + bytes + "," + (bytes + 4) + "]}}";
+        "{\"big\":{\"dtype\":\"U8\",\"shape\":["
+            + bytes
+            + "],\"data_offsets\":[0,"
+            + bytes
+            + "]},"
+            + "\"last\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":["
+            + bytes
+            + ","
+            + (bytes + 4)
+            + "]}}";
     Path path = write(file(header, 0));
     try (FileChannel channel = FileChannel.open(path, StandardOpenOption.WRITE)) {
       ByteBuffer number = ByteBuffer.allocate(4).order(ByteOrder.LITTLE_ENDIAN).putFloat(7f).flip();
@@ -113,30 +127,36 @@ class SafetensorsFileTest {
     }
     try (SafetensorsFile file = SafetensorsFile.open(path)) {
       assertThat(file.tensors().get("big").data().byteSize()).isEqualTo(bytes);
-      assertThat(file.tensors().get("last").data().get(ValueLayout.JAVA_FLOAT_UNALIGNED, 0)).isEqualTo(7f);
+      assertThat(file.tensors().get("last").data().get(ValueLayout.JAVA_FLOAT_UNALIGNED, 0))
+          .isEqualTo(7f);
     }
   }
 
   @Test
   void noticesAFileThatWasCutShort() throws IOException {
-    Path path = write(file("{\"a\":{\"dtype\":\"U8\",\"shape\":[100],\"data_offsets\":[0,100]}}", 100));
+    Path path =
+        write(file("{\"a\":{\"dtype\":\"U8\",\"shape\":[100],\"data_offsets\":[0,100]}}", 100));
     try (SafetensorsFile file = SafetensorsFile.open(path)) {
       file.verifyLength();
       try (FileChannel channel = FileChannel.open(path, StandardOpenOption.WRITE)) {
         channel.truncate(20);
       }
-      assertThatThrownBy(file::verifyLength).isInstanceOf(GatunException.class).hasMessageContaining("found 20 bytes");
+      assertThatThrownBy(file::verifyLength)
+          .isInstanceOf(GatunException.class)
+          .hasMessageContaining("found 20 bytes");
     }
   }
 
   @Test
   void tensorsEndWithTheFile() throws IOException {
     SafetensorsFile file =
-        SafetensorsFile.open(write(file("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1)));
+        SafetensorsFile.open(
+            write(file("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1)));
     Tensor tensor = file.tensors().get("a");
     file.close();
     file.close();
-    assertThatThrownBy(() -> tensor.data().get(ValueLayout.JAVA_BYTE, 0)).isInstanceOf(IllegalStateException.class);
+    assertThatThrownBy(() -> tensor.data().get(ValueLayout.JAVA_BYTE, 0))
+        .isInstanceOf(IllegalStateException.class);
   }
 
   @Test
@@ -150,13 +170,20 @@ class SafetensorsFileTest {
   @Test
   void refusesDeepJson() throws IOException {
     String deep = "[".repeat(200_000) + "]".repeat(200_000);
-    Path path = write(file("{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0],\"x\":" + deep + "}}", 0));
+    Path path =
+        write(
+            file(
+                "{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0],\"x\":"
+                    + deep
+                    + "}}",
+                0));
     assertThatThrownBy(() -> SafetensorsFile.open(path)).isInstanceOf(GatunException.class);
   }
 
   @Test
   void namesWithControlCharactersStayOnOneLine() throws IOException {
-    Path path = write(file("{\"a\\nb\":{\"dtype\":\"F7\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0));
+    Path path =
+        write(file("{\"a\\nb\":{\"dtype\":\"F7\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0));
     assertThatThrownBy(() -> SafetensorsFile.open(path))
         .isInstanceOf(GatunException.class)
         .hasMessageContaining("'a\\u000ab'")

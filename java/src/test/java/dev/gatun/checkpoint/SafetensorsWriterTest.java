@@ -28,7 +28,12 @@ class SafetensorsWriterTest {
   }
 
   @ParameterizedTest
-  @CsvSource({"bnb,nf4_nested_bf16", "bnb,odd", "comfy,float8_e4m3fn_metadata", "quanto,qint8_act_qint8_fp32"})
+  @CsvSource({
+    "bnb,nf4_nested_bf16",
+    "bnb,odd",
+    "comfy,float8_e4m3fn_metadata",
+    "quanto,qint8_act_qint8_fp32"
+  })
   void writesTheBytesOfTheOfficialWriter(String family, String name) throws IOException {
     Path original = Golden.file(family, name, "model.safetensors");
     Path copy = temp.resolve("copy.safetensors");
@@ -36,7 +41,10 @@ class SafetensorsWriterTest {
         SafetensorsWriter writer =
             SafetensorsWriter.create(
                 copy,
-                file.tensors().values().stream().map(SafetensorsWriter.Entry::of).toList().reversed(),
+                file.tensors().values().stream()
+                    .map(SafetensorsWriter.Entry::of)
+                    .toList()
+                    .reversed(),
                 file.metadata())) {
       file.tensors().forEach((tensor, value) -> writer.write(tensor, value.data()));
       writer.commit();
@@ -51,7 +59,9 @@ class SafetensorsWriterTest {
     Files.writeString(target, "before");
     try (SafetensorsWriter writer = SafetensorsWriter.create(target, TWO_BYTES, Map.of())) {
       writer.write("a", 1, MemorySegment.ofArray(new byte[1]));
-      assertThatThrownBy(writer::commit).isInstanceOf(IllegalStateException.class).hasMessageContaining("1 of 2");
+      assertThatThrownBy(writer::commit)
+          .isInstanceOf(IllegalStateException.class)
+          .hasMessageContaining("1 of 2");
       assertThatThrownBy(() -> writer.write("a", 1, MemorySegment.ofArray(new byte[2])))
           .isInstanceOf(IndexOutOfBoundsException.class);
     }

@@ -23,12 +23,14 @@ class ShardsTest {
     for (String name : new String[] {"a", "b"}) {
       Files.write(
           temp.resolve(name + ".safetensors"),
-          SafetensorsFileTest.file("{\"" + name + "\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1));
+          SafetensorsFileTest.file(
+              "{\"" + name + "\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1));
     }
   }
 
   private Path index(String weightMap) throws IOException {
-    return Files.writeString(temp.resolve(INDEX), "{\"metadata\":{},\"weight_map\":" + weightMap + "}");
+    return Files.writeString(
+        temp.resolve(INDEX), "{\"metadata\":{},\"weight_map\":" + weightMap + "}");
   }
 
   @Test
@@ -62,10 +64,19 @@ class ShardsTest {
   }
 
   @ParameterizedTest
-  @ValueSource(strings = {"[]", "{\"a\":1}", "{\"a\":null}", "{\"c\":\"a.safetensors\"}", "{\"a\":\"a.safetensors\""})
+  @ValueSource(
+      strings = {
+        "[]",
+        "{\"a\":1}",
+        "{\"a\":null}",
+        "{\"c\":\"a.safetensors\"}",
+        "{\"a\":\"a.safetensors\""
+      })
   void refusesAnIndexThatDoesNotHoldTogether(String weightMap) throws IOException {
     Path index = index(weightMap);
-    assertThatThrownBy(() -> Checkpoint.open(index)).isInstanceOf(GatunException.class).hasMessageContaining(INDEX);
+    assertThatThrownBy(() -> Checkpoint.open(index))
+        .isInstanceOf(GatunException.class)
+        .hasMessageContaining(INDEX);
   }
 
   @Test
@@ -95,8 +106,11 @@ class ShardsTest {
                 + "\"c\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}",
             2));
     Path index = index("{\"b\":\"b.safetensors\",\"c\":\"c.safetensors\"}");
-    assertThatThrownBy(() -> Checkpoint.open(index)).isInstanceOf(GatunException.class).hasMessageContaining("'x'");
-    Path decided = index("{\"b\":\"b.safetensors\",\"c\":\"c.safetensors\",\"x\":\"c.safetensors\"}");
+    assertThatThrownBy(() -> Checkpoint.open(index))
+        .isInstanceOf(GatunException.class)
+        .hasMessageContaining("'x'");
+    Path decided =
+        index("{\"b\":\"b.safetensors\",\"c\":\"c.safetensors\",\"x\":\"c.safetensors\"}");
     try (Checkpoint checkpoint = Checkpoint.open(decided)) {
       assertThat(checkpoint.tensors()).containsOnlyKeys("b", "c", "x");
     }

@@ -5,22 +5,45 @@ import java.util.EnumMap;
 import java.util.Map;
 
 /**
- * Every encoding of 4 or 8 bits as a table of 16 or 256 values, and the way back. NF4 and FP4 are bitsandbytes' tables and
- * thresholds (csrc/kernels.cu), E2M1 is OCP's.
+ * Every encoding of 4 or 8 bits as a table of 16 or 256 values, and the way back. NF4 and FP4 are
+ * bitsandbytes' tables and thresholds (csrc/kernels.cu), E2M1 is OCP's.
  */
 public final class Codebooks {
   private static final float[] NF4 = {
-    -1f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f, -0.28444138169288635f,
-    -0.18477343022823334f, -0.09105003625154495f, 0f, 0.07958029955625534f, 0.16093020141124725f,
-    0.24611230194568634f, 0.33791524171829224f, 0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1f
+    -1f,
+    -0.6961928009986877f,
+    -0.5250730514526367f,
+    -0.39491748809814453f,
+    -0.28444138169288635f,
+    -0.18477343022823334f,
+    -0.09105003625154495f,
+    0f,
+    0.07958029955625534f,
+    0.16093020141124725f,
+    0.24611230194568634f,
+    0.33791524171829224f,
+    0.44070982933044434f,
+    0.5626170039176941f,
+    0.7229568362236023f,
+    1f
   };
   private static final float[] NF4_THRESHOLDS = {
-    -0.8480964004993439f, -0.6106329262256622f, -0.4599952697753906f, -0.33967943489551544f, -0.23460740596055984f,
-    -0.13791173323988914f, -0.045525018125772476f, 0.03979014977812767f, 0.1202552504837513f, 0.2035212516784668f,
-    0.2920137718319893f, 0.3893125355243683f, 0.5016634166240692f, 0.6427869200706482f, 0.8614784181118011f
+    -0.8480964004993439f, -0.6106329262256622f, -0.4599952697753906f, -0.33967943489551544f,
+        -0.23460740596055984f,
+    -0.13791173323988914f, -0.045525018125772476f, 0.03979014977812767f, 0.1202552504837513f,
+        0.2035212516784668f,
+    0.2920137718319893f, 0.3893125355243683f, 0.5016634166240692f, 0.6427869200706482f,
+        0.8614784181118011f
   };
   private static final float[] FP4_MAGNITUDES = {
-    0f, 0.0052083334885537624f, 0.6666666865348816f, 1f, 0.3333333432674408f, 0.5f, 0.1666666716337204f, 0.25f
+    0f,
+    0.0052083334885537624f,
+    0.6666666865348816f,
+    1f,
+    0.3333333432674408f,
+    0.5f,
+    0.1666666716337204f,
+    0.25f
   };
   private static final float[] FP4_THRESHOLDS = {
     0.00260417f, 0.0859375f, 0.20833333f, 0.29166667f, 0.4166667f, 0.583333f, 0.8333333f
@@ -66,8 +89,8 @@ public final class Codebooks {
   }
 
   /**
-   * The unsigned code of a value: integers to nearest even and clamped (NaN is 0), floats by their own cast, NF4 and FP4 by
-   * bitsandbytes' thresholds (NaN is the code that no threshold lifts, 0).
+   * The unsigned code of a value: integers to nearest even and clamped (NaN is 0), floats by their
+   * own cast, NF4 and FP4 by bitsandbytes' thresholds (NaN is the code that no threshold lifts, 0).
    */
   public static int encode(Encoding encoding, float value) {
     return switch (encoding) {
@@ -95,7 +118,10 @@ public final class Codebooks {
     return (int) Math.clamp(Float.isNaN(value) ? 0 : Math.rint(value), min, max);
   }
 
-  /** To nearest, ties to the even code, saturating; NaN becomes the largest magnitude, as comparisons leave it. */
+  /**
+   * To nearest, ties to the even code, saturating; NaN becomes the largest magnitude, as
+   * comparisons leave it.
+   */
   private static int e2m1(float value) {
     int sign = Float.floatToRawIntBits(value) >>> 28 & 8;
     float x = Math.abs(value);

@@ -3,8 +3,9 @@ package dev.gatun.kernel.codec;
 import dev.gatun.Encoding;
 
 /**
- * The 8-bit floats. Encoding rounds to nearest even, subnormals included, and overflows as PyTorch's cast does: e4m3fn to
- * NaN with the sign, e5m2 to infinity, the fnuz types to their one NaN.
+ * The 8-bit floats. Encoding rounds to nearest even, subnormals included, and overflows as
+ * PyTorch's cast does: e4m3fn to NaN with the sign, e5m2 to infinity, the fnuz types to their one
+ * NaN.
  */
 public final class Fp8 {
   private Fp8() {}
@@ -58,9 +59,11 @@ public final class Fp8 {
     }
     int exponent = magnitude >>> mantissa;
     int fraction = magnitude & (1 << mantissa) - 1;
-    // A normal number has a one before its fraction; a subnormal has the exponent of the smallest normal.
+    // A normal number has a one before its fraction; a subnormal has the exponent of the smallest
+    // normal.
     int significand = exponent == 0 ? fraction : fraction | 1 << mantissa;
-    float value = Math.scalb((float) significand, Math.max(1, exponent) - bias(encoding) - mantissa);
+    float value =
+        Math.scalb((float) significand, Math.max(1, exponent) - bias(encoding) - mantissa);
     return negative ? -value : value;
   }
 
@@ -79,7 +82,8 @@ public final class Fp8 {
     if (!Float.isInfinite(value)) {
       int mantissa = mantissaBits(encoding);
       int exponent = Math.max(Math.getExponent(value), 1 - bias(encoding));
-      // In units of the last place the number is an integer after rounding; a carry moves on into the exponent by itself.
+      // In units of the last place the number is an integer after rounding; a carry moves on into
+      // the exponent by itself.
       int units = (int) Math.rint(Math.scalb((double) Math.abs(value), mantissa - exponent));
       magnitude = Math.min(largest + 1, (exponent + bias(encoding) - 1 << mantissa) + units);
     }
@@ -95,7 +99,9 @@ public final class Fp8 {
     return encode(encoding, Float.isNaN(value) ? value : Math.clamp(value, -max, max));
   }
 
-  /** Powers of two: the exponent rounded to nearest, as PyTorch's cast does; the sign is ignored. */
+  /**
+   * Powers of two: the exponent rounded to nearest, as PyTorch's cast does; the sign is ignored.
+   */
   private static int encodeE8m0(float value) {
     int bits = Float.floatToRawIntBits(value);
     int exponent = bits >>> 23 & 0xFF;

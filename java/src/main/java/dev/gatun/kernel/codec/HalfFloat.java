@@ -2,11 +2,16 @@ package dev.gatun.kernel.codec;
 
 import dev.gatun.Encoding;
 
-/** The 16-bit floats: IEEE 754 binary16 and bfloat16. Rounds to nearest even, as PyTorch's casts do. */
+/**
+ * The 16-bit floats: IEEE 754 binary16 and bfloat16. Rounds to nearest even, as PyTorch's casts do.
+ */
 public final class HalfFloat {
   private HalfFloat() {}
 
-  /** binary16 bits of a float; from 65520 on infinite, subnormals kept, NaN is {@code 0x7E00} with the sign. */
+  /**
+   * binary16 bits of a float; from 65520 on infinite, subnormals kept, NaN is {@code 0x7E00} with
+   * the sign.
+   */
   public static short toF16(float value) {
     if (Float.isNaN(value)) {
       return (short) (0x7E00 | Float.floatToRawIntBits(value) >>> 16 & 0x8000);
@@ -48,8 +53,8 @@ public final class HalfFloat {
   }
 
   /**
-   * A float that rounds on to any 16-bit type as the double itself would: what lies between two floats becomes the one with
-   * the odd last bit, so that no tie is made.
+   * A float that rounds on to any 16-bit type as the double itself would: what lies between two
+   * floats becomes the one with the odd last bit, so that no tie is made.
    */
   public static float toOdd(double value) {
     float near = (float) value;

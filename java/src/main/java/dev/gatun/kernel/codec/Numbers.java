@@ -5,10 +5,14 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
 
-/** Arrays of numbers in memory, one byte or more each, little-endian and not necessarily aligned. */
+/**
+ * Arrays of numbers in memory, one byte or more each, little-endian and not necessarily aligned.
+ */
 public final class Numbers {
-  private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
-  private static final ValueLayout.OfShort SHORT = ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+  private static final ValueLayout.OfFloat FLOAT =
+      ValueLayout.JAVA_FLOAT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+  private static final ValueLayout.OfShort SHORT =
+      ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
 
   private Numbers() {}
 
@@ -29,7 +33,11 @@ public final class Numbers {
   public static void put(Encoding type, MemorySegment data, long index, float value) {
     switch (type.bits()) {
       case 32 -> data.set(FLOAT, 4 * index, value);
-      case 16 -> data.set(SHORT, 2 * index, type == Encoding.F16 ? HalfFloat.toF16(value) : HalfFloat.toBf16(value));
+      case 16 ->
+          data.set(
+              SHORT,
+              2 * index,
+              type == Encoding.F16 ? HalfFloat.toF16(value) : HalfFloat.toBf16(value));
       case 8 -> data.set(ValueLayout.JAVA_BYTE, index, (byte) Codebooks.encode(type, value));
       default -> throw new IllegalArgumentException(type + " is not a number of whole bytes");
     }
