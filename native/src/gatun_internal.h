@@ -11,33 +11,58 @@
 
 #include "gatun.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- errors ---- */
 /* Records one line for the calling thread and returns `status`, so that a check reads `return gatun_fail(...)`. */
 gatun_status gatun_fail(gatun_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- the packed form ----
  *
- * header | panels | source parts that the panels do not hold (nested scales), each section 64-byte aligned.
+ * header | table | panels | parts of the source that the panels do not hold, each section 64-byte aligned.
+ *
+ * The table is what a code means: 16 floats (CODES4) or 256 (CODES8), the encoding's own or the matrix's codebook.
  *
  * A panel is GATUN_PANEL = 32 outputs (rows of W; the last panel is padded with zero codes and zero scales) times all
  * K. It is a run of scale groups along K; each group is
  *
- *     codes [group / 4][GATUN_STEP bytes] | scales [32] | zeros [32] (if any) | offsets [32] (if any)
+ *     codes [group / 4][step bytes] | scales [32] | zeros [32] (if any) | offsets [32] (if any)
  *
  * A step holds four consecutive k of the 32 outputs:
- *   4-bit  64 bytes: byte 4*o + i holds k = 4*step + i of output o in its low nibble and of output o + 16 in its high
- *          nibble, o = 0..15. One 64-byte load therefore serves vpdpbusd (mask, or permute through a table), float
- * tables (shift, vpermps: it looks at four bits only) and bfloat16 tables (vpermw). 8-bit  128 bytes: byte 64*h + 4*o +
- * i holds k = 4*step + i of output 16*h + o. plain  32 numbers (F32, F16, BF16 weights): a step is one k of the 32
- * outputs; there is one group and no scale. K is padded to a multiple of the group with code 0 (of a multiple of four
- * when one scale serves a whole row).
+ *   CODES4  64 bytes: byte 4*o + i holds k = 4*step + i of output o in its low nibble and of output o + 16 in its high
+ *           nibble, o = 0..15. One 64-byte load therefore serves vpdpbusd (mask, or permute through a table), float
+ *           tables (shift, vpermps: it looks at four bits only) and bfloat16 tables (vpermw).
+ *   CODES8  128 bytes: byte 64*h + 4*o + i holds k = 4*step + i of output 16*h + o.
+ * K is padded to a multiple of the group with code 0 (of a multiple of four when one scale serves a whole row).
+ *
+ *   PLAIN   F32: a step is one k: 32 floats. F16, BF16: a step is two k: number 2*o + i holds k = 2*step + i of output
+ *           o (what vdpbf16ps takes); K is padded to a multiple of two with zeros. There is one group and no scale.
+ *
+ * Narrower codes (U1 .. U3, I2) are widened to CODES4 and U5 .. U7 to CODES8. Scales, zeros and offsets keep their
+ * source type; nested scales are resolved to F32 in the panels and kept as they came in the parts.
  *
  * A matrix whose scale blocks cannot be cut at multiples of four within every row (bitsandbytes' flattened blocks with
- * an odd K, for one) keeps its source bytes instead (GATUN_FORM_SOURCE): linear dequantizes its rows as it goes.
- * Scales, zeros and offsets keep their source type; nested ones are held as F32.
+ * an odd K, for one), or with column groups, row scales, a rotation or GGUF blocks, keeps its source bytes instead
+ * (SOURCE): `linear` dequantizes its rows, a panel at a time, and multiplies by that PLAIN panel.
  */
-enum { GATUN_PANEL = 32, GATUN_PACKED_ALIGNMENT = 64 };
+enum { GATUN_PANEL = 32, GATUN_PACKED_ALIGNMENT = 64, GATUN_PACKED_VERSION = 1 };
 enum { GATUN_FORM_CODES4 = 1, GATUN_FORM_CODES8 = 2, GATUN_FORM_SOURCE = 3, GATUN_FORM_PLAIN = 4 };
+
+/* The buffers a matrix may have, in the order in which they lie in a packed block. */
+enum {
+    GATUN_PART_CODES,
+    GATUN_PART_SCALES,
+    GATUN_PART_ZEROS,
+    GATUN_PART_OFFSETS,
+    GATUN_PART_NESTED_CODEBOOK,
+    GATUN_PART_NESTED_SCALES,
+    GATUN_PART_CODEBOOK,
+    GATUN_PART_COLUMN_GROUPS,
+    GATUN_PART_ROW_SCALES,
+    GATUN_PARTS
+};
 
 typedef struct gatun_packed {
     char magic[8]; /* "GATUNPK" and a zero */
@@ -51,60 +76,167 @@ typedef struct gatun_packed {
     int64_t group_stride; /* bytes from a group to the next, a multiple of 64 */
     int64_t panel_stride; /* bytes from a panel to the next */
     int64_t panels;
-    int64_t panels_offset;   /* from the block's start */
-    int64_t scales_offset;   /* within a group */
-    int64_t zeros_offset;    /* within a group; 0: none */
-    int64_t offsets_offset;  /* within a group; 0: none */
-    int64_t source_offset;   /* from the block's start; 0: no source section */
-    int64_t source_sizes[5]; /* codes, scales, zeros, offsets, nested scales: bytes kept in the source section */
-    int32_t scale_type;      /* of the panels: F32, F16, BF16, F8_E4M3, F8_E8M0 or NONE */
+    int64_t panels_offset;             /* from the block's start */
+    int64_t table_offset;              /* from the block's start; 0: none */
+    int64_t scales_offset;             /* within a group; 0: none, every scale is 1 */
+    int64_t zeros_offset;              /* within a group; 0: none */
+    int64_t offsets_offset;            /* within a group; 0: none */
+    int64_t part_offsets[GATUN_PARTS]; /* from the block's start; 0: not kept */
+    int64_t part_sizes[GATUN_PARTS];   /* bytes */
+    int32_t scale_type;                /* of the panels: F32, F16, BF16, F8_E4M3, F8_E8M0 or NONE */
     int32_t zero_type;
     int32_t offset_type;
-    int32_t reserved;
+    int32_t has;         /* bit 1 << GATUN_PART_x: the matrix had that buffer */
     gatun_matrix matrix; /* the description that was packed; its pointers are null */
 } gatun_packed;
 
-/* ---- kernel signatures ---- */
-
-/* The 256 (8-bit) or 16 (4-bit) decoded values of an encoding; static tables. */
+/* ---- encodings ---- */
+/* The 2^bits decoded values of an encoding by unsigned code; static tables. Null for plain numbers and GGUF blocks. */
 const float *gatun_codebook(int32_t encoding);
-/* Bits of one code: 4, 8, 16 or 32; 0 for an unknown encoding. */
+/* Bits of one code or number: 1 .. 8, 16 or 32; 0 for GGUF blocks and unknown encodings. */
 int32_t gatun_encoding_bits(int32_t encoding);
-const char *gatun_encoding_name(int32_t encoding); /* lower case, as it stands in kernel names: "nf4", "f8_e4m3" */
+/* Lower case, as it stands in kernel names: "nf4", "f8_e4m3"; null when unknown. */
+const char *gatun_encoding_name(int32_t encoding);
+bool gatun_is_plain(int32_t encoding); /* F32, F16, BF16 */
+bool gatun_is_gguf(int32_t encoding);
 
-/* One worker's share of `linear`: panels panel0 .. panel1-1 for all m rows. x is what the operation's prologue
- * (gatun_linear.c) made of it for this kernel: converted to the compute type, padded, laid out in row tiles. */
-typedef struct gatun_linear_task {
+/* ---- linear kernels ---- */
+
+/* What `linear` was given. */
+typedef struct gatun_linear_input {
     const gatun_packed *packed;
     const void *x;
-    const float *x_scale; /* I8: one scale a row */
+    int32_t x_type;
+    int64_t ldx;
     int64_t m;
-    void *y;
-    int32_t y_type;
-    int64_t ldy;
-    const float *bias;
-    int32_t activation;
-    int32_t combine;
-    const void *other;
-    int64_t ld_other;
+    const float *x_multiplier; /* K floats or null */
+} gatun_linear_input;
+
+/* How a kernel wants x: each kernel row names one of these. The operation calls `fill` in parallel for tiles of
+ * `row_tile` rows (the last one shorter), each of which writes its own part of one area of `bytes` bytes. */
+typedef struct gatun_x_layout {
+    int64_t row_tile;
+    int64_t (*bytes)(const gatun_packed *packed, int64_t m); /* of the area */
+    void (*fill)(const gatun_linear_input *input, int64_t row0, int64_t row1, void *area);
+    int64_t (*scratch)(const gatun_packed *packed); /* bytes a worker needs besides; null: none */
+} gatun_x_layout;
+
+/* One worker's share of `linear`: outputs of panels panel0 .. panel1-1 for rows row0 .. row1-1 of x. row0 is a multiple
+ * of the layout's row_tile. The kernel does the epilogue too (gatun_epilogue.h has the scalar one). */
+typedef struct gatun_linear_task {
+    const gatun_packed *packed;
+    const void *x; /* the area that the layout filled */
+    int64_t m;     /* all rows: what the area was laid out for */
+    int64_t row0;
+    int64_t row1;
     int64_t panel0;
     int64_t panel1;
+    void *y; /* row 0, output 0 */
+    int32_t y_type;
+    int32_t activation;
+    int64_t ldy;
+    const float *bias;
+    const void *other;
+    int64_t ld_other;
+    int32_t combine;
     uint8_t *scratch; /* this worker's own, 64-byte aligned */
 } gatun_linear_task;
 typedef void gatun_linear_kernel(const gatun_linear_task *task);
+/* Whether a kernel can do this packed weight (form, scale types, arithmetic ...); K and N are never a reason. */
+typedef bool gatun_linear_accepts(const gatun_packed *packed);
 
-/* Elements first .. first+count-1 of row `row` as float, rounded as the matrix says (arithmetic, result). */
-typedef void gatun_dequantize_kernel(const gatun_matrix *matrix, int64_t row, int64_t first, int64_t count, float *out);
+/* ---- codec kernels ---- */
 
-/* ---- services ---- */
+/* Elements first .. first+count-1 of row `row` as out_type, rounded as the matrix says (arithmetic, result). */
+typedef void gatun_dequantize_kernel(const gatun_matrix *matrix, int64_t row, int64_t first, int64_t count, void *out,
+                                     int32_t out_type);
+typedef void gatun_convert_kernel(const void *src, int32_t src_type, void *dst, int32_t dst_type, int64_t count,
+                                  bool saturate);
+
+typedef struct gatun_quantize_task {
+    const gatun_matrix *matrix;
+    const gatun_quantize_rule *rule;
+    const void *w;
+    int32_t w_type;
+    int64_t ldw;
+    int64_t block0; /* scale blocks block0 .. block1-1: flat blocks, or tiles in row-major order */
+    int64_t block1;
+} gatun_quantize_task;
+typedef void gatun_quantize_kernel(const gatun_quantize_task *task);
+/* Whether a codec kernel takes this matrix; those without one take all that gatun_matrix_check lets pass. */
+typedef bool gatun_codec_accepts(const gatun_matrix *matrix);
+
+/* ---- the table (cpu/dispatch.c) ---- */
+typedef struct gatun_kernel_row {
+    gatun_kernel info;
+    gatun_linear_kernel *linear;
+    const gatun_x_layout *layout;
+    gatun_linear_accepts *linear_accepts; /* null: everything */
+    gatun_dequantize_kernel *dequantize;  /* of `embedding` too */
+    gatun_convert_kernel *convert;
+    gatun_quantize_kernel *quantize;
+    gatun_codec_accepts *codec_accepts; /* null: everything */
+} gatun_kernel_row;
+
+const gatun_kernel_row *gatun_table_row(int32_t index);
+/* Resolves GATUN_ISA_BEST and checks what was asked for. */
+gatun_status gatun_isa_resolve(int32_t isa, int32_t *resolved);
+/* The first row on `isa` or the best tier below it that accepts the packed weight (linear) or matrix (codecs; either
+ * may be null); -1 with an error recorded. */
+int32_t gatun_kernel_choose(int32_t operation, int32_t compute, int32_t encoding, int32_t isa,
+                            const gatun_packed *packed, const gatun_matrix *matrix);
+void gatun_set_last_kernel(int32_t index);
+
+/* ---- matrices ---- */
+/* The index of the scale (zero, offset) of an element. */
+int64_t gatun_parameter_index(const gatun_matrix *matrix, int64_t row, int64_t column);
+/* How many elements from this one to the row's end at most share its scale. */
+int64_t gatun_scale_run(const gatun_matrix *matrix, int64_t row, int64_t column);
 /* The scale of the tile or flat block that (row, column) lies in, nested scales resolved, global scale applied, rounded
  * to matrix->arithmetic. */
 float gatun_scale_at(const gatun_matrix *matrix, int64_t row, int64_t column);
+float gatun_stored_scale_at(const gatun_matrix *matrix, int64_t row, int64_t column);
+float gatun_zero_at(const gatun_matrix *matrix, int64_t row, int64_t column);
+float gatun_offset_at(const gatun_matrix *matrix, int64_t row, int64_t column); /* with its sign; 0 when none */
 /* Everything that could make an operation read or write out of bounds, checked once per call. */
 gatun_status gatun_matrix_check(const gatun_matrix *matrix, bool writes_codes);
+/* The same for a description without buffers: shape, types, granularity. Gives the bytes that each part needs. */
+gatun_status gatun_matrix_sizes(const gatun_matrix *matrix, int64_t sizes[GATUN_PARTS]);
 
-/* Runs body(context, worker, workers) on `workers` threads of the pool, the caller's included, and waits. */
+/* Elements first .. first+count-1 of a row as float: the definition of `dequantize`. `integers`: without the roundings
+ * to arithmetic and result, NF4's and FP4's table rounded to n/127: the weights of the I8 computes. */
+void gatun_row_values(const gatun_matrix *matrix, int64_t row, int64_t first, int64_t count, bool integers, float *out);
+/* The unsigned codes of a run of a row, one a byte, and the way back (other codes in shared bytes are kept). */
+void gatun_codes_get(const gatun_matrix *matrix, int64_t row, int64_t first, int64_t count, uint8_t *codes);
+void gatun_codes_put(const gatun_matrix *matrix, int64_t row, int64_t first, int64_t count, const uint8_t *codes);
+/* Bytes of codes that the shape needs; -1: an overflow or an order that this encoding cannot have. */
+int64_t gatun_codes_size(const gatun_matrix *matrix);
+
+/* ---- packed blocks ---- */
+/* Checks the header without looking at the data: what every call does. */
+gatun_status gatun_packed_header_check(const void *packed, int64_t packed_size);
+/* The matrix of a SOURCE block with its pointers set into the block. */
+gatun_matrix gatun_packed_source(const gatun_packed *packed);
+/* Weights k0 .. k0+count-1 of output n from any form. */
+void gatun_packed_values(const gatun_packed *packed, int64_t n, int64_t k0, int64_t count, bool integers, float *out);
+static inline const float *gatun_packed_table(const gatun_packed *packed) {
+    return (const float *)((const uint8_t *)packed + packed->table_offset);
+}
+static inline const uint8_t *gatun_packed_group(const gatun_packed *packed, int64_t panel, int64_t group) {
+    return (const uint8_t *)packed + packed->panels_offset + panel * packed->panel_stride +
+           group * packed->group_stride;
+}
+
+/* ---- threads ---- */
+/* Runs body(context, worker, workers) for worker = 0 .. workers-1 on the pool's threads, the caller's included, and
+ * waits. The bodies must not wait for each other: one thread may run several of them. */
 typedef void gatun_parallel_body(void *context, int32_t worker, int32_t workers);
 void gatun_parallel(int32_t workers, gatun_parallel_body *body, void *context);
+/* The number of workers for a call's `threads` argument: 0 is the pool's size; an error when out of range. */
+gatun_status gatun_workers(int32_t threads, int32_t *workers);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
