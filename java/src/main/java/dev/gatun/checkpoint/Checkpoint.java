@@ -48,8 +48,9 @@ public final class Checkpoint implements AutoCloseable {
   /**
    * Opens a checkpoint.
    *
-   * @param path a safetensors file, a {@code *.safetensors.index.json}, or a directory that holds
-   *     {@code model.safetensors}, an index or a single safetensors file
+   * @param path a safetensors or GGUF file, a {@code *.safetensors.index.json}, any part of a split
+   *     GGUF file, or a directory that holds {@code model.safetensors}, an index or a single file
+   *     of either kind
    * @throws GatunException when it cannot be read, breaks a rule of the container, or has a
    *     quantized weight whose parts do not hold together: one line that names file, tensor, found
    *     and expected
@@ -87,7 +88,7 @@ public final class Checkpoint implements AutoCloseable {
 
   /** The files that are mapped. */
   public List<Path> files() {
-    return shards.files().stream().map(SafetensorsFile::path).toList();
+    return shards.files().stream().map(TensorFile::path).toList();
   }
 
   /** Every tensor by name, in file order. */

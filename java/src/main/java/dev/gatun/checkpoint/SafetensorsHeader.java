@@ -8,6 +8,7 @@ import java.io.IOException;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.Comparator;
 import java.util.LinkedHashMap;
@@ -23,6 +24,10 @@ import org.jspecify.annotations.Nullable;
  */
 record SafetensorsHeader(Map<String, Tensor> tensors, Map<String, String> metadata) {
   private static final String METADATA = "__metadata__";
+
+  /** The types that the format knows. */
+  private static final List<DType> DTYPES =
+      Arrays.stream(DType.values()).filter(dtype -> !dtype.isBlock()).toList();
 
   private record Entry(String name, DType dtype, List<Long> shape, long begin, long end) {}
 
@@ -168,13 +173,12 @@ record SafetensorsHeader(Map<String, Tensor> tensors, Map<String, String> metada
     private DType dtype(String name) throws IOException {
       expect(name, "dtype", JsonToken.VALUE_STRING, "a string");
       String text = parser.getText();
-      for (DType dtype : DType.values()) {
+      for (DType dtype : DTYPES) {
         if (dtype.name().equals(text)) {
           return dtype;
         }
       }
-      throw Problem.tensor(
-          path, name, "dtype " + Problem.quote(text), "one of " + List.of(DType.values()));
+      throw Problem.tensor(path, name, "dtype " + Problem.quote(text), "one of " + DTYPES);
     }
 
     private List<Long> sizes(String name, String field) throws IOException {

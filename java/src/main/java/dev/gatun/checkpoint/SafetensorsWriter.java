@@ -34,18 +34,7 @@ public final class SafetensorsWriter implements AutoCloseable {
     /** Bytes of the tensor; the bits of all its elements must be a multiple of 8. */
     public long byteSize() {
       try {
-        long elements = 1;
-        for (long size : shape) {
-          if (size < 0) {
-            throw new ArithmeticException("negative");
-          }
-          elements = Math.multiplyExact(elements, size);
-        }
-        long bits = Math.multiplyExact(elements, (long) dtype.bits());
-        if (bits % 8 != 0) {
-          throw new ArithmeticException("part of a byte");
-        }
-        return bits / 8;
+        return dtype.byteSize(shape);
       } catch (ArithmeticException e) {
         throw new GatunException(
             "tensor "
@@ -54,7 +43,7 @@ public final class SafetensorsWriter implements AutoCloseable {
                 + dtype
                 + " "
                 + shape
-                + ", expected whole bytes below 2^63",
+                + ", expected whole bytes below 2^63 and rows of whole blocks",
             e);
       }
     }
@@ -91,6 +80,11 @@ public final class SafetensorsWriter implements AutoCloseable {
         Comparator.comparing(Entry::dtype)
             .reversed()
             .thenComparing(Entry::name, SafetensorsWriter::byUtf8));
+    for (Entry entry : sorted) {
+      if (entry.dtype().isBlock()) {
+        throw Problem.tensor(target, entry.name(), entry.dtype() + " blocks", "a safetensors type");
+      }
+    }
     byte[] header = header(target, sorted, metadata);
     OutputFile file = OutputFile.create(target);
     SafetensorsWriter writer = new SafetensorsWriter(file);

@@ -15,8 +15,8 @@ import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
 /**
- * The safetensors files that make up one checkpoint: a single file, or the shards that an index
- * names.
+ * The files that make up one checkpoint: a single safetensors or GGUF file, the shards that an
+ * index names, or the parts of a split GGUF file.
  */
 final class Shards implements AutoCloseable {
   private static final String SUFFIX = ".safetensors";
@@ -34,16 +34,16 @@ final class Shards implements AutoCloseable {
           "diffusion_pytorch_model" + INDEX_SUFFIX);
 
   private final Path file;
-  private final List<SafetensorsFile> files = new ArrayList<>();
+  private final List<TensorFile> files = new ArrayList<>();
   private final Map<String, Tensor> tensors = new LinkedHashMap<>();
-  private final Map<String, SafetensorsFile> owners = new LinkedHashMap<>();
+  private final Map<String, TensorFile> owners = new LinkedHashMap<>();
   private final Map<String, String> metadata = new LinkedHashMap<>();
 
   private Shards(Path file) {
     this.file = file;
   }
 
-  /** Opens a safetensors file, an index, or the directory that holds one. */
+  /** Opens a file, an index, or the directory that holds one. */
   static Shards open(Path path) {
     Path file = Files.isDirectory(path) ? inDirectory(path) : path;
     Shards shards = new Shards(file);
@@ -52,7 +52,7 @@ final class Shards implements AutoCloseable {
       if (file.toString().endsWith(".json")) {
         shards.openIndex();
       } else {
-        shards.add(SafetensorsFile.open(file), null);
+        shards.addWithParts(TensorFile.open(file));
       }
       done = true;
       return shards;
@@ -74,7 +74,7 @@ final class Shards implements AutoCloseable {
     return parent == null ? file.toAbsolutePath() : parent;
   }
 
-  List<SafetensorsFile> files() {
+  List<TensorFile> files() {
     return files;
   }
 
@@ -88,18 +88,18 @@ final class Shards implements AutoCloseable {
 
   /** The file that holds a tensor. */
   Path fileOf(String tensor) {
-    SafetensorsFile owner = owners.get(tensor);
+    TensorFile owner = owners.get(tensor);
     return owner == null ? file : owner.path();
   }
 
   /** Checks that no file has become shorter since it was mapped. */
   void verifyLengths() {
-    files.forEach(SafetensorsFile::verifyLength);
+    files.forEach(TensorFile::verifyLength);
   }
 
   @Override
   public void close() {
-    files.forEach(SafetensorsFile::close);
+    files.forEach(TensorFile::close);
   }
 
   private static Path inDirectory(Path directory) {
@@ -109,8 +109,9 @@ final class Shards implements AutoCloseable {
         return candidate;
       }
     }
-    for (String suffix : List.of(INDEX_SUFFIX, SUFFIX)) {
-      List<Path> found = endingWith(directory, suffix);
+    for (String suffix : List.of(INDEX_SUFFIX, SUFFIX, GgufFile.SUFFIX)) {
+      List<Path> found =
+          endingWith(directory, suffix).stream().filter(p -> !GgufSplit.isLaterPart(p)).toList();
       if (found.size() == 1) {
         return found.get(0);
       }
@@ -129,14 +130,16 @@ final class Shards implements AutoCloseable {
       }
     }
     throw Problem.file(
-        directory, "no *.safetensors", "one of " + USUAL_NAMES + " or a single *.safetensors");
+        directory,
+        "no *.safetensors",
+        "one of " + USUAL_NAMES + " or a single *.safetensors or *.gguf");
   }
 
   private static List<Path> endingWith(Path directory, String suffix) {
     try (Stream<Path> list = Files.list(directory)) {
       return list.filter(p -> p.getFileName().toString().endsWith(suffix)).sorted().toList();
     } catch (IOException e) {
-      throw SafetensorsFile.unreadable(directory, e);
+      throw MappedFile.unreadable(directory, e);
     }
   }
 
@@ -160,7 +163,7 @@ final class Shards implements AutoCloseable {
         throw Problem.tensor(
             file, entry.getValue().get(0), "no shard " + shard, "that file, which the index names");
       }
-      SafetensorsFile opened = SafetensorsFile.open(shard);
+      TensorFile opened = TensorFile.open(shard);
       add(opened, map);
       for (String name : entry.getValue()) {
         if (!opened.tensors().containsKey(name)) {
@@ -188,8 +191,31 @@ final class Shards implements AutoCloseable {
     return name;
   }
 
+  /** Adds a file, and the other parts of the split file that it is one of. */
+  private void addWithParts(TensorFile opened) {
+    if (!(opened instanceof GgufFile gguf)) {
+      add(opened, null);
+      return;
+    }
+    List<Path> parts;
+    try {
+      parts = GgufSplit.parts(gguf);
+    } catch (GatunException e) {
+      opened.close();
+      throw e;
+    }
+    for (Path part : parts) {
+      if (part.equals(opened.path())) {
+        add(opened, null);
+      } else {
+        add(TensorFile.open(part), null);
+      }
+    }
+    GgufSplit.check(files);
+  }
+
   /** Adds a file's tensors; where two shards hold the same name, the index decides. */
-  private void add(SafetensorsFile opened, @Nullable JsonNode index) {
+  private void add(TensorFile opened, @Nullable JsonNode index) {
     files.add(opened);
     metadata.putAll(opened.metadata());
     opened
@@ -201,7 +227,7 @@ final class Shards implements AutoCloseable {
               if (!listed.isEmpty() && !listed.equals(own)) {
                 return;
               }
-              SafetensorsFile other = owners.put(name, opened);
+              TensorFile other = owners.put(name, opened);
               if (other != null) {
                 throw Problem.tensor(
                     opened.path(),
