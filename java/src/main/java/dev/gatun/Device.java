@@ -175,6 +175,14 @@ public final class Device implements AutoCloseable {
     return backend(provider.name());
   }
 
+  /**
+   * The device's backend together with those that it falls back to: each operation runs on the first that takes it, and what
+   * the others lack is said once at level INFO.
+   */
+  public Backend operations() {
+    return new DeviceBackend(this);
+  }
+
   /** Whether what is not run by the required backends is refused. */
   public boolean isStrict() {
     return strict;

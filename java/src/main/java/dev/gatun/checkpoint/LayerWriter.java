@@ -1,11 +1,13 @@
 package dev.gatun.checkpoint;
 
+import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
 import java.lang.foreign.Arena;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 
 /** Quantizes and names the weights of one output checkpoint, layer by layer. */
 public interface LayerWriter {
@@ -32,6 +34,17 @@ public interface LayerWriter {
    * @param arena where the new tensors' memory comes from; must allow access from any thread
    */
   Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena);
+
+  /**
+   * Lays the codes and scales of a quantized weight out anew when this format can hold exactly these values.
+   *
+   * @param layer plain name without {@code .weight}
+   * @param weight as another format, or another variant of this one, holds it
+   * @return empty when it cannot be done without loss
+   */
+  default Optional<Quantized> relay(String layer, QuantizedTensor weight, Arena arena) {
+    return Optional.empty();
+  }
 
   /** Metadata for the container once every layer is known: {@code __metadata__}. */
   Map<String, String> metadata();

@@ -11,6 +11,7 @@ package dev.gatun.quantize;
  * @param relativeError ‖W' − W‖ / ‖W‖ in the Frobenius norm; 0 for a weight of zeros that stays so
  * @param snrDb 20 · log10(‖W‖ / ‖W' − W‖); infinite when they are equal
  * @param maxError largest |W' − W|
+ * @param how the weight got its new codes
  */
 public record LayerReport(
     String layer,
@@ -20,4 +21,17 @@ public record LayerReport(
     long bytesAfter,
     double relativeError,
     double snrDb,
-    double maxError) {}
+    double maxError,
+    How how) {
+  /** How the weight got its new codes. */
+  public enum How {
+    /** From plain floats. */
+    QUANTIZED,
+    /** The codes and scales that it had, laid out anew. */
+    LOSSLESS,
+    /** Dequantized and quantized again. */
+    REQUANTIZED,
+    /** Dequantized only: the format cannot hold a weight of this shape. */
+    DEQUANTIZED
+  }
+}

@@ -22,6 +22,9 @@ public record NameFilter(List<String> include, List<String> exclude) {
   /** Everything but the default exclusions. */
   public static final NameFilter DEFAULT = new NameFilter(List.of(), List.of());
 
+  /** No layer at all. */
+  public static final NameFilter NOTHING = new NameFilter(List.of(), List.of("*"));
+
   /** Copies the lists. */
   public NameFilter {
     include = List.copyOf(include);

@@ -1,0 +1,173 @@
+package dev.gatun.cli;
+
+import dev.gatun.Compute;
+import dev.gatun.Device;
+import dev.gatun.Encoding;
+import dev.gatun.GatunException;
+import dev.gatun.Linear;
+import dev.gatun.QuantizedTensor;
+import dev.gatun.layout.LayoutRegistry;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.Callable;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import picocli.CommandLine;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Option;
+
+/** {@code gatun bench linear}: time of one linear layer of random weights. */
+@CommandLine.Command(
+    name = "linear",
+    description = {
+      "Time y = x · Wᵀ for random data: the median over many calls after a warm-up.",
+      "At M ≤ 8 the calls go round several copies of the weight that together are larger than the caches, as in a model"
+          + " that makes one token at a time."
+    })
+public final class BenchLinear implements Callable<Integer> {
+  private static final Pattern SHAPE = Pattern.compile("(\\d{1,18})[xX×](\\d{1,18})[xX×](\\d{1,18})");
+
+  /** Up to this many rows the weight's bytes are what takes the time. */
+  private static final long FEW_ROWS = 8;
+
+  private static final long WARM_UP_NANOS = 500_000_000L;
+  private static final long MEASURE_NANOS = 1_500_000_000L;
+  private static final int FEWEST_CALLS = 5;
+  private static final int MOST_CALLS = 100_000;
+
+  @Mixin private CommonOptions common = new CommonOptions();
+  @Mixin private DeviceOptions device = new DeviceOptions();
+
+  @Option(
+      names = "--encoding",
+      required = true,
+      paramLabel = "E",
+      description = "How the weight's codes are stored: ${COMPLETION-CANDIDATES}.")
+  private Encoding encoding = Encoding.F32;
+
+  @Option(names = "--shape", required = true, paramLabel = "MxNxK", description = "Rows of x, outputs, inputs.")
+  private String shape = "";
+
+  @Option(
+      names = "--compute",
+      paramLabel = "C",
+      defaultValue = "F32",
+      description = "What the multiply is done in: ${COMPLETION-CANDIDATES}; default: ${DEFAULT-VALUE}.")
+  private Compute compute = Compute.F32;
+
+  /** Made by picocli. */
+  BenchLinear() {}
+
+  private record Shape(long m, long n, long k) {}
+
+  @Override
+  public Integer call() {
+    Shape size = shape();
+    if (!RandomWeight.canBeMade(encoding)) {
+      throw common.usage(
+          "--encoding: found " + encoding + ", which is for scales only, expected one of " + RandomWeight.encodings());
+    }
+    try (Device on = device.open();
+        Arena arena = Arena.ofShared()) {
+      QuantizedTensor weight = RandomWeight.make(encoding, size.n, size.k, arena);
+      int copies = size.m <= FEW_ROWS ? Caches.copiesBeyond(weight.byteSize()) : 1;
+      List<Linear> layers = new ArrayList<>();
+      try {
+        for (int i = 0; i < copies; i++) {
+          layers.add(Linear.of(weight, null, compute, on));
+        }
+        RunningKernel kernel = RunningKernel.of(layers.getFirst(), size.m, on);
+        refuseFallback(weight, layers.getFirst(), kernel, size.m, on);
+        MemorySegment x = RandomWeight.activations(Math.multiplyExact(size.m, size.k), arena);
+        MemorySegment y = arena.allocate(Math.multiplyExact(Math.multiplyExact(size.m, size.n), 4L), 64);
+        report(size, on, kernel, weight.byteSize(), medianNanos(layers, x, size.m, y));
+      } finally {
+        layers.forEach(Linear::close);
+      }
+    } catch (ArithmeticException e) {
+      throw common.usage("--shape: found " + shape + ", whose sizes overflow");
+    }
+    return 0;
+  }
+
+  private Shape shape() {
+    Matcher parts = SHAPE.matcher(shape);
+    if (parts.matches()) {
+      Shape size = new Shape(number(parts, 1), number(parts, 2), number(parts, 3));
+      if (size.m >= 1 && size.n >= 1 && size.k >= 1) {
+        return size;
+      }
+    }
+    throw common.usage("--shape: found '" + shape + "', expected MxNxK, three whole numbers of at least 1");
+  }
+
+  private static long number(Matcher parts, int group) {
+    return Long.parseLong(parts.group(group));
+  }
+
+  /** A measurement of something else than what was asked for would mislead. */
+  private void refuseFallback(QuantizedTensor weight, Linear linear, RunningKernel ran, long m, Device on) {
+    boolean otherBackend = device.backend().isPresent() && !ran.backend().equals(on.name());
+    if (linear.compute() == compute && !otherBackend) {
+      return;
+    }
+    List<String> reasons = LayoutRegistry.get().explain(weight, m, on, compute).lines();
+    throw new GatunException(
+        "bench linear: nothing on " + on + " multiplies " + encoding + " with compute " + compute + " ("
+            + String.join("; ", reasons) + ")");
+  }
+
+  private static double medianNanos(List<Linear> layers, MemorySegment x, long m, MemorySegment y) {
+    long begin = System.nanoTime();
+    int call = 0;
+    do {
+      layers.get(call++ % layers.size()).forward(x, m, y);
+    } while (System.nanoTime() - begin < WARM_UP_NANOS);
+    long[] times = new long[MOST_CALLS];
+    int count = 0;
+    begin = System.nanoTime();
+    long end = begin;
+    while (count < FEWEST_CALLS || (end - begin < MEASURE_NANOS && count < MOST_CALLS)) {
+      Linear layer = layers.get(call++ % layers.size());
+      long start = System.nanoTime();
+      layer.forward(x, m, y);
+      end = System.nanoTime();
+      times[count++] = end - start;
+    }
+    Arrays.sort(times, 0, count);
+    return (times[(count - 1) / 2] + times[count / 2]) / 2.0;
+  }
+
+  private void report(Shape size, Device on, RunningKernel kernel, long weightBytes, double nanos) {
+    double gflops = 2.0 * size.m * size.n * size.k / nanos;
+    double weightGBps = weightBytes / nanos;
+    if (!common.json()) {
+      common
+          .out()
+          .println(
+              "linear " + encoding + " " + size.m + " x " + size.n + " x " + size.k + ", compute " + Words.of(compute)
+                  + ", " + kernel.backend() + " with " + on.threads() + " threads, " + kernel.kernel() + ": "
+                  + Units.significant(nanos / 1e6) + " ms, " + Units.significant(gflops) + " GFLOP/s, weight "
+                  + Units.significant(weightGBps) + " GB/s");
+      return;
+    }
+    Map<String, Object> json = new LinkedHashMap<>();
+    json.put("encoding", encoding.name());
+    json.put("m", size.m);
+    json.put("n", size.n);
+    json.put("k", size.k);
+    json.put("compute", Words.of(compute));
+    json.put("backend", kernel.backend());
+    json.put("threads", on.threads());
+    json.put("kernel", kernel.kernel());
+    json.put("ms", nanos / 1e6);
+    json.put("gflops", gflops);
+    json.put("weightGBps", weightGBps);
+    common.printJson(json);
+  }
+}
