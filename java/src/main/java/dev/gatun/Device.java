@@ -176,8 +176,8 @@ public final class Device implements AutoCloseable {
   }
 
   /**
-   * The device's backend together with those that it falls back to: each operation runs on the first that takes it, and what
-   * the others lack is said once at level INFO.
+   * The device's backend together with those that it falls back to: each operation runs on the
+   * first that takes it, and what the others lack is said once at level INFO.
    */
   public Backend operations() {
     return new DeviceBackend(this);

@@ -49,7 +49,10 @@ final class DeviceBackend implements Backend {
   }
 
   private List<Backend> backends() {
-    return device.order().stream().filter(name -> device.refuses(name).isEmpty()).map(device::backend).toList();
+    return device.order().stream()
+        .filter(name -> device.refuses(name).isEmpty())
+        .map(device::backend)
+        .toList();
   }
 
   /** The first backend that does not refuse; a clear refusal when all do. */
@@ -63,18 +66,22 @@ final class DeviceBackend implements Backend {
       }
       reasons.add(backend.name() + ": " + why.get());
     }
-    throw new GatunException(what + ": nothing on " + device + " runs it (" + String.join("; ", reasons) + ")");
+    throw new GatunException(
+        what + ": nothing on " + device + " runs it (" + String.join("; ", reasons) + ")");
   }
 
   private Backend first(Operation operation, Matrix matrix) {
-    return first(operation + " of " + matrix.encoding(), b -> b.refuses(operation, matrix, Optional.empty()));
+    return first(
+        operation + " of " + matrix.encoding(),
+        b -> b.refuses(operation, matrix, Optional.empty()));
   }
 
   private static Owned owned(PackedWeight packed) {
     if (packed instanceof Owned owned) {
       return owned;
     }
-    throw new GatunException("device: found a weight that another device packed, expected one of its own");
+    throw new GatunException(
+        "device: found a weight that another device packed, expected one of its own");
   }
 
   @Override
@@ -101,7 +108,8 @@ final class DeviceBackend implements Backend {
   }
 
   @Override
-  public String dequantize(Matrix matrix, long row0, long rows, MemorySegment out, Encoding outType) {
+  public String dequantize(
+      Matrix matrix, long row0, long rows, MemorySegment out, Encoding outType) {
     return first(Operation.DEQUANTIZE, matrix).dequantize(matrix, row0, rows, out, outType);
   }
 
@@ -117,7 +125,12 @@ final class DeviceBackend implements Backend {
 
   @Override
   public String convert(
-      MemorySegment src, Encoding srcType, MemorySegment dst, Encoding dstType, long count, boolean saturate) {
+      MemorySegment src,
+      Encoding srcType,
+      MemorySegment dst,
+      Encoding dstType,
+      long count,
+      boolean saturate) {
     Backend backend =
         first(
             "CONVERT to " + dstType,

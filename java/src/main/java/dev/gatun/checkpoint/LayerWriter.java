@@ -36,7 +36,8 @@ public interface LayerWriter {
   Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena);
 
   /**
-   * Lays the codes and scales of a quantized weight out anew when this format can hold exactly these values.
+   * Lays the codes and scales of a quantized weight out anew when this format can hold exactly
+   * these values.
    *
    * @param layer plain name without {@code .weight}
    * @param weight as another format, or another variant of this one, holds it

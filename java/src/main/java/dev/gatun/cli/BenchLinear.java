@@ -30,7 +30,8 @@ import picocli.CommandLine.Option;
           + " that makes one token at a time."
     })
 public final class BenchLinear implements Callable<Integer> {
-  private static final Pattern SHAPE = Pattern.compile("(\\d{1,18})[xX×](\\d{1,18})[xX×](\\d{1,18})");
+  private static final Pattern SHAPE =
+      Pattern.compile("(\\d{1,18})[xX×](\\d{1,18})[xX×](\\d{1,18})");
 
   /** Up to this many rows the weight's bytes are what takes the time. */
   private static final long FEW_ROWS = 8;
@@ -50,14 +51,19 @@ public final class BenchLinear implements Callable<Integer> {
       description = "How the weight's codes are stored: ${COMPLETION-CANDIDATES}.")
   private Encoding encoding = Encoding.F32;
 
-  @Option(names = "--shape", required = true, paramLabel = "MxNxK", description = "Rows of x, outputs, inputs.")
+  @Option(
+      names = "--shape",
+      required = true,
+      paramLabel = "MxNxK",
+      description = "Rows of x, outputs, inputs.")
   private String shape = "";
 
   @Option(
       names = "--compute",
       paramLabel = "C",
       defaultValue = "F32",
-      description = "What the multiply is done in: ${COMPLETION-CANDIDATES}; default: ${DEFAULT-VALUE}.")
+      description =
+          "What the multiply is done in: ${COMPLETION-CANDIDATES}; default: ${DEFAULT-VALUE}.")
   private Compute compute = Compute.F32;
 
   /** Made by picocli. */
@@ -70,7 +76,10 @@ public final class BenchLinear implements Callable<Integer> {
     Shape size = shape();
     if (!RandomWeight.canBeMade(encoding)) {
       throw common.usage(
-          "--encoding: found " + encoding + ", which is for scales only, expected one of " + RandomWeight.encodings());
+          "--encoding: found "
+              + encoding
+              + ", which is for scales only, expected one of "
+              + RandomWeight.encodings());
     }
     try (Device on = device.open();
         Arena arena = Arena.ofShared()) {
@@ -84,7 +93,8 @@ public final class BenchLinear implements Callable<Integer> {
         RunningKernel kernel = RunningKernel.of(layers.getFirst(), size.m, on);
         refuseFallback(weight, layers.getFirst(), kernel, size.m, on);
         MemorySegment x = RandomWeight.activations(Math.multiplyExact(size.m, size.k), arena);
-        MemorySegment y = arena.allocate(Math.multiplyExact(Math.multiplyExact(size.m, size.n), 4L), 64);
+        MemorySegment y =
+            arena.allocate(Math.multiplyExact(Math.multiplyExact(size.m, size.n), 4L), 64);
         report(size, on, kernel, weight.byteSize(), medianNanos(layers, x, size.m, y));
       } finally {
         layers.forEach(Linear::close);
@@ -103,7 +113,8 @@ public final class BenchLinear implements Callable<Integer> {
         return size;
       }
     }
-    throw common.usage("--shape: found '" + shape + "', expected MxNxK, three whole numbers of at least 1");
+    throw common.usage(
+        "--shape: found '" + shape + "', expected MxNxK, three whole numbers of at least 1");
   }
 
   private static long number(Matcher parts, int group) {
@@ -111,15 +122,23 @@ public final class BenchLinear implements Callable<Integer> {
   }
 
   /** A measurement of something else than what was asked for would mislead. */
-  private void refuseFallback(QuantizedTensor weight, Linear linear, RunningKernel ran, long m, Device on) {
+  private void refuseFallback(
+      QuantizedTensor weight, Linear linear, RunningKernel ran, long m, Device on) {
     boolean otherBackend = device.backend().isPresent() && !ran.backend().equals(on.name());
     if (linear.compute() == compute && !otherBackend) {
       return;
     }
     List<String> reasons = LayoutRegistry.get().explain(weight, m, on, compute).lines();
     throw new GatunException(
-        "bench linear: nothing on " + on + " multiplies " + encoding + " with compute " + compute + " ("
-            + String.join("; ", reasons) + ")");
+        "bench linear: nothing on "
+            + on
+            + " multiplies "
+            + encoding
+            + " with compute "
+            + compute
+            + " ("
+            + String.join("; ", reasons)
+            + ")");
   }
 
   private static double medianNanos(List<Linear> layers, MemorySegment x, long m, MemorySegment y) {
@@ -150,10 +169,29 @@ public final class BenchLinear implements Callable<Integer> {
       common
           .out()
           .println(
-              "linear " + encoding + " " + size.m + " x " + size.n + " x " + size.k + ", compute " + Words.of(compute)
-                  + ", " + kernel.backend() + " with " + on.threads() + " threads, " + kernel.kernel() + ": "
-                  + Units.significant(nanos / 1e6) + " ms, " + Units.significant(gflops) + " GFLOP/s, weight "
-                  + Units.significant(weightGBps) + " GB/s");
+              "linear "
+                  + encoding
+                  + " "
+                  + size.m
+                  + " x "
+                  + size.n
+                  + " x "
+                  + size.k
+                  + ", compute "
+                  + Words.of(compute)
+                  + ", "
+                  + kernel.backend()
+                  + " with "
+                  + on.threads()
+                  + " threads, "
+                  + kernel.kernel()
+                  + ": "
+                  + Units.significant(nanos / 1e6)
+                  + " ms, "
+                  + Units.significant(gflops)
+                  + " GFLOP/s, weight "
+                  + Units.significant(weightGBps)
+                  + " GB/s");
       return;
     }
     Map<String, Object> json = new LinkedHashMap<>();

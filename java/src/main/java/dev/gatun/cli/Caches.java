@@ -17,7 +17,10 @@ final class Caches {
 
   private Caches() {}
 
-  /** So many copies of a weight that a round over them leaves nothing of the first in any cache; at least 2. */
+  /**
+   * So many copies of a weight that a round over them leaves nothing of the first in any cache; at
+   * least 2.
+   */
   static int copiesBeyond(long weightBytes) {
     long wanted = Math.min(2 * largest(), MOST_BYTES);
     return (int) Math.clamp(Math.ceilDiv(wanted, Math.max(1, weightBytes)) + 1, 2, 1 << 16);

@@ -23,14 +23,18 @@ public final class Convert implements Command {
   @Mixin private DeviceOptions device = new DeviceOptions();
   @Mixin private FormatOption format = new FormatOption();
 
-  @Parameters(index = "0", paramLabel = "IN", description = "A checkpoint, a shard index or their directory.")
+  @Parameters(
+      index = "0",
+      paramLabel = "IN",
+      description = "A checkpoint, a shard index or their directory.")
   private Path input = Path.of("");
 
   @Option(
       names = {"-o", "--output"},
       required = true,
       paramLabel = "OUT",
-      description = "The file to write; what the format keeps beside it goes into the same directory.")
+      description =
+          "The file to write; what the format keeps beside it goes into the same directory.")
   private Path output = Path.of("");
 
   /** For {@link java.util.ServiceLoader}. */

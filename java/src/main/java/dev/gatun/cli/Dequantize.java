@@ -18,7 +18,8 @@ import picocli.CommandLine.Parameters;
 /** {@code gatun dequantize}: a quantized checkpoint as plain floats. */
 @CommandLine.Command(
     name = "dequantize",
-    description = "Write a checkpoint's weights as plain floats, with the bytes that the format's own library gives.")
+    description =
+        "Write a checkpoint's weights as plain floats, with the bytes that the format's own library gives.")
 public final class Dequantize implements Command {
   /** The types that can be asked for. */
   enum FloatType {
@@ -30,7 +31,10 @@ public final class Dequantize implements Command {
   @Mixin private CommonOptions common = new CommonOptions();
   @Mixin private DeviceOptions device = new DeviceOptions();
 
-  @Parameters(index = "0", paramLabel = "IN", description = "A checkpoint, a shard index or their directory.")
+  @Parameters(
+      index = "0",
+      paramLabel = "IN",
+      description = "A checkpoint, a shard index or their directory.")
   private Path input = Path.of("");
 
   @Option(
@@ -43,7 +47,8 @@ public final class Dequantize implements Command {
   @Option(
       names = "--dtype",
       paramLabel = "T",
-      description = "${COMPLETION-CANDIDATES}; default: each weight in the type that its own library gives.")
+      description =
+          "${COMPLETION-CANDIDATES}; default: each weight in the type that its own library gives.")
   private @Nullable FloatType dtype;
 
   /** For {@link java.util.ServiceLoader}. */
@@ -58,7 +63,11 @@ public final class Dequantize implements Command {
       try (Progress progress = new Progress("dequantize", common.err())) {
         report =
             Dequantizer.dequantize(
-                checkpoint, output, Optional.ofNullable(dtype).map(t -> Encoding.valueOf(t.name())), on.operations(), progress);
+                checkpoint,
+                output,
+                Optional.ofNullable(dtype).map(t -> Encoding.valueOf(t.name())),
+                on.operations(),
+                progress);
       }
       if (common.json()) {
         Map<String, Object> json = new LinkedHashMap<>();
@@ -73,8 +82,15 @@ public final class Dequantize implements Command {
         common
             .out()
             .println(
-                output + ": " + report.converted() + " layers dequantized, " + report.copied() + " tensors copied, "
-                    + Units.bytes(report.bytesBefore()) + " -> " + Units.bytes(report.bytesAfter()));
+                output
+                    + ": "
+                    + report.converted()
+                    + " layers dequantized, "
+                    + report.copied()
+                    + " tensors copied, "
+                    + Units.bytes(report.bytesBefore())
+                    + " -> "
+                    + Units.bytes(report.bytesAfter()));
       }
     }
     return 0;

@@ -19,7 +19,10 @@ public final class DeviceOptions {
       description = "reference, vector, native or cuda; default: the best that is available.")
   private @Nullable String backend;
 
-  @Option(names = "--threads", paramLabel = "N", description = "1 to 1024; default: the cores that the JVM sees.")
+  @Option(
+      names = "--threads",
+      paramLabel = "N",
+      description = "1 to 1024; default: the cores that the JVM sees.")
   private @Nullable Integer threads;
 
   @Spec(Spec.Target.MIXEE)
@@ -36,7 +39,8 @@ public final class DeviceOptions {
   /**
    * Opens the device.
    *
-   * @throws CommandLine.ParameterException when there is no such backend or the number of threads cannot be
+   * @throws CommandLine.ParameterException when there is no such backend or the number of threads
+   *     cannot be
    * @throws dev.gatun.GatunException when the backend is not available, with the reason
    */
   public Device open() {
@@ -49,7 +53,8 @@ public final class DeviceOptions {
     }
     List<String> known = Device.probe().stream().map(Device.Probe::backend).toList();
     if (!known.contains(backend)) {
-      throw usage("--backend: found '" + backend + "', expected one of " + String.join(", ", known));
+      throw usage(
+          "--backend: found '" + backend + "', expected one of " + String.join(", ", known));
     }
     return Device.of(backend, count);
   }

@@ -14,7 +14,8 @@ import picocli.CommandLine.Mixin;
 /** {@code gatun doctor}: what this machine has, what is missing and what to do about it. */
 @CommandLine.Command(
     name = "doctor",
-    description = "Show the JDK, the native library, instruction sets, threads, GPU and every kernel; say what is missing.")
+    description =
+        "Show the JDK, the native library, instruction sets, threads, GPU and every kernel; say what is missing.")
 public final class Doctor implements Command {
   @Mixin private CommonOptions common = new CommonOptions();
 
@@ -61,7 +62,11 @@ public final class Doctor implements Command {
   }
 
   private static String best(List<Device.Probe> probes) {
-    return probes.stream().filter(Device.Probe::available).map(Device.Probe::backend).findFirst().orElse("none");
+    return probes.stream()
+        .filter(Device.Probe::available)
+        .map(Device.Probe::backend)
+        .findFirst()
+        .orElse("none");
   }
 
   private static Map<String, Object> gpu(List<Device.Probe> probes) {
@@ -80,7 +85,8 @@ public final class Doctor implements Command {
     List<Missing> missing = new ArrayList<>();
     for (Device.Probe probe : probes) {
       if (!probe.available()) {
-        missing.add(new Missing("backend " + probe.backend(), probe.detail(), todo(probe.backend())));
+        missing.add(
+            new Missing("backend " + probe.backend(), probe.detail(), todo(probe.backend())));
       }
     }
     if (!vectorModule()) {
@@ -98,12 +104,14 @@ public final class Doctor implements Command {
       case "native" ->
           "build with a C compiler and CMake (mvn package), or set -Dgatun.library.path to the directory of libgatun";
       case "vector" -> "start java with --add-modules jdk.incubator.vector";
-      case "cuda" -> "nothing, where there is no NVIDIA GPU; else add the gatun-cuda jar of this platform";
+      case "cuda" ->
+          "nothing, where there is no NVIDIA GPU; else add the gatun-cuda jar of this platform";
       default -> "see the line above";
     };
   }
 
-  private static Map<String, Object> json(List<Device.Probe> probes, List<Row> kernels, List<Missing> missing) {
+  private static Map<String, Object> json(
+      List<Device.Probe> probes, List<Row> kernels, List<Missing> missing) {
     Map<String, Object> java = new LinkedHashMap<>();
     java.put("version", Runtime.version().toString());
     java.put("vendor", System.getProperty("java.vendor"));
@@ -152,20 +160,33 @@ public final class Doctor implements Command {
     return json;
   }
 
-  private static void print(PrintWriter out, List<Device.Probe> probes, List<Row> kernels, List<Missing> missing) {
+  private static void print(
+      PrintWriter out, List<Device.Probe> probes, List<Row> kernels, List<Missing> missing) {
     out.println("gatun     " + Version.number());
     out.println(
-        "java      " + Runtime.version() + ", " + System.getProperty("java.vendor") + ", "
+        "java      "
+            + Runtime.version()
+            + ", "
+            + System.getProperty("java.vendor")
+            + ", "
             + System.getProperty("java.home"));
     out.println("vectors   jdk.incubator.vector is " + (vectorModule() ? "there" : "missing"));
     out.println("system    " + System.getProperty("os.name") + " " + System.getProperty("os.arch"));
-    out.println("threads   " + threads() + ", heap up to " + Units.bytes(Runtime.getRuntime().maxMemory()));
+    out.println(
+        "threads   " + threads() + ", heap up to " + Units.bytes(Runtime.getRuntime().maxMemory()));
     Map<String, Object> gpu = gpu(probes);
-    out.println("gpu       " + (Boolean.TRUE.equals(gpu.get("available")) ? "" : "none: ") + gpu.get("detail"));
+    out.println(
+        "gpu       "
+            + (Boolean.TRUE.equals(gpu.get("available")) ? "" : "none: ")
+            + gpu.get("detail"));
     for (Device.Probe probe : probes) {
       out.println(
           String.format(
-              Locale.ROOT, "%-9s %s: %s", probe.backend(), probe.available() ? "available" : "missing", probe.detail()));
+              Locale.ROOT,
+              "%-9s %s: %s",
+              probe.backend(),
+              probe.available() ? "available" : "missing",
+              probe.detail()));
     }
     out.println("runs on   " + best(probes));
     out.println();
@@ -173,7 +194,12 @@ public final class Doctor implements Command {
     for (Row row : kernels) {
       Backend.Kernel k = row.kernel;
       table.row(
-          k.name(), row.backend, Words.of(k.operation()), k.encoding(), k.compute().map(Words::of).orElse("-"), k.isa());
+          k.name(),
+          row.backend,
+          Words.of(k.operation()),
+          k.encoding(),
+          k.compute().map(Words::of).orElse("-"),
+          k.isa());
     }
     table.print(out);
     out.println();

@@ -19,11 +19,15 @@ import picocli.CommandLine.Parameters;
 /** {@code gatun inspect}: what a checkpoint holds. */
 @CommandLine.Command(
     name = "inspect",
-    description = "Show a checkpoint's tensors, layouts, bits per weight, sizes and metadata; explain unknown keys.")
+    description =
+        "Show a checkpoint's tensors, layouts, bits per weight, sizes and metadata; explain unknown keys.")
 public final class Inspect implements Command {
   @Mixin private CommonOptions common = new CommonOptions();
 
-  @Parameters(index = "0", paramLabel = "FILE|DIR", description = "A checkpoint, a shard index or their directory.")
+  @Parameters(
+      index = "0",
+      paramLabel = "FILE|DIR",
+      description = "A checkpoint, a shard index or their directory.")
   private Path input = Path.of("");
 
   /** For {@link java.util.ServiceLoader}. */
@@ -42,7 +46,10 @@ public final class Inspect implements Command {
   }
 
   private static List<String> formats(Checkpoint checkpoint) {
-    return checkpoint.layers().keySet().stream().map(layer -> format(checkpoint, layer)).distinct().toList();
+    return checkpoint.layers().keySet().stream()
+        .map(layer -> format(checkpoint, layer))
+        .distinct()
+        .toList();
   }
 
   private static String format(Checkpoint checkpoint, String layer) {
@@ -60,7 +67,9 @@ public final class Inspect implements Command {
   }
 
   private static long quantizedWeights(Checkpoint checkpoint) {
-    return checkpoint.layers().values().stream().mapToLong(w -> w.matrix().n() * w.matrix().k()).sum();
+    return checkpoint.layers().values().stream()
+        .mapToLong(w -> w.matrix().n() * w.matrix().k())
+        .sum();
   }
 
   /** Of the quantized weights, scales and all; 0 when there are none. */
@@ -83,8 +92,10 @@ public final class Inspect implements Command {
     root.put("parameters", parameters(checkpoint));
     root.put("bitsPerWeight", bitsPerWeight(checkpoint));
     root.put("metadata", checkpoint.metadata());
-    root.put("layers", checkpoint.layers().values().stream().map(w -> layer(checkpoint, w)).toList());
-    root.put("tensors", checkpoint.tensors().values().stream().map(t -> tensor(checkpoint, t)).toList());
+    root.put(
+        "layers", checkpoint.layers().values().stream().map(w -> layer(checkpoint, w)).toList());
+    root.put(
+        "tensors", checkpoint.tensors().values().stream().map(t -> tensor(checkpoint, t)).toList());
     root.put("notes", checkpoint.notes());
     root.put("unsupported", checkpoint.unsupported());
     root.put("unknown", checkpoint.unclaimed());
@@ -128,20 +139,37 @@ public final class Inspect implements Command {
   private static void print(Checkpoint checkpoint, PrintWriter out) {
     List<String> formats = formats(checkpoint);
     out.println(
-        checkpoint.path() + ": " + (formats.isEmpty() ? "not quantized" : String.join(", ", formats)) + ", "
-            + checkpoint.files().size() + (checkpoint.files().size() == 1 ? " file, " : " files, ")
-            + checkpoint.tensors().size() + " tensors, " + parameters(checkpoint) + " parameters, "
+        checkpoint.path()
+            + ": "
+            + (formats.isEmpty() ? "not quantized" : String.join(", ", formats))
+            + ", "
+            + checkpoint.files().size()
+            + (checkpoint.files().size() == 1 ? " file, " : " files, ")
+            + checkpoint.tensors().size()
+            + " tensors, "
+            + parameters(checkpoint)
+            + " parameters, "
             + Units.bytes(bytes(checkpoint)));
-    checkpoint.metadata().forEach((key, value) -> out.println("  " + shortened(key + ": " + value)));
+    checkpoint
+        .metadata()
+        .forEach((key, value) -> out.println("  " + shortened(key + ": " + value)));
     if (!checkpoint.layers().isEmpty()) {
       out.println();
       out.println(
-          "Quantized layers (" + Units.decimals(bitsPerWeight(checkpoint), 2) + " bits per weight, scales and all)");
-      TextTable table = new TextTable("LAYER", "SHAPE", "LAYOUT", ">BITS", ">BYTES", "AS", "STORED AS");
+          "Quantized layers ("
+              + Units.decimals(bitsPerWeight(checkpoint), 2)
+              + " bits per weight, scales and all)");
+      TextTable table =
+          new TextTable("LAYER", "SHAPE", "LAYOUT", ">BITS", ">BYTES", "AS", "STORED AS");
       for (QuantizedTensor w : checkpoint.layers().values()) {
         table.row(
-            w.name(), Units.shape(w.shape()), w.layout().name(), Units.decimals(w.bitsPerWeight(), 2), w.byteSize(),
-            w.dtype(), w.layout().describe());
+            w.name(),
+            Units.shape(w.shape()),
+            w.layout().name(),
+            Units.decimals(w.bitsPerWeight(), 2),
+            w.byteSize(),
+            w.dtype(),
+            w.layout().describe());
       }
       table.print(out);
     }
@@ -152,7 +180,8 @@ public final class Inspect implements Command {
       checkpoint
           .plain()
           .values()
-          .forEach(t -> table.row(t.name(), Units.shape(t.shape()), t.dtype(), t.data().byteSize()));
+          .forEach(
+              t -> table.row(t.name(), Units.shape(t.shape()), t.dtype(), t.data().byteSize()));
       table.print(out);
     }
     section(out, "Tensors that belong to the quantization", checkpoint.notes());

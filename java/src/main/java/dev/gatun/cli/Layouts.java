@@ -38,14 +38,14 @@ public final class Layouts implements Command {
     return 0;
   }
 
-  private static Iterable<List<LayoutRegistry.Entry>> byOperation(List<LayoutRegistry.Entry> entries) {
+  private static Iterable<List<LayoutRegistry.Entry>> byOperation(
+      List<LayoutRegistry.Entry> entries) {
     Map<List<Object>, List<LayoutRegistry.Entry>> groups = new LinkedHashMap<>();
     for (LayoutRegistry.Entry e : entries) {
       groups.computeIfAbsent(List.of(e.layout(), e.operation()), key -> new ArrayList<>()).add(e);
     }
     return groups.values();
   }
-
 
   private static Map<String, Object> json(LayoutRegistry.Entry e) {
     Map<String, Object> row = new LinkedHashMap<>();

@@ -26,7 +26,8 @@ import picocli.CommandLine.Parameters;
 /** {@code gatun linear}: one layer of a checkpoint on one input. */
 @CommandLine.Command(
     name = "linear",
-    description = "Run one linear layer: y = x · Wᵀ + b for the tensor 'x' of a file; writes the tensor 'y' as F32.")
+    description =
+        "Run one linear layer: y = x · Wᵀ + b for the tensor 'x' of a file; writes the tensor 'y' as F32.")
 public final class LinearLayer implements Command {
   private static final String X = "x";
   private static final String Y = "y";
@@ -34,10 +35,16 @@ public final class LinearLayer implements Command {
   @Mixin private CommonOptions common = new CommonOptions();
   @Mixin private DeviceOptions device = new DeviceOptions();
 
-  @Parameters(index = "0", paramLabel = "IN", description = "A checkpoint, a shard index or their directory.")
+  @Parameters(
+      index = "0",
+      paramLabel = "IN",
+      description = "A checkpoint, a shard index or their directory.")
   private Path checkpointPath = Path.of("");
 
-  @Parameters(index = "1", paramLabel = "LAYER", description = "The layer's plain name, with or without .weight.")
+  @Parameters(
+      index = "1",
+      paramLabel = "LAYER",
+      description = "The layer's plain name, with or without .weight.")
   private String layer = "";
 
   @Option(
@@ -58,7 +65,8 @@ public final class LinearLayer implements Command {
       names = "--compute",
       paramLabel = "C",
       defaultValue = "F32",
-      description = "What the multiply is done in: ${COMPLETION-CANDIDATES}; default: ${DEFAULT-VALUE}.")
+      description =
+          "What the multiply is done in: ${COMPLETION-CANDIDATES}; default: ${DEFAULT-VALUE}.")
   private Compute compute = Compute.F32;
 
   /** For {@link java.util.ServiceLoader}. */
@@ -75,7 +83,11 @@ public final class LinearLayer implements Command {
       Tensor x = file.tensors().get(X);
       if (x == null) {
         throw new GatunException(
-            input + ": tensor '" + X + "': found no such tensor, expected it beside " + file.tensors().keySet());
+            input
+                + ": tensor '"
+                + X
+                + "': found no such tensor, expected it beside "
+                + file.tensors().keySet());
       }
       try (Linear linear = checkpoint.linear(layer, compute, on)) {
         run(linear, x, on);
@@ -90,7 +102,16 @@ public final class LinearLayer implements Command {
     List<Long> shape = x.shape();
     if (shape.isEmpty() || shape.getLast() != k) {
       throw new GatunException(
-          input + ": tensor '" + X + "': found shape " + shape + ", expected [..., " + k + "] for layer '" + layer + "'");
+          input
+              + ": tensor '"
+              + X
+              + "': found shape "
+              + shape
+              + ", expected [..., "
+              + k
+              + "] for layer '"
+              + layer
+              + "'");
     }
     List<Long> yShape = new ArrayList<>(shape.subList(0, shape.size() - 1));
     long m = yShape.stream().reduce(1L, Math::multiplyExact);
@@ -99,10 +120,12 @@ public final class LinearLayer implements Command {
     Optional<RunningKernel> ran = Optional.empty();
     try (Arena arena = Arena.ofShared();
         SafetensorsWriter out = SafetensorsWriter.create(output, List.of(entry), Map.of())) {
-      MemorySegment y = arena.allocate(Math.max(1, entry.byteSize()), 64).asSlice(0, entry.byteSize());
+      MemorySegment y =
+          arena.allocate(Math.max(1, entry.byteSize()), 64).asSlice(0, entry.byteSize());
       if (m > 0) {
         // A tensor of a file need not be aligned.
-        MemorySegment aligned = arena.allocate(Math.max(1, x.data().byteSize()), 64).copyFrom(x.data());
+        MemorySegment aligned =
+            arena.allocate(Math.max(1, x.data().byteSize()), 64).copyFrom(x.data());
         linear.forward(aligned, type, k, m, y, Encoding.F32, linear.outFeatures());
         ran = Optional.of(RunningKernel.of(linear, m, on));
       }
@@ -120,7 +143,12 @@ public final class LinearLayer implements Command {
         .orElseThrow(
             () ->
                 new GatunException(
-                    input + ": tensor '" + X + "': found type " + x.dtype() + ", expected F32, F16 or BF16"));
+                    input
+                        + ": tensor '"
+                        + X
+                        + "': found type "
+                        + x.dtype()
+                        + ", expected F32, F16 or BF16"));
   }
 
   private void warn(Linear linear, RunningKernel ran, Device on) {
@@ -128,14 +156,24 @@ public final class LinearLayer implements Command {
       common
           .err()
           .println(
-              "gatun: warning: nothing multiplies layer '" + layer + "' with compute " + compute
-                  + "; it was dequantized and multiplied with " + linear.compute());
+              "gatun: warning: nothing multiplies layer '"
+                  + layer
+                  + "' with compute "
+                  + compute
+                  + "; it was dequantized and multiplied with "
+                  + linear.compute());
     }
     if (device.backend().isPresent() && !ran.backend().equals(on.name())) {
       common
           .err()
           .println(
-              "gatun: warning: " + on.name() + " has no kernel for layer '" + layer + "'; " + ran.backend() + " ran "
+              "gatun: warning: "
+                  + on.name()
+                  + " has no kernel for layer '"
+                  + layer
+                  + "'; "
+                  + ran.backend()
+                  + " ran "
                   + ran.kernel());
     }
     common.err().flush();
@@ -157,8 +195,16 @@ public final class LinearLayer implements Command {
       common
           .out()
           .println(
-              output + ": y [" + m + ", " + linear.outFeatures() + "] of layer '" + layer + "', K = "
-                  + linear.inFeatures() + ran.map(r -> ", " + r.backend() + " " + r.kernel()).orElse(""));
+              output
+                  + ": y ["
+                  + m
+                  + ", "
+                  + linear.outFeatures()
+                  + "] of layer '"
+                  + layer
+                  + "', K = "
+                  + linear.inFeatures()
+                  + ran.map(r -> ", " + r.backend() + " " + r.kernel()).orElse(""));
     }
   }
 }

@@ -10,8 +10,8 @@ import me.tongfei.progressbar.ProgressBarStyle;
 import org.jspecify.annotations.Nullable;
 
 /**
- * A bar on standard error when that is a terminal, and warnings. Whether it is one cannot be asked of the JVM; the launcher
- * says so with the system property {@code gatun.terminal}.
+ * A bar on standard error when that is a terminal, and warnings. Whether it is one cannot be asked
+ * of the JVM; the launcher says so with the system property {@code gatun.terminal}.
  */
 final class Progress implements ProgressListener, AutoCloseable {
   private static final int WIDTH = 80;

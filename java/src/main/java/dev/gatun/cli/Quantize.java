@@ -15,20 +15,25 @@ import picocli.CommandLine.Parameters;
 /** {@code gatun quantize}: plain floats to a quantized checkpoint. */
 @CommandLine.Command(
     name = "quantize",
-    description = "Quantize a checkpoint of plain floats; prints bytes before and after and the error per layer.")
+    description =
+        "Quantize a checkpoint of plain floats; prints bytes before and after and the error per layer.")
 public final class Quantize implements Command {
   @Mixin private CommonOptions common = new CommonOptions();
   @Mixin private DeviceOptions device = new DeviceOptions();
   @Mixin private FormatOption format = new FormatOption();
 
-  @Parameters(index = "0", paramLabel = "IN", description = "A checkpoint, a shard index or their directory.")
+  @Parameters(
+      index = "0",
+      paramLabel = "IN",
+      description = "A checkpoint, a shard index or their directory.")
   private Path input = Path.of("");
 
   @Option(
       names = {"-o", "--output"},
       required = true,
       paramLabel = "OUT",
-      description = "The file to write; what the format keeps beside it goes into the same directory.")
+      description =
+          "The file to write; what the format keeps beside it goes into the same directory.")
   private Path output = Path.of("");
 
   @Option(
@@ -39,7 +44,10 @@ public final class Quantize implements Command {
               + " dimensions but embeddings, norms and the output head.")
   private List<String> include = List.of();
 
-  @Option(names = "--exclude", paramLabel = "GLOB", description = "Not layers of this plain name; may be repeated.")
+  @Option(
+      names = "--exclude",
+      paramLabel = "GLOB",
+      description = "Not layers of this plain name; may be repeated.")
   private List<String> exclude = List.of();
 
   /** For {@link java.util.ServiceLoader}. */
@@ -55,7 +63,12 @@ public final class Quantize implements Command {
       try (Progress progress = new Progress("quantize", common.err())) {
         report =
             Quantizer.quantize(
-                checkpoint, output, name, new NameFilter(include, exclude), on.operations(), progress);
+                checkpoint,
+                output,
+                name,
+                new NameFilter(include, exclude),
+                on.operations(),
+                progress);
       }
       QuantizeReports.print(common, name, report);
     }

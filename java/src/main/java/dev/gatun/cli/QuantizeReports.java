@@ -17,19 +17,36 @@ final class QuantizeReports {
       common.printJson(json(format, report));
       return;
     }
-    TextTable table = new TextTable("LAYER", ">N", ">K", ">BEFORE", ">AFTER", "HOW", ">ERROR", ">SNR dB", ">MAX ERROR");
+    TextTable table =
+        new TextTable(
+            "LAYER", ">N", ">K", ">BEFORE", ">AFTER", "HOW", ">ERROR", ">SNR dB", ">MAX ERROR");
     for (LayerReport layer : report.layers()) {
       table.row(
-          layer.layer(), layer.rows(), layer.columns(), layer.bytesBefore(), layer.bytesAfter(), layer.how(),
-          Units.significant(layer.relativeError()), Units.decimals(layer.snrDb(), 2),
+          layer.layer(),
+          layer.rows(),
+          layer.columns(),
+          layer.bytesBefore(),
+          layer.bytesAfter(),
+          layer.how(),
+          Units.significant(layer.relativeError()),
+          Units.decimals(layer.snrDb(), 2),
           Units.significant(layer.maxError()));
     }
     table.print(common.out());
     common
         .out()
         .println(
-            report.files().getFirst() + ": " + report.converted() + " layers as " + format + ", " + report.copied()
-                + " tensors copied, " + Units.bytes(report.bytesBefore()) + " -> " + Units.bytes(report.bytesAfter()));
+            report.files().getFirst()
+                + ": "
+                + report.converted()
+                + " layers as "
+                + format
+                + ", "
+                + report.copied()
+                + " tensors copied, "
+                + Units.bytes(report.bytesBefore())
+                + " -> "
+                + Units.bytes(report.bytesAfter()));
   }
 
   private static Map<String, Object> json(String format, Report report) {

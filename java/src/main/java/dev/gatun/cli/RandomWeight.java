@@ -70,16 +70,33 @@ final class RandomWeight {
       fillCodes(codes, encoding, random);
     }
     Optional<Matrix.Values> values =
-        scales.map(s -> scaleValues(s.type, Math.addExact(s.granularity.index(n - 1, k - 1, k), 1), random, arena));
+        scales.map(
+            s ->
+                scaleValues(
+                    s.type, Math.addExact(s.granularity.index(n - 1, k - 1, k), 1), random, arena));
     Matrix matrix =
         new Matrix(
-            n, k, encoding, false, 0, codes, scales.map(Scales::granularity).orElse(Granularity.perTensor(n, k)), values,
-            Optional.empty(), 1f, Optional.empty(), scales.map(Scales::zeroPoint).orElse(0), Optional.empty(), false,
-            Encoding.F32, Encoding.F32);
+            n,
+            k,
+            encoding,
+            false,
+            0,
+            codes,
+            scales.map(Scales::granularity).orElse(Granularity.perTensor(n, k)),
+            values,
+            Optional.empty(),
+            1f,
+            Optional.empty(),
+            scales.map(Scales::zeroPoint).orElse(0),
+            Optional.empty(),
+            false,
+            Encoding.F32,
+            Encoding.F32);
     Map<String, Tensor> parts = new LinkedHashMap<>();
     parts.put("codes", bytes("codes", codes));
     values.ifPresent(v -> parts.put("scales", bytes("scales", v.data())));
-    return new QuantizedTensor("random", List.of(n, k), new RandomLayout(encoding), parts, matrix, Encoding.F32);
+    return new QuantizedTensor(
+        "random", List.of(n, k), new RandomLayout(encoding), parts, matrix, Encoding.F32);
   }
 
   private static Tensor bytes(String name, MemorySegment data) {
@@ -94,12 +111,14 @@ final class RandomWeight {
       case I4 -> Optional.of(new Scales(Granularity.perGroup(k, 32), Encoding.F32, 0));
       case U4 -> Optional.of(new Scales(Granularity.perGroup(k, 32), Encoding.F32, 8));
       case NF4, FP4 -> Optional.of(new Scales(new Granularity.Flat(64), Encoding.F32, 0));
-      case F4_E2M1 -> Optional.of(new Scales(Granularity.perGroup(k, 16), Encoding.F8_E4M3, 0)); // NVFP4's
+      case F4_E2M1 ->
+          Optional.of(new Scales(Granularity.perGroup(k, 16), Encoding.F8_E4M3, 0)); // NVFP4's
       default -> Optional.of(new Scales(Granularity.perTensor(n, k), Encoding.F32, 0));
     };
   }
 
-  private static Matrix.Values scaleValues(Encoding type, long count, SplittableRandom random, Arena arena) {
+  private static Matrix.Values scaleValues(
+      Encoding type, long count, SplittableRandom random, Arena arena) {
     MemorySegment data = arena.allocate(Math.multiplyExact(count, (long) type.bits() / 8), 64);
     for (long i = 0; i < count; i++) {
       Numbers.put(type, data, i, (float) (0.01 + 0.02 * random.nextDouble()));
@@ -107,7 +126,8 @@ final class RandomWeight {
     return new Matrix.Values(type, data);
   }
 
-  private static void fillPlain(MemorySegment data, Encoding type, long count, SplittableRandom random) {
+  private static void fillPlain(
+      MemorySegment data, Encoding type, long count, SplittableRandom random) {
     for (long i = 0; i < count; i++) {
       Numbers.put(type, data, i, (float) (2 * random.nextDouble() - 1));
     }

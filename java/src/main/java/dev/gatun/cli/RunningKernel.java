@@ -16,7 +16,9 @@ record RunningKernel(String kernel, String backend) {
     String backend =
         device.order().stream()
             .filter(name -> device.refuses(name).isEmpty())
-            .filter(name -> device.backend(name).kernels().stream().anyMatch(k -> k.name().equals(kernel)))
+            .filter(
+                name ->
+                    device.backend(name).kernels().stream().anyMatch(k -> k.name().equals(kernel)))
             .findFirst()
             .orElse(device.name());
     return new RunningKernel(kernel, backend);

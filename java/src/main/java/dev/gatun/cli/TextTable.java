@@ -4,7 +4,10 @@ import java.io.PrintWriter;
 import java.util.ArrayList;
 import java.util.List;
 
-/** Rows of text in columns as wide as what they hold; columns whose heading begins with {@code >} are right-aligned. */
+/**
+ * Rows of text in columns as wide as what they hold; columns whose heading begins with {@code >}
+ * are right-aligned.
+ */
 final class TextTable {
   private static final String GAP = "  ";
 

@@ -17,7 +17,9 @@ final class Units {
       value /= 1024;
       unit++;
     }
-    return unit == 0 ? bytes + " bytes" : String.format(Locale.ROOT, "%.1f %s", value, BINARY.get(unit));
+    return unit == 0
+        ? bytes + " bytes"
+        : String.format(Locale.ROOT, "%.1f %s", value, BINARY.get(unit));
   }
 
   /** With a fixed number of decimals. */
@@ -25,7 +27,10 @@ final class Units {
     return String.format(Locale.ROOT, "%." + decimals + "f", value);
   }
 
-  /** Four significant digits, as an exponent where that is shorter: {@code 0.08123}, {@code 3.100e-08}. */
+  /**
+   * Four significant digits, as an exponent where that is shorter: {@code 0.08123}, {@code
+   * 3.100e-08}.
+   */
   static String significant(double value) {
     return value == 0 ? "0" : String.format(Locale.ROOT, "%.4g", value);
   }

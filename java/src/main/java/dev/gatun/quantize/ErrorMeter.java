@@ -11,7 +11,8 @@ import java.nio.ByteOrder;
 
 /** Measures how far a quantized weight is from what it was made of. */
 final class ErrorMeter {
-  private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+  private static final ValueLayout.OfFloat FLOAT =
+      ValueLayout.JAVA_FLOAT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
 
   private double signal;
   private double noise;
@@ -26,7 +27,8 @@ final class ErrorMeter {
     long k = matrix.k();
     long step = RowChunks.rows(k * Float.BYTES);
     try (Arena arena = Arena.ofShared()) {
-      MemorySegment restored = arena.allocate(Math.max(1, Math.min(step, matrix.n()) * k) * Float.BYTES, 64);
+      MemorySegment restored =
+          arena.allocate(Math.max(1, Math.min(step, matrix.n()) * k) * Float.BYTES, 64);
       MemorySegment before = arena.allocate(restored.byteSize(), 64);
       for (long row = 0; row < matrix.n(); row += step) {
         long rows = Math.min(step, matrix.n() - row);
@@ -45,10 +47,12 @@ final class ErrorMeter {
     return Double.isFinite(signal);
   }
 
-  LayerReport report(String layer, Matrix matrix, long bytesBefore, long bytesAfter, LayerReport.How how) {
+  LayerReport report(
+      String layer, Matrix matrix, long bytesBefore, long bytesAfter, LayerReport.How how) {
     double relative = noise == 0 ? 0 : Math.sqrt(noise / signal);
     double snr = noise == 0 ? Double.POSITIVE_INFINITY : 10 * Math.log10(signal / noise);
-    return new LayerReport(layer, matrix.n(), matrix.k(), bytesBefore, bytesAfter, relative, snr, largest, how);
+    return new LayerReport(
+        layer, matrix.n(), matrix.k(), bytesBefore, bytesAfter, relative, snr, largest, how);
   }
 
   private void add(MemorySegment before, MemorySegment after, long count) {

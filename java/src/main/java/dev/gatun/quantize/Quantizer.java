@@ -24,8 +24,8 @@ import java.util.Optional;
 import java.util.TreeMap;
 
 /**
- * Writes a whole checkpoint in a quantized format, layer by layer: memory holds one layer at a time, however large the
- * checkpoint is.
+ * Writes a whole checkpoint in a quantized format, layer by layer: memory holds one layer at a
+ * time, however large the checkpoint is.
  */
 public final class Quantizer {
   private static final String WEIGHT = ".weight";
@@ -40,7 +40,11 @@ public final class Quantizer {
   private long bytesAfter;
 
   private Quantizer(
-      Checkpoint source, LayerWriter writer, NameFilter filter, Backend backend, ProgressListener progress) {
+      Checkpoint source,
+      LayerWriter writer,
+      NameFilter filter,
+      Backend backend,
+      ProgressListener progress) {
     this.source = source;
     this.writer = writer;
     this.filter = filter;
@@ -59,13 +63,15 @@ public final class Quantizer {
    * Quantizes a checkpoint.
    *
    * @param source of plain floats
-   * @param target the safetensors file to write; files that the format keeps beside it go into its directory
+   * @param target the safetensors file to write; files that the format keeps beside it go into its
+   *     directory
    * @param format one of {@link #formats()}
-   * @param filter which layers; only two-dimensional float tensors named {@code *.weight} that the format accepts are
-   *     candidates, everything else is copied
+   * @param filter which layers; only two-dimensional float tensors named {@code *.weight} that the
+   *     format accepts are candidates, everything else is copied
    * @param backend who quantizes
-   * @throws GatunException when the format is unknown, the checkpoint is quantized already, no layer is left to
-   *     quantize, a weight cannot be quantized, or the file cannot be written; nothing is left behind then
+   * @throws GatunException when the format is unknown, the checkpoint is quantized already, no
+   *     layer is left to quantize, a weight cannot be quantized, or the file cannot be written;
+   *     nothing is left behind then
    */
   public static Report quantize(
       Checkpoint source,
@@ -81,30 +87,36 @@ public final class Quantizer {
               ? source.unsupported().keySet().iterator().next()
               : source.layers().keySet().iterator().next();
       throw new GatunException(
-          source.path() + ": layer '" + layer + "': found a quantized weight, expected plain floats (convert it, or dequantize it first)");
+          source.path()
+              + ": layer '"
+              + layer
+              + "': found a quantized weight, expected plain floats (convert it, or dequantize it first)");
     }
     return new Quantizer(source, writer, filter, backend, progress).run(target, format);
   }
 
   /**
-   * Writes a quantized checkpoint in another format: layers that are quantized stay so, everything else is copied. Where the
-   * format can hold a layer's codes and scales they are laid out anew; else the layer is dequantized, as its own library
-   * does it, and quantized again. A checkpoint of plain floats is quantized.
+   * Writes a quantized checkpoint in another format: layers that are quantized stay so, everything
+   * else is copied. Where the format can hold a layer's codes and scales they are laid out anew;
+   * else the layer is dequantized, as its own library does it, and quantized again. A checkpoint of
+   * plain floats is quantized.
    *
    * @param target the file to write; files that the format keeps beside it go into its directory
    * @param format one of {@link #formats()}
-   * @throws GatunException when the format is unknown, a layer cannot be read or quantized, or the file cannot be written;
-   *     nothing is left behind then
+   * @throws GatunException when the format is unknown, a layer cannot be read or quantized, or the
+   *     file cannot be written; nothing is left behind then
    */
   public static Report convert(
       Checkpoint source, Path target, String format, Backend backend, ProgressListener progress) {
     LayerWriter writer = writer(format);
     for (Map.Entry<String, String> layer : source.unsupported().entrySet()) {
-      throw new GatunException(source.path() + ": layer '" + layer.getKey() + "': " + layer.getValue());
+      throw new GatunException(
+          source.path() + ": layer '" + layer.getKey() + "': " + layer.getValue());
     }
     source
         .unclaimed()
-        .forEach((name, why) -> progress.warning("tensor '" + name + "' is copied as it is: " + why));
+        .forEach(
+            (name, why) -> progress.warning("tensor '" + name + "' is copied as it is: " + why));
     NameFilter filter = source.layers().isEmpty() ? NameFilter.DEFAULT : NameFilter.NOTHING;
     return new Quantizer(source, writer, filter, backend, progress).run(target, format);
   }
@@ -115,7 +127,8 @@ public final class Quantizer {
         return format.writer(name);
       }
     }
-    throw new GatunException("no format '" + name + "' to write, expected one of " + formats().keySet());
+    throw new GatunException(
+        "no format '" + name + "' to write, expected one of " + formats().keySet());
   }
 
   private Report run(Path target, String format) {
@@ -134,11 +147,14 @@ public final class Quantizer {
       }
       if (layers.isEmpty()) {
         throw new GatunException(
-            source.path() + ": found no weight to quantize to " + format
+            source.path()
+                + ": found no weight to quantize to "
+                + format
                 + ", expected two-dimensional float tensors *.weight that the filters let through");
       }
       List<Path> files = assemble(target, spool);
-      return new Report(List.copyOf(layers), layers.size(), copied.size(), bytesBefore, bytesAfter, files);
+      return new Report(
+          List.copyOf(layers), layers.size(), copied.size(), bytesBefore, bytesAfter, files);
     }
   }
 
@@ -157,7 +173,13 @@ public final class Quantizer {
     source.verifyFiles();
     try (Arena arena = Arena.ofShared()) {
       LayerWriter.Quantized quantized = writer.quantize(layerOf(weight), weight, backend, arena);
-      keep(layerOf(weight), quantized, weight, weight.data().byteSize(), LayerReport.How.QUANTIZED, spool);
+      keep(
+          layerOf(weight),
+          quantized,
+          weight,
+          weight.data().byteSize(),
+          LayerReport.How.QUANTIZED,
+          spool);
     }
   }
 
@@ -171,11 +193,15 @@ public final class Quantizer {
         keep(weight.name(), same.get(), plain, weight.byteSize(), LayerReport.How.LOSSLESS, spool);
       } else if (plain.shape().size() == 2 && writer.accepts(plain)) {
         LayerWriter.Quantized quantized = writer.quantize(weight.name(), plain, backend, arena);
-        keep(weight.name(), quantized, plain, weight.byteSize(), LayerReport.How.REQUANTIZED, spool);
+        keep(
+            weight.name(), quantized, plain, weight.byteSize(), LayerReport.How.REQUANTIZED, spool);
       } else {
-        Matrix floats = new PlainLayout(weight.dtype()).matrix(weight.matrix().n(), weight.matrix().k(), plain.data());
+        Matrix floats =
+            new PlainLayout(weight.dtype())
+                .matrix(weight.matrix().n(), weight.matrix().k(), plain.data());
         LayerWriter.Quantized unchanged = new LayerWriter.Quantized(List.of(plain), floats);
-        keep(weight.name(), unchanged, plain, weight.byteSize(), LayerReport.How.DEQUANTIZED, spool);
+        keep(
+            weight.name(), unchanged, plain, weight.byteSize(), LayerReport.How.DEQUANTIZED, spool);
       }
     }
   }
@@ -183,14 +209,21 @@ public final class Quantizer {
   private Tensor dequantized(QuantizedTensor weight, Arena arena) {
     Matrix matrix = weight.matrix();
     SafetensorsWriter.Entry entry =
-        new SafetensorsWriter.Entry(weight.name() + WEIGHT, DType.valueOf(weight.dtype().name()), weight.shape());
-    MemorySegment data = arena.allocate(Math.max(1, entry.byteSize()), 64).asSlice(0, entry.byteSize());
+        new SafetensorsWriter.Entry(
+            weight.name() + WEIGHT, DType.valueOf(weight.dtype().name()), weight.shape());
+    MemorySegment data =
+        arena.allocate(Math.max(1, entry.byteSize()), 64).asSlice(0, entry.byteSize());
     backend.dequantize(matrix, 0, matrix.n(), data, weight.dtype());
     return new Tensor(entry.name(), entry.dtype(), entry.shape(), data);
   }
 
   private void keep(
-      String layer, LayerWriter.Quantized quantized, Tensor before, long bytesBefore, LayerReport.How how, Spool spool) {
+      String layer,
+      LayerWriter.Quantized quantized,
+      Tensor before,
+      long bytesBefore,
+      LayerReport.How how,
+      Spool spool) {
     long bytes = 0;
     for (Tensor tensor : quantized.tensors()) {
       spool.add(tensor);
@@ -200,7 +233,10 @@ public final class Quantizer {
     boolean rounded = how == LayerReport.How.QUANTIZED || how == LayerReport.How.REQUANTIZED;
     if (rounded && !meter.isFinite()) {
       throw new GatunException(
-          source.path() + ": tensor '" + before.name() + "': found NaN or infinity, expected finite numbers");
+          source.path()
+              + ": tensor '"
+              + before.name()
+              + "': found NaN or infinity, expected finite numbers");
     }
     LayerReport report = meter.report(layer, quantized.matrix(), bytesBefore, bytes, how);
     layers.add(report);
