@@ -7,7 +7,9 @@ public enum Compute {
   /** x and the dequantized weight rounded to bfloat16; float sums. */
   BF16(2),
   /** x quantized per row (absmax / 127, ties to even); integer products per scale block. */
-  I8(3);
+  I8(3),
+  /** The same, but x quantized per 32 consecutive k, as ggml's engine does. */
+  I8_BLOCK(4);
 
   private final int id;
 

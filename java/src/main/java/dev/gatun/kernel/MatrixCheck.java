@@ -3,9 +3,9 @@ package dev.gatun.kernel;
 import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.kernel.codec.Fp8;
+import dev.gatun.kernel.codec.Hadamard;
 import java.lang.foreign.MemorySegment;
 import java.util.Objects;
-import java.util.Optional;
 
 /**
  * What must hold before an operation touches memory: every size is compared with what the shape
@@ -43,6 +43,14 @@ public final class MatrixCheck {
               + ", expected F32, F16 or BF16");
     }
     need("codes", m.codes(), codeBytes(m));
+    if (m.encoding().isBlock()) {
+      if (m.memory().size() > 1) {
+        throw new GatunException(
+            "matrix: found " + m.memory().keySet() + ", expected codes only for " + m.encoding());
+      }
+      return;
+    }
+    extras(m);
     long parameters = parameters(m);
     m.scales().ifPresent(s -> scales(m, s, parameters));
     if (m.nested().isPresent() && m.scales().isEmpty()) {
@@ -53,6 +61,31 @@ public final class MatrixCheck {
     if (m.offsets().isPresent() && !m.offsets().get().type().isPlain()) {
       throw new GatunException(
           "offsets: found " + m.offsets().get().type() + ", expected F32, F16 or BF16");
+    }
+  }
+
+  /** What few formats have: codebook, column groups, row scales and rotation. */
+  private static void extras(Matrix m) {
+    if (m.codebook().isPresent()) {
+      if (m.encoding().bits() > 8) {
+        throw new GatunException("codebook: found one for " + m.encoding());
+      }
+      need("codebook", m.codebook().get(), 4L << m.encoding().bits());
+    }
+    if (m.columnGroups().isPresent()) {
+      need("column groups", m.columnGroups().get(), Math.multiplyExact(m.k(), 4));
+      if (!(m.granularity() instanceof Granularity.Tile)) {
+        throw new GatunException("column groups: found flat blocks, expected scales of tiles");
+      }
+    }
+    m.rowScales().ifPresent(r -> need("row scales", r, Math.multiplyExact(m.n(), 4)));
+    if (m.rotation() != 0 && (!Hadamard.exists(m.rotation()) || m.k() % m.rotation() != 0)) {
+      throw new GatunException(
+          "rotation: found size "
+              + m.rotation()
+              + " for K = "
+              + m.k()
+              + ", expected a power of 4 that divides K");
     }
   }
 
@@ -72,7 +105,8 @@ public final class MatrixCheck {
               + (m.nested().isPresent() ? " with" : " without")
               + " nested scales, expected U8 codes exactly when there are nested scales");
     }
-    need("scales", scales.data(), Math.multiplyExact(count, scales.type().bits() / 8));
+    long stored = m.scaleOrder() == ScaleOrder.STRIDED ? count : blockedScales(m);
+    need("scales", scales.data(), Math.multiplyExact(stored, scales.type().bits() / 8));
     if (m.nested().isPresent()) {
       Matrix.Nested nested = m.nested().get();
       if (nested.block() < 1) {
@@ -80,7 +114,7 @@ public final class MatrixCheck {
             "nested scales: found block " + nested.block() + ", expected at least 1");
       }
       need("nested codebook", nested.codebook(), 1024);
-      long blocks = count == 0 ? 0 : (count - 1) / nested.block() + 1;
+      long blocks = stored == 0 ? 0 : (stored - 1) / nested.block() + 1;
       need("nested scales", nested.scales(), Math.multiplyExact(blocks, 4));
     }
   }
@@ -95,28 +129,19 @@ public final class MatrixCheck {
     need(what, values.data(), Math.multiplyExact(count, values.type().bits() / 8));
   }
 
-  /** Bytes of codes that the shape needs. */
-  public static long codeBytes(Matrix m) {
-    int bits = m.encoding().bits();
-    if (m.codeRowStride() == 0) {
-      return bytes(Math.multiplyExact(Math.multiplyExact(m.n(), m.k()), bits));
+  /** How many scales whole tiles of 128 × 4 hold. */
+  private static long blockedScales(Matrix m) {
+    if (m.granularity() instanceof Granularity.Tile tile) {
+      long down = Math.ceilDiv(Math.ceilDiv(m.n(), tile.rows()), 128L);
+      long across = Math.ceilDiv(Math.ceilDiv(m.k(), tile.cols()), 4L);
+      return Math.multiplyExact(Math.multiplyExact(down, across), 512L);
     }
-    long row = bytes(Math.multiplyExact(m.k(), bits));
-    if (m.codeRowStride() < row) {
-      throw new GatunException(
-          "codes: found rows "
-              + m.codeRowStride()
-              + " bytes apart, expected at least "
-              + row
-              + " for K = "
-              + m.k());
-    }
-    // The stride must not overflow either, even when there is nothing in the rows.
-    return m.n() == 0 ? 0 : Math.addExact(Math.multiplyExact(m.n() - 1, m.codeRowStride()), row);
+    throw new GatunException("scales: found flat blocks in the order " + m.scaleOrder());
   }
 
-  private static long bytes(long bits) {
-    return bits / 8 + (bits % 8 == 0 ? 0 : 1);
+  /** Bytes of codes that the shape needs. */
+  public static long codeBytes(Matrix m) {
+    return Codes.bytes(m);
   }
 
   /** How many scales (zeros, offsets) the shape needs. */
@@ -149,9 +174,22 @@ public final class MatrixCheck {
                 1,
                 Math.addExact(
                     Math.multiplyExact((m.n() - 1) / rows, rowStride),
-                    Math.multiplyExact((m.k() - 1) / cols, colStride)));
+                    Math.multiplyExact(lastColumn(m, cols), colStride)));
       }
     };
+  }
+
+  /** The largest scale column. */
+  private static long lastColumn(Matrix m, long cols) {
+    if (m.columnGroups().isEmpty()) {
+      return (m.k() - 1) / cols;
+    }
+    long[] range = MatrixValues.groupRange(m.columnGroups().get(), m.k());
+    if (range[0] < 0) {
+      throw new GatunException(
+          "column groups: found group " + range[0] + ", expected numbers of at least 0");
+    }
+    return range[1];
   }
 
   /** Rows {@code row0 .. row0+rows-1} of a matrix into {@code out}. */
@@ -199,13 +237,20 @@ public final class MatrixCheck {
   /** Quantizing N × K numbers into the matrix's codes and scales. */
   public static void quantize(Matrix m, QuantizeRule rule, MemorySegment w, Encoding wType) {
     check(m);
-    if (!wType.isPlain() || m.encoding().isPlain()) {
+    if (!wType.isPlain() || m.encoding().isPlain() || m.encoding().isBlock()) {
       throw new GatunException(
           "quantize: found "
               + wType
               + " to "
               + m.encoding()
               + ", expected F32, F16 or BF16 to a quantized encoding");
+    }
+    if (m.codebook().isPresent()
+        || m.columnGroups().isPresent()
+        || m.rowScales().isPresent()
+        || m.rotation() != 0) {
+      throw new GatunException(
+          "quantize: found a codebook, column groups, row scales or a rotation, expected none");
     }
     if (!rule.arithmetic().isPlain()) {
       throw new GatunException(
@@ -324,31 +369,7 @@ public final class MatrixCheck {
 
   /** The description without the data: what {@link #unpack} compares. */
   public static Matrix description(Matrix m) {
-    return new Matrix(
-        m.n(),
-        m.k(),
-        m.encoding(),
-        m.highNibbleFirst(),
-        m.codeRowStride(),
-        MemorySegment.NULL,
-        m.granularity(),
-        m.scales().map(MatrixCheck::empty),
-        m.nested().map(MatrixCheck::empty),
-        m.globalScale(),
-        m.zeros().map(MatrixCheck::empty),
-        m.zeroPoint(),
-        m.offsets().map(MatrixCheck::empty),
-        m.offsetsSubtracted(),
-        m.arithmetic(),
-        m.result());
-  }
-
-  private static Matrix.Values empty(Matrix.Values v) {
-    return new Matrix.Values(v.type(), MemorySegment.NULL);
-  }
-
-  private static Matrix.Nested empty(Matrix.Nested n) {
-    return new Matrix.Nested(MemorySegment.NULL, MemorySegment.NULL, n.block(), n.offset());
+    return m.withMemory(data -> MemorySegment.NULL);
   }
 
   /** Unpacking into buffers that must be described as the packed matrix was, and writable. */
@@ -361,22 +382,10 @@ public final class MatrixCheck {
               + ", expected the description that was packed: "
               + describe(packed));
     }
-    boolean readOnly =
-        into.codes().isReadOnly()
-            || readOnly(into.scales())
-            || readOnly(into.zeros())
-            || readOnly(into.offsets())
-            || into.nested()
-                .filter(n -> n.codebook().isReadOnly() || n.scales().isReadOnly())
-                .isPresent();
-    if (readOnly) {
+    if (into.memory().values().stream().anyMatch(MemorySegment::isReadOnly)) {
       throw new GatunException(
           "unpack: found a read-only buffer, expected ones that can be written");
     }
-  }
-
-  private static boolean readOnly(Optional<Matrix.Values> values) {
-    return values.isPresent() && values.get().data().isReadOnly();
   }
 
   private static String describe(Matrix m) {

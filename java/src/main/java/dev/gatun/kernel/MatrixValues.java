@@ -2,61 +2,71 @@ package dev.gatun.kernel;
 
 import dev.gatun.Encoding;
 import dev.gatun.kernel.codec.Codebooks;
+import dev.gatun.kernel.codec.GgufBlocks;
+import dev.gatun.kernel.codec.Hadamard;
 import dev.gatun.kernel.codec.HalfFloat;
 import dev.gatun.kernel.codec.Numbers;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.nio.ByteOrder;
 
 /**
  * The numbers of a {@link Matrix}, exactly as its definition says. The matrix has been checked
  * before.
  */
 public final class MatrixValues {
+  private static final ValueLayout.OfInt INT =
+      ValueLayout.JAVA_INT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+
   private MatrixValues() {}
 
-  /** The unsigned code of an element of 4 or 8 bits. */
+  /** The unsigned code of an element of 1 to 8 bits. */
   public static int code(Matrix m, long row, long column) {
-    MemorySegment codes = m.codes();
-    if (m.encoding().bits() == 8) {
-      long at = m.codeRowStride() == 0 ? row * m.k() + column : row * m.codeRowStride() + column;
-      return codes.get(ValueLayout.JAVA_BYTE, at) & 0xFF;
-    }
-    long element = m.codeRowStride() == 0 ? row * m.k() + column : column;
-    long at = m.codeRowStride() == 0 ? element >> 1 : row * m.codeRowStride() + (element >> 1);
-    return codes.get(ValueLayout.JAVA_BYTE, at) >>> shift(m, element) & 0xF;
+    return Codes.get(m, row, column);
   }
 
-  /**
-   * Stores the unsigned code of an element of 4 or 8 bits; the other nibble of its byte is kept.
-   */
+  /** Stores the unsigned code of an element of 1 to 8 bits; other bits of its bytes are kept. */
   public static void putCode(Matrix m, long row, long column, int code) {
-    MemorySegment codes = m.codes();
-    if (m.encoding().bits() == 8) {
-      long at = m.codeRowStride() == 0 ? row * m.k() + column : row * m.codeRowStride() + column;
-      codes.set(ValueLayout.JAVA_BYTE, at, (byte) code);
-      return;
-    }
-    long element = m.codeRowStride() == 0 ? row * m.k() + column : column;
-    long at = m.codeRowStride() == 0 ? element >> 1 : row * m.codeRowStride() + (element >> 1);
-    int shift = shift(m, element);
-    int old = codes.get(ValueLayout.JAVA_BYTE, at);
-    codes.set(ValueLayout.JAVA_BYTE, at, (byte) (old & ~(0xF << shift) | code << shift));
+    Codes.put(m, row, column, code);
   }
 
-  private static int shift(Matrix m, long element) {
-    return (element & 1) == 0 == m.highNibbleFirst() ? 4 : 0;
-  }
-
-  /** The code as a number, before zero point and scale. */
+  /** The code as a number, before zero point and scale; not for self-contained blocks. */
   public static float decode(Matrix m, long row, long column) {
     if (!m.encoding().isPlain()) {
-      return Codebooks.decode(m.encoding(), code(m, row, column));
+      int code = Codes.get(m, row, column);
+      return m.codebook().isPresent()
+          ? Numbers.get(Encoding.F32, m.codebook().get(), code)
+          : Codebooks.decode(m.encoding(), code);
     }
     if (m.codeRowStride() == 0) {
       return Numbers.get(m.encoding(), m.codes(), row * m.k() + column);
     }
     // Rows need not be a whole number of elements apart.
     return Numbers.get(m.encoding(), m.codes().asSlice(row * m.codeRowStride()), column);
+  }
+
+  /** The index of the element's zero point and offset, and of its scale unless those are blocked. */
+  public static long index(Matrix m, long row, long column) {
+    if (m.columnGroups().isPresent() && m.granularity() instanceof Granularity.Tile t) {
+      return row / t.rows() * t.rowStride() + group(m, column) * t.colStride();
+    }
+    return m.granularity().index(row, column, m.k());
+  }
+
+  private static int group(Matrix m, long column) {
+    return m.columnGroups().orElseThrow().get(INT, 4 * column);
+  }
+
+  /** The index of the element's scale. */
+  public static long scaleIndex(Matrix m, long row, long column) {
+    if (m.scaleOrder() == ScaleOrder.STRIDED
+        || !(m.granularity() instanceof Granularity.Tile tile)) {
+      return index(m, row, column);
+    }
+    long r = row / tile.rows();
+    long c = column / tile.cols();
+    long tilesAcross = Math.ceilDiv(Math.ceilDiv(m.k(), tile.cols()), 4L);
+    return (r / 128 * tilesAcross + c / 4) * 512 + r % 32 * 16 + r % 128 / 32 * 4 + c % 4;
   }
 
   /**
@@ -68,7 +78,7 @@ public final class MatrixValues {
       return 1f;
     }
     Matrix.Values scales = m.scales().get();
-    long index = m.granularity().index(row, column, m.k());
+    long index = scaleIndex(m, row, column);
     float value = Numbers.get(scales.type(), scales.data(), index);
     if (m.nested().isEmpty()) {
       return value;
@@ -99,7 +109,7 @@ public final class MatrixValues {
       return m.zeroPoint();
     }
     Matrix.Values zeros = m.zeros().get();
-    return Numbers.get(zeros.type(), zeros.data(), m.granularity().index(row, column, m.k()));
+    return Numbers.get(zeros.type(), zeros.data(), index(m, row, column));
   }
 
   /** What is added after scaling, with its sign; 0 when there are no offsets. */
@@ -108,27 +118,38 @@ public final class MatrixValues {
       return 0f;
     }
     Matrix.Values offsets = m.offsets().get();
-    float value =
-        Numbers.get(offsets.type(), offsets.data(), m.granularity().index(row, column, m.k()));
+    float value = Numbers.get(offsets.type(), offsets.data(), index(m, row, column));
     return m.offsetsSubtracted() ? -value : value;
+  }
+
+  /** The scale of the row's rounded products; 1 when there is none. */
+  static float rowScale(Matrix m, long row) {
+    return m.rowScales().isPresent() ? Numbers.get(Encoding.F32, m.rowScales().get(), row) : 1f;
   }
 
   /** The element's number, rounded to {@code result}. */
   public static float weight(Matrix m, long row, long column) {
-    return finish(
-        m,
-        decode(m, row, column),
-        zero(m, row, column),
-        scale(m, row, column),
-        offset(m, row, column));
+    float[] one = new float[1];
+    row(m, row, column, 1, one);
+    return one[0];
   }
 
-  private static float finish(Matrix m, float code, float zero, float scale, float offset) {
+  /** The number before rotation and the rounding to {@code result}. */
+  private static float value(
+      Matrix m, float code, float zero, float scale, float offset, float rowScale) {
     float value = HalfFloat.round(m.arithmetic(), (code - zero) * scale);
+    if (m.rowScales().isPresent()) {
+      value = whole(value) * rowScale;
+    }
     if (m.offsets().isPresent()) {
       value = HalfFloat.round(m.arithmetic(), value + offset);
     }
-    return HalfFloat.round(m.result(), value);
+    return value;
+  }
+
+  /** A product to the nearest integer of -127..127, as row scales take it; NaN stays. */
+  static float whole(float product) {
+    return Float.isNaN(product) ? product : Math.clamp((float) Math.rint(product), -127f, 127f);
   }
 
   /**
@@ -136,6 +157,22 @@ public final class MatrixValues {
    * them.
    */
   public static void row(Matrix m, long row, long column, int count, float[] out) {
+    if (m.encoding().isBlock()) {
+      blocks(m, row, column, count, out);
+    } else if (m.rotation() > 1) {
+      rotated(m, row, column, count, out);
+    } else {
+      values(m, row, column, count, out);
+    }
+    if (m.result() != Encoding.F32) {
+      for (int i = 0; i < count; i++) {
+        out[i] = HalfFloat.round(m.result(), out[i]);
+      }
+    }
+  }
+
+  private static void values(Matrix m, long row, long column, int count, float[] out) {
+    float rowScale = rowScale(m, row);
     int done = 0;
     while (done < count) {
       long c = column + done;
@@ -144,17 +181,64 @@ public final class MatrixValues {
       float scale = scale(m, row, c);
       float offset = offset(m, row, c);
       for (int i = done; i < end; i++) {
-        out[i] = finish(m, decode(m, row, column + i), zero, scale, offset);
+        out[i] = value(m, decode(m, row, column + i), zero, scale, offset, rowScale);
       }
       done = end;
     }
   }
 
+  private static void rotated(Matrix m, long row, long column, int count, float[] out) {
+    int size = m.rotation();
+    float[] piece = new float[size];
+    int done = 0;
+    while (done < count) {
+      long start = (column + done) / size * size;
+      int skip = (int) (column + done - start);
+      int take = Math.min(count - done, size - skip);
+      values(m, row, start, size, piece);
+      Hadamard.apply(piece, 0, size);
+      System.arraycopy(piece, skip, out, done, take);
+      done += take;
+    }
+  }
+
+  private static void blocks(Matrix m, long row, long column, int count, float[] out) {
+    int size = m.encoding().blockElements();
+    float[] block = new float[size];
+    int done = 0;
+    while (done < count) {
+      int skip = (int) ((column + done) % size);
+      int take = Math.min(count - done, size - skip);
+      GgufBlocks.decode(m.encoding(), m.codes(), Codes.block(m, row, column + done), block);
+      System.arraycopy(block, skip, out, done, take);
+      done += take;
+    }
+  }
+
   /** How many elements of the row from this one on share its scale. */
   static long run(Matrix m, long row, long column) {
+    if (m.columnGroups().isPresent()) {
+      long end = column + 1;
+      while (end < m.k() && group(m, end) == group(m, column)) {
+        end++;
+      }
+      return end - column;
+    }
     return switch (m.granularity()) {
       case Granularity.Tile t -> t.cols() - column % t.cols();
       case Granularity.Flat f -> f.block() - (row * m.k() + column) % f.block();
     };
+  }
+
+  /** The largest and smallest scale column that the column groups name. */
+  static long[] groupRange(MemorySegment groups, long k) {
+    long smallest = Long.MAX_VALUE;
+    long largest = Long.MIN_VALUE;
+    for (long i = 0; i < k; i++) {
+      int group = groups.get(INT, 4 * i);
+      smallest = Math.min(smallest, group);
+      largest = Math.max(largest, group);
+    }
+    return new long[] {smallest, largest};
   }
 }

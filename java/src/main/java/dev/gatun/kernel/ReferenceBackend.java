@@ -4,6 +4,7 @@ import dev.gatun.Compute;
 import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.kernel.codec.Fp8;
+import dev.gatun.kernel.codec.GgufBlocks;
 import dev.gatun.kernel.codec.Numbers;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
@@ -34,18 +35,19 @@ public final class ReferenceBackend implements Backend {
       if (e.isPlain() || Fp8.is(e)) {
         kernels.add(entry(Operation.CONVERT, e, Optional.empty()));
       }
-      if (e == Encoding.F8_E8M0) {
+      if (e == Encoding.F8_E8M0 || (e.isBlock() && !GgufBlocks.decodes(e))) {
         continue;
       }
       for (Operation o :
           List.of(Operation.DEQUANTIZE, Operation.EMBEDDING, Operation.PACK, Operation.UNPACK)) {
         kernels.add(entry(o, e, Optional.empty()));
       }
-      if (!e.isPlain()) {
+      if (!e.isPlain() && !e.isBlock()) {
         kernels.add(entry(Operation.QUANTIZE, e, Optional.empty()));
       }
       for (Compute c : Compute.values()) {
-        if (c != Compute.I8 || ReferencePacked.hasIntegers(e)) {
+        boolean integers = c == Compute.I8 || c == Compute.I8_BLOCK;
+        if (!integers || ReferencePacked.hasIntegers(e)) {
           kernels.add(entry(Operation.LINEAR, e, Optional.of(c)));
         }
       }
@@ -95,9 +97,10 @@ public final class ReferenceBackend implements Backend {
   @Override
   public Optional<String> refuses(Operation operation, Matrix matrix, Optional<Compute> compute) {
     if (kernel(operation, matrix.encoding(), compute).isPresent()) {
-      return operation == Operation.LINEAR && matrix.k() > ReferencePacked.MAX_K
-          ? Optional.of("K = " + matrix.k() + " is more than " + ReferencePacked.MAX_K)
-          : Optional.empty();
+      if (operation == Operation.LINEAR && matrix.k() > ReferencePacked.MAX_K) {
+        return Optional.of("K = " + matrix.k() + " is more than " + ReferencePacked.MAX_K);
+      }
+      return compute.flatMap(c -> ReferencePacked.refuses(matrix, c));
     }
     return Optional.of(noKernel(operation, matrix.encoding(), compute));
   }

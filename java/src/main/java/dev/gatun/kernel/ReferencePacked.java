@@ -3,11 +3,12 @@ package dev.gatun.kernel;
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
 import dev.gatun.GatunException;
-import dev.gatun.kernel.codec.Codebooks;
+import dev.gatun.kernel.codec.Hadamard;
 import dev.gatun.kernel.codec.HalfFloat;
 import dev.gatun.kernel.codec.Numbers;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReferenceArray;
@@ -17,6 +18,9 @@ import org.jspecify.annotations.Nullable;
 final class ReferencePacked implements PackedWeight {
   /** So that a row fits into an array. */
   static final long MAX_K = 1L << 28;
+
+  /** How many consecutive k share a scale with compute type I8_BLOCK. */
+  private static final int BLOCK = 32;
 
   private static final int KEPT = 16;
   private static final int TILE_ELEMENTS = 1 << 20;
@@ -50,57 +54,28 @@ final class ReferencePacked implements PackedWeight {
     }
     k = (int) m.k();
     tile = Math.clamp(TILE_ELEMENTS / Math.max(1, k), 1, 64);
-    matrix =
-        new Matrix(
-            m.n(),
-            m.k(),
-            m.encoding(),
-            m.highNibbleFirst(),
-            m.codeRowStride(),
-            copy(m.codes()),
-            m.granularity(),
-            m.scales().map(this::copy),
-            m.nested().map(this::copy),
-            m.globalScale(),
-            m.zeros().map(this::copy),
-            m.zeroPoint(),
-            m.offsets().map(this::copy),
-            m.offsetsSubtracted(),
-            m.arithmetic(),
-            m.result());
-    byteSize =
-        matrix.codes().byteSize()
-            + size(matrix.scales())
-            + size(matrix.zeros())
-            + size(matrix.offsets())
-            + matrix.nested().map(n -> n.codebook().byteSize() + n.scales().byteSize()).orElse(0L);
-  }
-
-  private static long size(Optional<Matrix.Values> values) {
-    return values.map(v -> v.data().byteSize()).orElse(0L);
-  }
-
-  private Matrix.Values copy(Matrix.Values v) {
-    return new Matrix.Values(v.type(), copy(v.data()));
-  }
-
-  private Matrix.Nested copy(Matrix.Nested n) {
-    return new Matrix.Nested(copy(n.codebook()), copy(n.scales()), n.block(), n.offset());
+    matrix = m.withMemory(this::copy);
+    byteSize = matrix.memory().values().stream().mapToLong(MemorySegment::byteSize).sum();
   }
 
   private MemorySegment copy(MemorySegment bytes) {
     return arena.allocate(bytes.byteSize(), 64).copyFrom(bytes);
   }
 
-  /**
-   * Whether the codes of this encoding are integers, up to one factor, that an int8 multiply can
-   * take.
-   */
+  /** Whether the codes of this encoding are integers, up to one factor, for an int8 multiply. */
   static boolean hasIntegers(Encoding encoding) {
     return switch (encoding) {
-      case I8, U8, I4, U4, F4_E2M1, NF4, FP4 -> true;
-      default -> false;
+      case I8, U8, I4, U4, F4_E2M1, NF4, FP4, U1, U2, U3, U5, U6, U7, I2 -> true;
+      default -> encoding.isBlock();
     };
+  }
+
+  /** Why an integer multiply cannot take this matrix; empty when it can. */
+  static Optional<String> refuses(Matrix m, Compute compute) {
+    boolean integers = compute == Compute.I8 || compute == Compute.I8_BLOCK;
+    return integers && m.codebook().isPresent() && m.rowScales().isEmpty()
+        ? Optional.of("a codebook of its own has no integers for compute " + compute)
+        : Optional.empty();
   }
 
   /** NF4 and FP4 have their codebook rounded to int8 for an int8 multiply; all else is exact. */
@@ -113,17 +88,8 @@ final class ReferencePacked implements PackedWeight {
   void unpack(Matrix into) {
     checkOpen();
     MatrixCheck.unpack(matrix, into);
-    copyTo(matrix.codes(), into.codes());
-    matrix.scales().ifPresent(v -> copyTo(v.data(), into.scales().orElseThrow().data()));
-    matrix.zeros().ifPresent(v -> copyTo(v.data(), into.zeros().orElseThrow().data()));
-    matrix.offsets().ifPresent(v -> copyTo(v.data(), into.offsets().orElseThrow().data()));
-    matrix
-        .nested()
-        .ifPresent(
-            n -> {
-              copyTo(n.codebook(), into.nested().orElseThrow().codebook());
-              copyTo(n.scales(), into.nested().orElseThrow().scales());
-            });
+    Map<String, MemorySegment> buffers = into.memory();
+    matrix.memory().forEach((role, data) -> copyTo(data, buffers.get(role)));
   }
 
   private static void copyTo(MemorySegment from, MemorySegment to) {
@@ -143,6 +109,11 @@ final class ReferencePacked implements PackedWeight {
       Compute compute) {
     checkOpen();
     ReferenceBackend.linearName(matrix.encoding(), compute); // refuses what there is no kernel for
+    refuses(matrix, compute)
+        .ifPresent(
+            why -> {
+              throw new GatunException("reference: " + why);
+            });
     Scratch s = take();
     for (long m0 = 0; m0 < m; m0 += tile) {
       int rows = (int) Math.min(tile, m - m0);
@@ -163,31 +134,66 @@ final class ReferencePacked implements PackedWeight {
 
   private void loadX(MemorySegment x, Encoding xType, long at, Compute compute, Scratch s, int i) {
     int start = i * k;
-    float largest = 0;
     for (int j = 0; j < k; j++) {
       float v = Numbers.get(xType, x, at + j);
-      largest = Math.max(largest, Math.abs(v));
       s.x[start + j] = compute == Compute.BF16 ? HalfFloat.round(Encoding.BF16, v) : v;
     }
     s.xScale[i] = 1;
-    // A row with NaN or infinity has no scale: it is multiplied as it is, so that they reach y.
-    if (compute == Compute.I8 && Float.isFinite(largest)) {
-      float scale = largest / 127f;
-      s.xScale[i] = scale;
-      for (int j = 0; j < k; j++) {
-        s.x[start + j] = scale == 0 ? 0 : Math.rint((float) s.x[start + j] / scale);
+    if (compute != Compute.I8 && compute != Compute.I8_BLOCK) {
+      return;
+    }
+    // An integer multiply takes the rotated codes as they are and turns x instead.
+    if (matrix.rotation() > 1) {
+      for (int j = start; j < start + k; j += matrix.rotation()) {
+        Hadamard.apply(s.x, j, matrix.rotation());
+      }
+      for (int j = start; j < start + k; j++) {
+        s.x[j] = (float) s.x[j];
+      }
+    }
+    if (compute == Compute.I8) {
+      s.xScale[i] = quantize(s.x, start, k);
+      return;
+    }
+    for (int j = 0; j < k; j += BLOCK) {
+      int count = Math.min(BLOCK, k - j);
+      double scale = quantize(s.x, start + j, count);
+      for (int l = start + j; l < start + j + count; l++) {
+        s.x[l] *= scale;
       }
     }
   }
 
+  /**
+   * Rounds numbers to 8-bit integers, absmax / 127, and gives their scale. Numbers with NaN or
+   * infinity among them have no scale: they are multiplied as they are, so that those reach y.
+   */
+  private static float quantize(double[] x, int from, int count) {
+    float largest = 0;
+    for (int j = from; j < from + count; j++) {
+      largest = Math.max(largest, (float) Math.abs(x[j]));
+    }
+    if (!Float.isFinite(largest)) {
+      return 1;
+    }
+    float scale = largest / 127f;
+    for (int j = from; j < from + count; j++) {
+      x[j] = scale == 0 ? 0 : Math.rint((float) x[j] / scale);
+    }
+    return scale;
+  }
+
   private void loadW(long n, Compute compute, Scratch s) {
-    if (compute != Compute.I8) {
+    boolean integers = compute == Compute.I8 || compute == Compute.I8_BLOCK;
+    if (!integers || matrix.encoding().isBlock()) {
       MatrixValues.row(matrix, n, 0, k, s.row);
       for (int j = 0; j < k; j++) {
         s.w[j] = compute == Compute.BF16 ? HalfFloat.round(Encoding.BF16, s.row[j]) : s.row[j];
       }
       return;
     }
+    boolean rowScaled = matrix.rowScales().isPresent();
+    float rowScale = MatrixValues.rowScale(matrix, n);
     int done = 0;
     while (done < k) {
       int end = done + (int) Math.min(k - done, MatrixValues.run(matrix, n, done));
@@ -195,8 +201,12 @@ final class ReferencePacked implements PackedWeight {
       double scale = MatrixValues.scale(matrix, n, done);
       double offset = MatrixValues.offset(matrix, n, done);
       for (int j = done; j < end; j++) {
-        float code = Codebooks.decode(matrix.encoding(), MatrixValues.code(matrix, n, j));
-        s.w[j] = (integer(matrix.encoding(), code) - zero) * scale + offset;
+        float code = MatrixValues.decode(matrix, n, j);
+        double product =
+            rowScaled
+                ? (double) MatrixValues.whole((float) ((code - zero) * scale)) * rowScale
+                : (integer(matrix.encoding(), code) - zero) * scale;
+        s.w[j] = product + offset;
       }
       done = end;
     }

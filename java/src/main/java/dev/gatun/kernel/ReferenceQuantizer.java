@@ -59,7 +59,7 @@ final class ReferenceQuantizer {
       Numbers.put(
           scales.type(),
           scales.data(),
-          m.granularity().index(first / m.k(), first % m.k(), m.k()),
+          MatrixValues.scaleIndex(m, first / m.k(), first % m.k()),
           scale);
     }
     // With stored scales of a wider type the library takes the reciprocal before it rounds.

@@ -1,6 +1,7 @@
 package dev.gatun.layout;
 
 import dev.gatun.Encoding;
+import dev.gatun.kernel.CodeOrder;
 import dev.gatun.kernel.Granularity;
 import dev.gatun.kernel.Matrix;
 import java.lang.foreign.MemorySegment;
@@ -95,22 +96,12 @@ public record BitsAndBytes4BitLayout(Encoding encoding, long block, boolean nest
       Optional<Matrix.Nested> nest,
       Encoding dtype) {
     Matrix.Values scales = new Matrix.Values(nested ? Encoding.U8 : Encoding.F32, absmax);
-    return new Matrix(
-        n,
-        k,
-        encoding,
-        true,
-        0,
-        codes,
-        new Granularity.Flat(block),
-        Optional.of(scales),
-        nest,
-        1f,
-        Optional.empty(),
-        0,
-        Optional.empty(),
-        false,
-        Encoding.F32,
-        dtype);
+    return Matrix.builder(n, k, encoding, codes)
+        .codeOrder(CodeOrder.HIGH_FIRST)
+        .granularity(new Granularity.Flat(block))
+        .scales(scales)
+        .nested(nest)
+        .result(dtype)
+        .build();
   }
 }

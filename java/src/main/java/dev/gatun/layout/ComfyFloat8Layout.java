@@ -1,7 +1,6 @@
 package dev.gatun.layout;
 
 import dev.gatun.Encoding;
-import dev.gatun.kernel.Granularity;
 import dev.gatun.kernel.Matrix;
 import java.lang.foreign.MemorySegment;
 import java.util.Optional;
@@ -34,22 +33,10 @@ public record ComfyFloat8Layout(Encoding encoding, boolean scaled) implements La
    */
   public Matrix matrix(
       long n, long k, MemorySegment codes, Optional<Matrix.Values> scale, Encoding dtype) {
-    return new Matrix(
-        n,
-        k,
-        encoding,
-        false,
-        0,
-        codes,
-        Granularity.perTensor(n, k),
-        scale,
-        Optional.empty(),
-        1f,
-        Optional.empty(),
-        0,
-        Optional.empty(),
-        false,
-        dtype,
-        dtype);
+    return Matrix.builder(n, k, encoding, codes)
+        .scales(scale)
+        .arithmetic(dtype)
+        .result(dtype)
+        .build();
   }
 }

@@ -6,10 +6,13 @@ import dev.gatun.GatunException;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.checkpoint.DType;
+import dev.gatun.kernel.CodeOrder;
 import dev.gatun.kernel.Granularity;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixCheck;
+import dev.gatun.kernel.MatrixValues;
 import dev.gatun.kernel.Operation;
+import dev.gatun.kernel.ScaleOrder;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
@@ -20,9 +23,8 @@ import java.util.Optional;
 
 /**
  * Operations that any layout shares, since every one describes itself as a {@link Matrix}. Tensors
- * are immutable: each gives a new one. What {@link #copy} and {@link #slice} give has the parts
- * {@code codes}, {@code scales}, {@code zeros}, {@code offsets}, {@code nested_codebook} and {@code
- * nested_scales}, as raw bytes.
+ * are immutable: each gives a new one. What {@link #copy} and {@link #slice} give has the parts that
+ * {@link Matrix#memory} names, as raw bytes.
  */
 public final class GenericOperations {
   private GenericOperations() {}
@@ -32,25 +34,7 @@ public final class GenericOperations {
     if (!dtype.isPlain()) {
       throw new GatunException(t.name() + ": found type " + dtype + ", expected F32, F16 or BF16");
     }
-    Matrix m = t.matrix();
-    Matrix matrix =
-        new Matrix(
-            m.n(),
-            m.k(),
-            m.encoding(),
-            m.highNibbleFirst(),
-            m.codeRowStride(),
-            m.codes(),
-            m.granularity(),
-            m.scales(),
-            m.nested(),
-            m.globalScale(),
-            m.zeros(),
-            m.zeroPoint(),
-            m.offsets(),
-            m.offsetsSubtracted(),
-            m.arithmetic(),
-            dtype);
+    Matrix matrix = t.matrix().withResult(dtype);
     return new QuantizedTensor(t.name(), t.shape(), t.layout(), t.parts(), matrix, dtype);
   }
 
@@ -61,38 +45,7 @@ public final class GenericOperations {
     return withMatrix(
         t,
         t.shape(),
-        new Matrix(
-            m.n(),
-            m.k(),
-            m.encoding(),
-            m.highNibbleFirst(),
-            m.codeRowStride(),
-            copy(m.codes(), arena),
-            m.granularity(),
-            m.scales().map(v -> copy(v, arena)),
-            m.nested()
-                .map(
-                    n ->
-                        new Matrix.Nested(
-                            copy(n.codebook(), arena),
-                            copy(n.scales(), arena),
-                            n.block(),
-                            n.offset())),
-            m.globalScale(),
-            m.zeros().map(v -> copy(v, arena)),
-            m.zeroPoint(),
-            m.offsets().map(v -> copy(v, arena)),
-            m.offsetsSubtracted(),
-            m.arithmetic(),
-            m.result()));
-  }
-
-  private static Matrix.Values copy(Matrix.Values v, Arena arena) {
-    return new Matrix.Values(v.type(), copy(v.data(), arena));
-  }
-
-  private static MemorySegment copy(MemorySegment s, Arena arena) {
-    return arena.allocate(s.byteSize(), 64).copyFrom(s);
+        m.withMemory(data -> arena.allocate(data.byteSize(), 64).copyFrom(data)));
   }
 
   /**
@@ -116,56 +69,60 @@ public final class GenericOperations {
               + ", expected within 0 to "
               + m.n());
     }
-    long element = row0 * m.k();
-    if (m.codeRowStride() == 0 && m.encoding().bits() == 4 && (element & 1) != 0) {
+    if (m.codeOrder().id() > CodeOrder.WORDS.id()) {
+      throw new GatunException(
+          t.name() + ": found codes in the order " + m.codeOrder() + ", which has no rows to slice");
+    }
+    long codeAt = row0 == 0 ? 0 : MatrixCheck.codeBytes(m.toBuilder().shape(row0, m.k()).build());
+    boolean flat = m.codeRowStride() == 0 && m.codeOrder() != CodeOrder.WORDS;
+    if (flat && row0 * m.k() * m.encoding().bits() % 8 != 0) {
       throw new GatunException(
           t.name() + ": found a slice from row " + row0 + ", which starts within a byte");
     }
-    long codeAt =
-        m.codeRowStride() == 0 ? element * m.encoding().bits() / 8 : row0 * m.codeRowStride();
-    long first = rows == 0 ? 0 : firstParameter(t, row0);
+    if (m.codeRowStride() != 0) {
+      codeAt = row0 * m.codeRowStride();
+    }
+    boolean none = rows == 0 || m.k() == 0 || m.encoding().isBlock();
+    if (!none) {
+      checkParameterStart(t, row0);
+    }
+    long first = none ? 0 : MatrixValues.index(m, row0, 0);
+    long firstScale = none ? 0 : MatrixValues.scaleIndex(m, row0, 0);
+    long all = MatrixCheck.parameters(m);
     long block = m.nested().map(Matrix.Nested::block).orElse(1L);
-    if (first % block != 0) {
+    boolean one = block >= all; // a single nested scale serves every row
+    if (!one && firstScale % block != 0) {
       throw new GatunException(
           t.name() + ": found a slice from row " + row0 + ", which starts within a nested block");
     }
+    long nestedAt = one ? 0 : 4 * (firstScale / block);
+    Matrix.Builder b =
+        m.toBuilder()
+            .shape(rows, m.k())
+            .codes(m.codes().asSlice(Math.min(codeAt, m.codes().byteSize())))
+            .scales(m.scales().map(v -> from(v, firstScale)))
+            .zeros(m.zeros().map(v -> from(v, first)))
+            .nested(
+                m.nested()
+                    .map(
+                        n ->
+                            new Matrix.Nested(
+                                n.codebook(), n.scales().asSlice(nestedAt), n.block(), n.offset())));
+    m.offsets()
+        .map(v -> from(v, first))
+        .ifPresent(m.offsetsSubtracted() ? b::subtracted : b::offsets);
+    m.rowScales().ifPresent(v -> b.rowScales(v.asSlice(4 * row0)));
     List<Long> shape = new ArrayList<>(t.shape());
     shape.set(0, rows);
-    return withMatrix(
-        t,
-        shape,
-        new Matrix(
-            rows,
-            m.k(),
-            m.encoding(),
-            m.highNibbleFirst(),
-            m.codeRowStride(),
-            m.codes().asSlice(Math.min(codeAt, m.codes().byteSize())),
-            m.granularity(),
-            m.scales().map(v -> from(v, first)),
-            m.nested()
-                .map(
-                    n ->
-                        new Matrix.Nested(
-                            n.codebook(),
-                            n.scales().asSlice(4 * (first / block)),
-                            n.block(),
-                            n.offset())),
-            m.globalScale(),
-            m.zeros().map(v -> from(v, first)),
-            m.zeroPoint(),
-            m.offsets().map(v -> from(v, first)),
-            m.offsetsSubtracted(),
-            m.arithmetic(),
-            m.result()));
+    return withMatrix(t, shape, b.build());
   }
 
   private static Matrix.Values from(Matrix.Values v, long first) {
     return new Matrix.Values(v.type(), v.data().asSlice(first * (v.type().bits() / 8)));
   }
 
-  /** The index of the scale with which a row starts. */
-  private static long firstParameter(QuantizedTensor t, long row) {
+  /** Refuses a row that does not start with a scale of its own. */
+  private static void checkParameterStart(QuantizedTensor t, long row) {
     Matrix m = t.matrix();
     boolean whole =
         switch (m.granularity()) {
@@ -173,11 +130,11 @@ public final class GenericOperations {
               row % tile.rows() == 0 || (tile.rows() >= m.n() && tile.rowStride() == 0);
           case Granularity.Flat flat -> row * m.k() % flat.block() == 0;
         };
-    if (!whole) {
+    boolean blocked = m.scaleOrder() == ScaleOrder.BLOCKED_128X4 && row % 128 != 0;
+    if (!whole || blocked) {
       throw new GatunException(
           t.name() + ": found a slice from row " + row + ", which starts within a scale's block");
     }
-    return m.k() == 0 ? 0 : m.granularity().index(row, 0, m.k());
   }
 
   /**
@@ -215,7 +172,14 @@ public final class GenericOperations {
         m.granularity() instanceof Granularity.Tile tile
             && tile.rows() >= m.n()
             && tile.cols() >= m.k();
-    if (m.codeRowStride() != 0 || !(perTensor || m.granularity() instanceof Granularity.Flat)) {
+    boolean stream =
+        m.codeRowStride() == 0
+            && m.codeOrder().id() <= CodeOrder.BITS.id()
+            && !m.encoding().isBlock()
+            && m.columnGroups().isEmpty()
+            && m.rowScales().isEmpty()
+            && m.rotation() <= 1;
+    if (!stream || !(perTensor || m.granularity() instanceof Granularity.Flat)) {
       throw new GatunException(
           t.name()
               + ": found shape "
@@ -225,23 +189,10 @@ public final class GenericOperations {
               + " rows, since scales or codes belong to rows");
     }
     Matrix matrix =
-        new Matrix(
-            n,
-            k,
-            m.encoding(),
-            m.highNibbleFirst(),
-            0,
-            m.codes(),
-            perTensor ? Granularity.perTensor(n, k) : m.granularity(),
-            m.scales(),
-            m.nested(),
-            m.globalScale(),
-            m.zeros(),
-            m.zeroPoint(),
-            m.offsets(),
-            m.offsetsSubtracted(),
-            m.arithmetic(),
-            m.result());
+        m.toBuilder()
+            .shape(n, k)
+            .granularity(perTensor ? Granularity.perTensor(n, k) : m.granularity())
+            .build();
     return new QuantizedTensor(t.name(), shape, t.layout(), t.parts(), matrix, t.dtype());
   }
 
@@ -266,12 +217,7 @@ public final class GenericOperations {
 
   private static QuantizedTensor withMatrix(QuantizedTensor t, List<Long> shape, Matrix m) {
     Map<String, Tensor> parts = new LinkedHashMap<>();
-    part(parts, t, "codes", m.codes());
-    m.scales().ifPresent(v -> part(parts, t, "scales", v.data()));
-    m.zeros().ifPresent(v -> part(parts, t, "zeros", v.data()));
-    m.offsets().ifPresent(v -> part(parts, t, "offsets", v.data()));
-    m.nested().ifPresent(n -> part(parts, t, "nested_codebook", n.codebook()));
-    m.nested().ifPresent(n -> part(parts, t, "nested_scales", n.scales()));
+    m.memory().forEach((role, data) -> part(parts, t, role, data));
     return new QuantizedTensor(t.name(), shape, t.layout(), parts, m, t.dtype());
   }
 

@@ -4,7 +4,6 @@ import dev.gatun.Encoding;
 import dev.gatun.kernel.Granularity;
 import dev.gatun.kernel.Matrix;
 import java.lang.foreign.MemorySegment;
-import java.util.Optional;
 
 /**
  * optimum-quanto's 8-bit weights: {@code scale · code} in the scale's type, one scale per row or
@@ -43,22 +42,11 @@ public record QuantoBytesLayout(Encoding encoding, boolean perChannel) implement
    */
   public Matrix matrix(long n, long k, MemorySegment codes, Matrix.Values scales) {
     Granularity granularity = perChannel ? Granularity.perChannel(k) : Granularity.perTensor(n, k);
-    return new Matrix(
-        n,
-        k,
-        encoding,
-        false,
-        0,
-        codes,
-        granularity,
-        Optional.of(scales),
-        Optional.empty(),
-        1f,
-        Optional.empty(),
-        0,
-        Optional.empty(),
-        false,
-        scales.type(),
-        scales.type());
+    return Matrix.builder(n, k, encoding, codes)
+        .granularity(granularity)
+        .scales(scales)
+        .arithmetic(scales.type())
+        .result(scales.type())
+        .build();
   }
 }

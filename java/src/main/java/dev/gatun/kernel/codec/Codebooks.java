@@ -5,7 +5,7 @@ import java.util.EnumMap;
 import java.util.Map;
 
 /**
- * Every encoding of 4 or 8 bits as a table of 16 or 256 values, and the way back. NF4 and FP4 are
+ * Every encoding of 1 to 8 bits as a table of its 2^bits values, and the way back. NF4 and FP4 are
  * bitsandbytes' tables and thresholds (csrc/kernels.cu), E2M1 is OCP's.
  */
 public final class Codebooks {
@@ -58,7 +58,7 @@ public final class Codebooks {
 
   static {
     for (Encoding encoding : Encoding.values()) {
-      if (encoding.bits() <= 8) {
+      if (encoding.bits() >= 1 && encoding.bits() <= 8) {
         float[] table = new float[1 << encoding.bits()];
         for (int code = 0; code < table.length; code++) {
           table[code] = value(encoding, code);
@@ -70,7 +70,7 @@ public final class Codebooks {
 
   private Codebooks() {}
 
-  /** The 16 or 256 values of an encoding by unsigned code; a copy. */
+  /** The 2^bits values of an encoding by unsigned code; a copy. */
   public static float[] table(Encoding encoding) {
     return shared(encoding).clone();
   }
@@ -95,9 +95,9 @@ public final class Codebooks {
   public static int encode(Encoding encoding, float value) {
     return switch (encoding) {
       case I8 -> integer(value, -128, 127) & 0xFF;
-      case U8 -> integer(value, 0, 255);
       case I4 -> integer(value, -8, 7) & 0xF;
-      case U4 -> integer(value, 0, 15);
+      case I2 -> integer(value, -2, 1) & 0x3;
+      case U1, U2, U3, U4, U5, U6, U7, U8 -> integer(value, 0, (1 << encoding.bits()) - 1);
       case NF4 -> above(value, NF4_THRESHOLDS);
       case FP4 -> FP4_ORDER[above(Math.abs(value), FP4_THRESHOLDS)] | (value < 0 ? 8 : 0);
       case F4_E2M1 -> e2m1(value);
@@ -139,7 +139,8 @@ public final class Codebooks {
   private static float value(Encoding encoding, int code) {
     return switch (encoding) {
       case I8 -> (byte) code;
-      case U8, U4 -> code;
+      case U1, U2, U3, U4, U5, U6, U7, U8 -> code;
+      case I2 -> code < 2 ? code : code - 4;
       case I4 -> code < 8 ? code : code - 16;
       case NF4 -> NF4[code];
       case FP4 -> code < 8 ? FP4_MAGNITUDES[code] : -FP4_MAGNITUDES[code - 8];
