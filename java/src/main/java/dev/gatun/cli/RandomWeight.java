@@ -4,8 +4,10 @@ import dev.gatun.Encoding;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.checkpoint.DType;
+import dev.gatun.kernel.CodeOrder;
 import dev.gatun.kernel.Granularity;
 import dev.gatun.kernel.Matrix;
+import dev.gatun.kernel.MatrixCheck;
 import dev.gatun.kernel.codec.Codebooks;
 import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.Layout;
@@ -40,9 +42,9 @@ final class RandomWeight {
     }
   }
 
-  /** Whether codes of this encoding make a weight; that of scales does not. */
+  /** Whether random codes of this encoding make a weight; those of scales and blocks do not. */
   static boolean canBeMade(Encoding encoding) {
-    return encoding != Encoding.F8_E8M0;
+    return encoding != Encoding.F8_E8M0 && !encoding.isBlock();
   }
 
   /** Every encoding that makes a weight. */
@@ -61,8 +63,12 @@ final class RandomWeight {
   static QuantizedTensor make(Encoding encoding, long n, long k, Arena arena) {
     SplittableRandom random = new SplittableRandom(SEED);
     long elements = Math.multiplyExact(n, k);
-    long bytes = Math.ceilDiv(Math.multiplyExact(elements, (long) encoding.bits()), 8L);
-    MemorySegment codes = arena.allocate(bytes, 64);
+    boolean wholeBytes = encoding.bits() % 8 == 0 || 8 % encoding.bits() == 0;
+    Matrix bare =
+        Matrix.builder(n, k, encoding, MemorySegment.NULL)
+            .codeOrder(wholeBytes ? CodeOrder.LOW_FIRST : CodeOrder.WORDS)
+            .build();
+    MemorySegment codes = arena.allocate(MatrixCheck.codeBytes(bare), 64);
     Optional<Scales> scales = scales(encoding, n, k);
     if (encoding.isPlain()) {
       fillPlain(codes, encoding, elements, random);
@@ -75,23 +81,12 @@ final class RandomWeight {
                 scaleValues(
                     s.type, Math.addExact(s.granularity.index(n - 1, k - 1, k), 1), random, arena));
     Matrix matrix =
-        new Matrix(
-            n,
-            k,
-            encoding,
-            false,
-            0,
-            codes,
-            scales.map(Scales::granularity).orElse(Granularity.perTensor(n, k)),
-            values,
-            Optional.empty(),
-            1f,
-            Optional.empty(),
-            scales.map(Scales::zeroPoint).orElse(0),
-            Optional.empty(),
-            false,
-            Encoding.F32,
-            Encoding.F32);
+        bare.toBuilder()
+            .codes(codes)
+            .granularity(scales.map(Scales::granularity).orElse(Granularity.perTensor(n, k)))
+            .scales(values)
+            .zeroPoint(scales.map(Scales::zeroPoint).orElse(0))
+            .build();
     Map<String, Tensor> parts = new LinkedHashMap<>();
     parts.put("codes", bytes("codes", codes));
     values.ifPresent(v -> parts.put("scales", bytes("scales", v.data())));
