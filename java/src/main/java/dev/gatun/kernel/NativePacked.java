@@ -1,0 +1,284 @@
+package dev.gatun.kernel;
+
+import dev.gatun.Compute;
+import dev.gatun.Encoding;
+import dev.gatun.bindings.gatun_h;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.util.concurrent.atomic.AtomicReferenceArray;
+import org.jspecify.annotations.Nullable;
+
+/** A packed weight in native memory, and the working memory of the calls that use it. */
+final class NativePacked implements PackedWeight {
+  /** As many callers at once find their working memory again; others allocate it. */
+  private static final int KEPT = 16;
+
+  /**
+   * Up to as many multiplications a call takes heap arrays as they are. The garbage collector waits
+   * for such a call, and a million multiplications are some 0.1 ms on one thread with AVX-512 and 1
+   * ms without: no longer than it waits for safepoints anyway. Beyond it copying x and y costs one
+   * part in min(N, K) of the work.
+   */
+  static final long SHORT_WORK = 1 << 20;
+
+  private final NativeBackend backend;
+  private final Matrix description;
+  private final Arena arena;
+  private final MemorySegment block;
+
+  /** The block without a scope: {@link #uses} holds it open, and the linker need not. */
+  private final MemorySegment address;
+
+  private final AtomicReferenceArray<@Nullable NativeScratch> kept =
+      new AtomicReferenceArray<>(KEPT);
+  private final UseCount uses = new UseCount("packed weight", this::free);
+
+  NativePacked(NativeBackend backend, Matrix description, Arena arena, MemorySegment block) {
+    this.backend = backend;
+    this.description = description;
+    this.arena = arena;
+    this.block = block;
+    this.address = MemorySegment.ofAddress(block.address());
+  }
+
+  /** The arguments have been checked. */
+  void linear(
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      @Nullable MemorySegment bias,
+      Compute compute,
+      int threads) {
+    uses.enter();
+    try {
+      NativeScratch scratch = take();
+      try {
+        boolean isShort = m <= SHORT_WORK && m * work() <= SHORT_WORK;
+        scratch.workspace(address, block.byteSize(), m, compute.id(), threads);
+        int xSize = xType.bits() / 8;
+        int ySize = yType.bits() / 8;
+        boolean copyY = !passes(y, ySize, isShort);
+        MemorySegment nativeX =
+            passes(x, xSize, isShort) ? x : scratch.copyOfX(x, ((m - 1) * ldx + k()) * xSize);
+        MemorySegment nativeY = copyY ? scratch.roomForY(m * n() * ySize) : y;
+        MemorySegment nativeBias =
+            bias == null
+                ? MemorySegment.NULL
+                : passes(bias, Float.BYTES, isShort)
+                    ? bias
+                    : scratch.copyOfBias(bias, n() * Float.BYTES);
+        NativeCalls.linear(
+            isShort,
+            address,
+            block.byteSize(),
+            nativeX,
+            xType.id(),
+            ldx,
+            m,
+            nativeY,
+            yType.id(),
+            copyY ? n() : ldy,
+            nativeBias,
+            compute.id(),
+            backend.isa(),
+            threads,
+            scratch.workspace(),
+            scratch.workspaceSize());
+        if (copyY) {
+          long row = n() * ySize;
+          for (long i = 0; i < m; i++) {
+            MemorySegment.copy(nativeY, i * row, y, i * ldy * ySize, row);
+          }
+        }
+      } finally {
+        give(scratch);
+      }
+    } finally {
+      uses.leave();
+    }
+  }
+
+  /**
+   * Whether C can take the memory as it lies: native or in the heap for a short call, and aligned.
+   */
+  private static boolean passes(MemorySegment memory, int size, boolean isShort) {
+    return (isShort || memory.isNative()) && memory.address() % size == 0;
+  }
+
+  /** Multiplications of one row of x, no more than matters here. */
+  private long work() {
+    long n = Math.min(n(), SHORT_WORK + 1);
+    return n * Math.min(k(), SHORT_WORK + 1);
+  }
+
+  void unpack(Matrix into) {
+    uses.enter();
+    try (Arena call = Arena.ofConfined()) {
+      MatrixCheck.unpack(description, into);
+      NativeMatrix matrix = new NativeMatrix(into, call);
+      NativeCalls.unpack(block, matrix);
+      matrix.copyBack();
+    } finally {
+      uses.leave();
+    }
+  }
+
+  /** The packed form, for tests. */
+  MemorySegment block() {
+    return block.asReadOnly();
+  }
+
+  NativeBackend backend() {
+    return backend;
+  }
+
+  private NativeScratch take() {
+    for (int i = 0; i < KEPT; i++) {
+      NativeScratch scratch = kept.getAndSet(i, null);
+      if (scratch != null) {
+        return scratch;
+      }
+    }
+    return new NativeScratch();
+  }
+
+  private void give(NativeScratch scratch) {
+    for (int i = 0; i < KEPT; i++) {
+      if (kept.compareAndSet(i, null, scratch)) {
+        return;
+      }
+    }
+    scratch.close();
+  }
+
+  private void free() {
+    for (int i = 0; i < KEPT; i++) {
+      NativeScratch scratch = kept.getAndSet(i, null);
+      if (scratch != null) {
+        scratch.close();
+      }
+    }
+    arena.close();
+  }
+
+  @Override
+  public long n() {
+    return description.n();
+  }
+
+  @Override
+  public long k() {
+    return description.k();
+  }
+
+  @Override
+  public long byteSize() {
+    return block.byteSize();
+  }
+
+  @Override
+  public String kernel(Compute compute, long m) {
+    uses.enter();
+    try {
+      return backend.kernelName(Operation.LINEAR, description.encoding(), compute.id());
+    } finally {
+      uses.leave();
+    }
+  }
+
+  @Override
+  public void close() {
+    uses.close();
+  }
+
+  /** One caller's working memory. It grows to what was needed most, and stays. */
+  private static final class NativeScratch {
+    private final Buffer size = new Buffer();
+    private final Buffer workspace = new Buffer();
+    private final Buffer x = new Buffer();
+    private final Buffer y = new Buffer();
+    private final Buffer bias = new Buffer();
+    private int compute;
+    private int threads;
+    private long rows;
+    private long workspaceSize;
+
+    /** Asks how much workspace is needed, unless the last answer covers this call. */
+    void workspace(MemorySegment packed, long packedSize, long m, int compute, int threads) {
+      if (compute == this.compute && threads == this.threads && m <= rows) {
+        return;
+      }
+      MemorySegment answer = size.atLeast(Long.BYTES);
+      NativeCalls.check(
+          gatun_h.gatun_linear_workspace(packed, packedSize, m, compute, threads, answer));
+      workspaceSize = answer.get(ValueLayout.JAVA_LONG, 0);
+      workspace.atLeast(workspaceSize);
+      this.compute = compute;
+      this.threads = threads;
+      this.rows = m;
+    }
+
+    MemorySegment workspace() {
+      return workspace.atLeast(workspaceSize);
+    }
+
+    long workspaceSize() {
+      return workspaceSize;
+    }
+
+    MemorySegment copyOfX(MemorySegment from, long bytes) {
+      return copy(x, from, bytes);
+    }
+
+    MemorySegment copyOfBias(MemorySegment from, long bytes) {
+      return copy(bias, from, bytes);
+    }
+
+    private static MemorySegment copy(Buffer buffer, MemorySegment from, long bytes) {
+      MemorySegment to = buffer.atLeast(bytes);
+      MemorySegment.copy(from, 0, to, 0, bytes);
+      return to;
+    }
+
+    MemorySegment roomForY(long bytes) {
+      return y.atLeast(bytes);
+    }
+
+    void close() {
+      size.close();
+      workspace.close();
+      x.close();
+      y.close();
+      bias.close();
+    }
+  }
+
+  /** Native memory that grows. */
+  private static final class Buffer {
+    private @Nullable Arena arena;
+    private MemorySegment memory = MemorySegment.NULL;
+
+    MemorySegment atLeast(long bytes) {
+      if (memory.byteSize() < bytes) {
+        close();
+        Arena fresh = Arena.ofShared();
+        arena = fresh;
+        memory = fresh.allocate(bytes, 64);
+      }
+      return memory;
+    }
+
+    void close() {
+      if (arena != null) {
+        arena.close();
+      }
+      arena = null;
+      memory = MemorySegment.NULL;
+    }
+  }
+}
