@@ -1,5 +1,8 @@
 package dev.gatun.cli;
 
+import java.io.FileNotFoundException;
+import java.io.FileOutputStream;
+import java.io.PrintStream;
 import java.io.PrintWriter;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
@@ -37,9 +40,22 @@ public final class Gatun implements Runnable {
 
   /** Runs one command and ends the process with its exit code. */
   public static void main(String[] args) {
+    useGivenStandardError();
     var out = new PrintWriter(System.out, false, StandardCharsets.UTF_8);
     var err = new PrintWriter(System.err, true, StandardCharsets.UTF_8);
     System.exit(run(out, err, args));
+  }
+
+  /** The launcher filters what the JVM says on standard error and names another path to it for us. */
+  private static void useGivenStandardError() {
+    String path = System.getProperty("gatun.stderr");
+    if (path != null) {
+      try {
+        System.setErr(new PrintStream(new FileOutputStream(path, true), true, StandardCharsets.UTF_8));
+      } catch (FileNotFoundException e) {
+        LOG.log(System.Logger.Level.DEBUG, "standard error stays filtered: " + e.getMessage());
+      }
+    }
   }
 
   /**
@@ -52,7 +68,11 @@ public final class Gatun implements Runnable {
   public static int run(PrintWriter out, PrintWriter err, String... args) {
     CommandLine line = commandLine().setOut(out).setErr(err);
     int code = line.execute(args);
-    out.flush();
+    boolean lost = out.checkError(); // flushes
+    if (lost && code == CommandLine.ExitCode.OK) {
+      err.println("gatun: standard output: cannot be written");
+      code = CommandLine.ExitCode.SOFTWARE;
+    }
     err.flush();
     return code;
   }
