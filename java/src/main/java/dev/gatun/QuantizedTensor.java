@@ -71,8 +71,8 @@ public final class QuantizedTensor {
   }
 
   /**
-   * A weight whose matrix is made when it is first asked for: small parts such as packed zero points
-   * may have to be unpacked, and opening a file touches no data.
+   * A weight whose matrix is made when it is first asked for: small parts such as packed zero
+   * points may have to be unpacked, and opening a file touches no data.
    */
   public static QuantizedTensor lazy(
       String name,

@@ -1,6 +1,6 @@
 package dev.gatun.cli;
 
-import java.io.FileNotFoundException;
+import java.io.FileDescriptor;
 import java.io.FileOutputStream;
 import java.io.PrintStream;
 import java.io.PrintWriter;
@@ -46,15 +46,14 @@ public final class Gatun implements Runnable {
     System.exit(run(out, err, args));
   }
 
-  /** The launcher filters what the JVM says on standard error and names another path to it for us. */
+  /**
+   * The launcher filters what the JVM says on standard error, and gives us the real one as
+   * descriptor 0, where standard input is as a rule.
+   */
   private static void useGivenStandardError() {
-    String path = System.getProperty("gatun.stderr");
-    if (path != null) {
-      try {
-        System.setErr(new PrintStream(new FileOutputStream(path, true), true, StandardCharsets.UTF_8));
-      } catch (FileNotFoundException e) {
-        LOG.log(System.Logger.Level.DEBUG, "standard error stays filtered: " + e.getMessage());
-      }
+    if ("0".equals(System.getProperty("gatun.stderr"))) {
+      var given = new FileOutputStream(FileDescriptor.in);
+      System.setErr(new PrintStream(given, true, StandardCharsets.UTF_8));
     }
   }
 

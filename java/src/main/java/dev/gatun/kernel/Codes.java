@@ -6,8 +6,8 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 
 /**
- * Where the code of an element lies, for every {@link CodeOrder}. In all of them it is a run of bits
- * in the little-endian stream of bytes, but for GPTQ's 3 bits, whose words are a row apart.
+ * Where the code of an element lies, for every {@link CodeOrder}. In all of them it is a run of
+ * bits in the little-endian stream of bytes, but for GPTQ's 3 bits, whose words are a row apart.
  */
 final class Codes {
   private static final int WORD = 32;
@@ -147,7 +147,8 @@ final class Codes {
     int b = m.encoding().bits();
     return switch (m.codeOrder()) {
       case LOW_FIRST, HIGH_FIRST, BITS, WORDS -> m.n();
-      case WORDS_K -> b == 3 ? Math.ceilDiv(m.k(), 32L) * 3 : Math.ceilDiv(m.k(), (long) (WORD / b));
+      case WORDS_K ->
+          b == 3 ? Math.ceilDiv(m.k(), 32L) * 3 : Math.ceilDiv(m.k(), (long) (WORD / b));
       case WORDS_N -> m.k();
       case SPLIT_ROWS -> runRows(m, splitColumns(m));
       case TILES_8X16 -> Math.ceilDiv(m.n(), 8L);
@@ -160,7 +161,9 @@ final class Codes {
     if (Math.multiplyExact(m.n(), m.k()) == 0) {
       return 0;
     }
-    if (m.codeRowStride() == 0 && m.codeOrder().id() <= CodeOrder.BITS.id() && !m.encoding().isBlock()) {
+    if (m.codeRowStride() == 0
+        && m.codeOrder().id() <= CodeOrder.BITS.id()
+        && !m.encoding().isBlock()) {
       return bytes(Math.multiplyExact(Math.multiplyExact(m.n(), m.k()), m.encoding().bits()));
     }
     long row = rowBytes(m);
@@ -202,7 +205,12 @@ final class Codes {
     }
     if (e.isBlock() && m.k() % e.blockElements() != 0) {
       throw new GatunException(
-          "codes: found K = " + m.k() + ", expected a multiple of " + e.blockElements() + " for " + e);
+          "codes: found K = "
+              + m.k()
+              + ", expected a multiple of "
+              + e.blockElements()
+              + " for "
+              + e);
     }
   }
 

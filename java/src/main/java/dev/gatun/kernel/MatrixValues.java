@@ -45,7 +45,9 @@ public final class MatrixValues {
     return Numbers.get(m.encoding(), m.codes().asSlice(row * m.codeRowStride()), column);
   }
 
-  /** The index of the element's zero point and offset, and of its scale unless those are blocked. */
+  /**
+   * The index of the element's zero point and offset, and of its scale unless those are blocked.
+   */
   public static long index(Matrix m, long row, long column) {
     if (m.columnGroups().isPresent() && m.granularity() instanceof Granularity.Tile t) {
       return row / t.rows() * t.rowStride() + group(m, column) * t.colStride();

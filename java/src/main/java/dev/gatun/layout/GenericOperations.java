@@ -23,8 +23,8 @@ import java.util.Optional;
 
 /**
  * Operations that any layout shares, since every one describes itself as a {@link Matrix}. Tensors
- * are immutable: each gives a new one. What {@link #copy} and {@link #slice} give has the parts that
- * {@link Matrix#memory} names, as raw bytes.
+ * are immutable: each gives a new one. What {@link #copy} and {@link #slice} give has the parts
+ * that {@link Matrix#memory} names, as raw bytes.
  */
 public final class GenericOperations {
   private GenericOperations() {}
@@ -43,9 +43,7 @@ public final class GenericOperations {
     Matrix m = t.matrix();
     MatrixCheck.check(m);
     return withMatrix(
-        t,
-        t.shape(),
-        m.withMemory(data -> arena.allocate(data.byteSize(), 64).copyFrom(data)));
+        t, t.shape(), m.withMemory(data -> arena.allocate(data.byteSize(), 64).copyFrom(data)));
   }
 
   /**
@@ -71,7 +69,10 @@ public final class GenericOperations {
     }
     if (m.codeOrder().id() > CodeOrder.WORDS.id()) {
       throw new GatunException(
-          t.name() + ": found codes in the order " + m.codeOrder() + ", which has no rows to slice");
+          t.name()
+              + ": found codes in the order "
+              + m.codeOrder()
+              + ", which has no rows to slice");
     }
     long codeAt = row0 == 0 ? 0 : MatrixCheck.codeBytes(m.toBuilder().shape(row0, m.k()).build());
     boolean flat = m.codeRowStride() == 0 && m.codeOrder() != CodeOrder.WORDS;
@@ -107,7 +108,10 @@ public final class GenericOperations {
                     .map(
                         n ->
                             new Matrix.Nested(
-                                n.codebook(), n.scales().asSlice(nestedAt), n.block(), n.offset())));
+                                n.codebook(),
+                                n.scales().asSlice(nestedAt),
+                                n.block(),
+                                n.offset())));
     m.offsets()
         .map(v -> from(v, first))
         .ifPresent(m.offsetsSubtracted() ? b::subtracted : b::offsets);

@@ -115,8 +115,14 @@ class CodeOrderTest {
 
   @ParameterizedTest
   @CsvSource({
-    "LOW_FIRST, U3", "HIGH_FIRST, U2", "WORDS_N, U8", "WORDS_K, U5", "SPLIT_ROWS, U3",
-    "TILES_8X16, I8", "WORDS, F32", "BITS, Q4_0"
+    "LOW_FIRST, U3",
+    "HIGH_FIRST, U2",
+    "WORDS_N, U8",
+    "WORDS_K, U5",
+    "SPLIT_ROWS, U3",
+    "TILES_8X16, I8",
+    "WORDS, F32",
+    "BITS, Q4_0"
   })
   void refusesAnOrderThatTheEncodingCannotHave(CodeOrder order, Encoding encoding) {
     assertThatThrownBy(() -> matrix(order, encoding, 4, 32))
