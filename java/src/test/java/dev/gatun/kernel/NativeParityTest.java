@@ -1,0 +1,328 @@
+package dev.gatun.kernel;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.junit.jupiter.api.Assertions.fail;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+import static org.junit.jupiter.api.DynamicTest.dynamicTest;
+
+import dev.gatun.Compute;
+import dev.gatun.Encoding;
+import dev.gatun.GatunException;
+import dev.gatun.bindings.gatun_h;
+import dev.gatun.kernel.codec.Fp8;
+import dev.gatun.kernel.codec.Numbers;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.SplittableRandom;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.DynamicTest;
+import org.junit.jupiter.api.TestFactory;
+
+/**
+ * Every row of the library's kernel table against the reference backend: one test a row, which
+ * asserts that it was this row that ran. Rows of instruction sets that this machine lacks are
+ * skipped.
+ */
+class NativeParityTest {
+  private static final List<Encoding> PLAIN = List.of(Encoding.F32, Encoding.F16, Encoding.BF16);
+  private static final int THREADS = 3;
+
+  private final ReferenceBackend reference = new ReferenceBackend();
+
+  @TestFactory
+  Stream<DynamicTest> everyKernel() {
+    Native.require();
+    List<NativeBackend.Row> table = NativeBackend.table();
+    assertThat(table).isNotEmpty();
+    return table.stream().map(row -> dynamicTest(row.name(), () -> run(row)));
+  }
+
+  private void run(NativeBackend.Row row) {
+    assumeTrue(
+        gatun_h.gatun_isa_check(row.isa()) == gatun_h.GATUN_OK(),
+        () -> "this machine has no " + NativeBackend.isaName(row.isa()));
+    Encoding encoding =
+        NativeBackend.encoding(row.encoding())
+            .orElseThrow(() -> new AssertionError("no encoding " + row.encoding() + " in Java"));
+    NativeBackend backend = new NativeBackend(THREADS, row.isa());
+    try (Arena arena = Arena.ofConfined()) {
+      switch (row.operation()) {
+        case DEQUANTIZE -> dequantize(backend, row, encoding, arena);
+        case EMBEDDING -> embedding(backend, row, encoding, arena);
+        case QUANTIZE -> quantize(backend, row, encoding, arena);
+        case PACK, UNPACK -> pack(backend, row, encoding, arena);
+        case LINEAR -> linear(backend, row, encoding, arena);
+        case CONVERT -> convert(backend, row, encoding, arena);
+      }
+    }
+  }
+
+  private void dequantize(
+      NativeBackend backend, NativeBackend.Row row, Encoding encoding, Arena arena) {
+    new TestMatrices(arena, 1, false)
+        .of(encoding)
+        .forEach(
+            (what, m) -> {
+              long from = m.n() / 3;
+              long rows = m.n() - from;
+              for (Encoding type : PLAIN) {
+                MemorySegment expected = output(rows * m.k(), type, arena);
+                MemorySegment found = output(rows * m.k(), type, arena);
+                reference.dequantize(m, from, rows, expected, type);
+                assertThat(backend.dequantize(m, from, rows, found, type)).isEqualTo(row.name());
+                assertSame(what + " to " + type, type, found, expected);
+              }
+            });
+  }
+
+  private void embedding(
+      NativeBackend backend, NativeBackend.Row row, Encoding encoding, Arena arena) {
+    new TestMatrices(arena, 2, false)
+        .of(encoding)
+        .forEach(
+            (what, m) -> {
+              long[] ids = {m.n() - 1, 0, m.n() / 2, m.n() - 1};
+              for (Encoding type : PLAIN) {
+                MemorySegment expected = output(ids.length * m.k(), type, arena);
+                MemorySegment found = output(ids.length * m.k(), type, arena);
+                reference.embedding(m, ids, expected, type);
+                assertThat(backend.embedding(m, ids, found, type)).isEqualTo(row.name());
+                assertSame(what + " to " + type, type, found, expected);
+              }
+            });
+  }
+
+  private void quantize(
+      NativeBackend backend, NativeBackend.Row row, Encoding encoding, Arena arena) {
+    TestMatrices matrices = new TestMatrices(arena, 3, true);
+    int bits = encoding.bits();
+    float max = Fp8.is(encoding) ? Fp8.max(encoding) : (1 << Math.max(1, bits - 1)) - 1;
+    float min = Fp8.is(encoding) || encoding != Encoding.U8 ? -max : 0;
+    List<Granularity> granularities =
+        List.of(
+            Granularity.perTensor(37, 66),
+            Granularity.perChannel(66),
+            Granularity.perGroup(66, 16),
+            new Granularity.Tile(8, 8, 9, 1),
+            new Granularity.Flat(64));
+    for (Granularity granularity : granularities) {
+      for (Encoding arithmetic : PLAIN) {
+        for (int variant = 0; variant < 4; variant++) {
+          QuantizeRule rule =
+              new QuantizeRule(
+                  arithmetic,
+                  (variant & 1) == 1,
+                  max,
+                  variant == 2 ? 1e-3f : 0,
+                  min,
+                  max,
+                  variant == 3,
+                  variant == 0 ? 1 : -1);
+          Encoding wType = PLAIN.get(variant % 3);
+          CodeOrder order = bits == 8 || 8 % bits == 0 ? CodeOrder.LOW_FIRST : CodeOrder.BITS;
+          Matrix expected = matrices.scaled(encoding, 37, 66, order, granularity, arithmetic);
+          Matrix found = expected.withMemory(memory -> copy(memory, arena));
+          MemorySegment w = numbers(matrices, wType, 37 * 66);
+          reference.quantize(expected, rule, w, wType);
+          String what = granularity + " " + rule + " from " + wType;
+          assertThat(backend.quantize(found, rule, w, wType)).as(what).isEqualTo(row.name());
+          assertThat(found.memory().get("scales").mismatch(expected.memory().get("scales")))
+              .as("scales of " + what)
+              .isEqualTo(-1);
+          assertThat(found.codes().mismatch(expected.codes())).as("codes of " + what).isEqualTo(-1);
+        }
+      }
+    }
+  }
+
+  /** Numbers with a block of zeros among them. */
+  private static MemorySegment numbers(TestMatrices matrices, Encoding type, long count) {
+    MemorySegment w = matrices.numbers(type, count, false);
+    w.asSlice(0, Math.min(w.byteSize(), 264L * type.bits() / 8)).fill((byte) 0);
+    return w;
+  }
+
+  private void pack(NativeBackend backend, NativeBackend.Row row, Encoding encoding, Arena arena) {
+    new TestMatrices(arena, 4, false)
+        .of(encoding)
+        .forEach(
+            (what, m) -> {
+              try (PackedWeight packed = backend.pack(m)) {
+                if (row.operation() == Operation.PACK) {
+                  assertThat(backend.last().name()).as(what).isEqualTo(row.name());
+                }
+                Matrix into = m.withMemory(memory -> arena.allocate(memory.byteSize(), 64));
+                backend.unpack(packed, into);
+                if (row.operation() == Operation.UNPACK) {
+                  assertThat(backend.last().name()).as(what).isEqualTo(row.name());
+                }
+                m.memory()
+                    .forEach(
+                        (part, memory) ->
+                            assertThat(into.memory().get(part).mismatch(memory))
+                                .as(part + " of " + what)
+                                .isEqualTo(-1));
+              }
+            });
+  }
+
+  private void linear(
+      NativeBackend backend, NativeBackend.Row row, Encoding encoding, Arena arena) {
+    Compute compute =
+        Arrays.stream(Compute.values())
+            .filter(c -> c.id() == row.compute())
+            .findFirst()
+            .orElseThrow(() -> new AssertionError("no compute type " + row.compute() + " in Java"));
+    int done = 0;
+    for (Map.Entry<String, Matrix> each :
+        new TestMatrices(arena, 5, true).of(encoding).entrySet()) {
+      Matrix m = each.getValue();
+      try (PackedWeight packed = backend.pack(m);
+          PackedWeight definition = reference.pack(m)) {
+        for (int rows : new int[] {1, 2, 5, 17}) {
+          String what = each.getKey() + " M=" + rows;
+          Encoding type = PLAIN.get(done % 3);
+          try {
+            compare(backend, packed, definition, rows, type, compute, what, arena);
+          } catch (GatunException e) {
+            fail(what + ": " + e.getMessage(), e);
+          }
+          assertThat(backend.last().name()).as(what).isEqualTo(row.name());
+          done++;
+        }
+      }
+    }
+    assertThat(done).isPositive();
+  }
+
+  private void compare(
+      NativeBackend backend,
+      PackedWeight packed,
+      PackedWeight definition,
+      int rows,
+      Encoding type,
+      Compute compute,
+      String what,
+      Arena arena) {
+    long n = packed.n();
+    long k = packed.k();
+    long ldx = k + 3;
+    long ldy = n + 5;
+    SplittableRandom random = new SplittableRandom(rows);
+    MemorySegment x = output(rows * ldx, type, arena);
+    for (long i = 0; i < rows * ldx; i++) {
+      Numbers.put(type, x, i, random.nextDouble() * 2 - 1);
+    }
+    MemorySegment bias = null;
+    if (rows != 2) {
+      bias = arena.allocate(n * Float.BYTES, 64);
+      for (long i = 0; i < n; i++) {
+        bias.setAtIndex(ValueLayout.JAVA_FLOAT, i, (float) random.nextDouble());
+      }
+    }
+    MemorySegment expected = output(rows * ldy, Encoding.F32, arena).fill((byte) 0x7B);
+    MemorySegment found = output(rows * ldy, type, arena).fill((byte) 0x7B);
+    reference.linear(definition, x, type, ldx, rows, expected, Encoding.F32, ldy, bias, compute, 1);
+    backend.linear(packed, x, type, ldx, rows, found, type, ldy, bias, compute, THREADS);
+    double difference = 0;
+    double size = 0;
+    for (long i = 0; i < rows; i++) {
+      for (long j = 0; j < n; j++) {
+        double e = Numbers.get(Encoding.F32, expected, i * ldy + j);
+        double f = Numbers.get(type, found, i * ldy + j);
+        difference += (e - f) * (e - f);
+        size += e * e;
+      }
+      long gap = i * ldy + n;
+      long bytes = type.bits() / 8;
+      for (long b = gap * bytes; b < (i + 1) * ldy * bytes; b++) {
+        assertThat(found.get(ValueLayout.JAVA_BYTE, b)).as(what + ": gap").isEqualTo((byte) 0x7B);
+      }
+    }
+    double bound =
+        (compute == Compute.BF16 ? 4e-3 : 1e-6 * Math.sqrt(k))
+            + switch (type) {
+              case F16 -> 0x1p-11;
+              case BF16 -> 0x1p-8;
+              default -> 0;
+            };
+    assertThat(Math.sqrt(difference))
+        .as(what + " of " + type + ", norm " + Math.sqrt(size))
+        .isLessThanOrEqualTo(bound * Math.sqrt(size));
+  }
+
+  private void convert(
+      NativeBackend backend, NativeBackend.Row row, Encoding encoding, Arena arena) {
+    List<Encoding> types =
+        Arrays.stream(Encoding.values()).filter(e -> e.isPlain() || Fp8.is(e)).toList();
+    for (Encoding from : types) {
+      MemorySegment src = everyNumber(from, arena);
+      long count = src.byteSize() / (from.bits() / 8);
+      for (boolean saturate : new boolean[] {false, true}) {
+        MemorySegment expected = output(count, encoding, arena);
+        MemorySegment found = output(count, encoding, arena);
+        reference.convert(src, from, expected, encoding, count, saturate);
+        assertThat(backend.convert(src, from, found, encoding, count, saturate))
+            .isEqualTo(row.name());
+        String what = from + " to " + encoding + (saturate ? ", saturated" : "");
+        assertSame(what, encoding, found, expected);
+      }
+    }
+  }
+
+  /** All codes of up to 16 bits; floats of every exponent, with ties and their neighbours. */
+  private static MemorySegment everyNumber(Encoding type, Arena arena) {
+    if (type != Encoding.F32) {
+      int count = 1 << type.bits();
+      MemorySegment all = output(count, type, arena);
+      for (int i = 0; i < count; i++) {
+        if (type.bits() == 8) {
+          all.set(ValueLayout.JAVA_BYTE, i, (byte) i);
+        } else {
+          all.setAtIndex(ValueLayout.JAVA_SHORT, i, (short) i);
+        }
+      }
+      return all;
+    }
+    int highs = 1 << 16;
+    int[] lows = {0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF};
+    MemorySegment all = output((long) highs * lows.length, type, arena);
+    for (int high = 0; high < highs; high++) {
+      for (int i = 0; i < lows.length; i++) {
+        all.setAtIndex(ValueLayout.JAVA_INT, (long) high * lows.length + i, high << 16 | lows[i]);
+      }
+    }
+    return all;
+  }
+
+  private static MemorySegment output(long count, Encoding type, Arena arena) {
+    return arena
+        .allocate(Math.max(1, count * type.bits() / 8), 64)
+        .asSlice(0, count * type.bits() / 8);
+  }
+
+  private static MemorySegment copy(MemorySegment memory, Arena arena) {
+    return arena.allocate(memory.byteSize(), 64).copyFrom(memory);
+  }
+
+  /** The same bytes, but that one NaN is as good as another. */
+  private static void assertSame(
+      String what, Encoding type, MemorySegment found, MemorySegment expected) {
+    long at = found.mismatch(expected);
+    if (at < 0) {
+      return;
+    }
+    int size = type.bits() / 8;
+    for (long i = at / size; i < expected.byteSize() / size; i++) {
+      float e = Numbers.get(type, expected, i);
+      float f = Numbers.get(type, found, i);
+      if (Float.floatToIntBits(e) != Float.floatToIntBits(f)) {
+        fail(what + ": element " + i + ": found " + f + ", expected " + e);
+      }
+    }
+  }
+}
