@@ -117,7 +117,8 @@ typedef struct gatun_linear_input {
 typedef struct gatun_x_layout {
     int64_t row_tile;
     int64_t (*bytes)(const gatun_packed *packed, int64_t m); /* of the area */
-    void (*fill)(const gatun_linear_input *input, int64_t row0, int64_t row1, void *area);
+    /* False: the kernel cannot take one of these rows (integer kernels: NaN or infinity); it will not be asked to. */
+    bool (*fill)(const gatun_linear_input *input, int64_t row0, int64_t row1, void *area);
     int64_t (*scratch)(const gatun_packed *packed); /* bytes a worker needs besides; null: none */
 } gatun_x_layout;
 
@@ -172,7 +173,8 @@ typedef struct gatun_kernel_row {
     gatun_linear_kernel *linear;
     const gatun_x_layout *layout;
     gatun_linear_accepts *linear_accepts; /* null: everything */
-    gatun_dequantize_kernel *dequantize;  /* of `embedding` too */
+    bool from_source; /* a kernel for PLAIN panels (F32, or BF16 with that compute) that gets SOURCE blocks as such */
+    gatun_dequantize_kernel *dequantize; /* of `embedding` too */
     gatun_convert_kernel *convert;
     gatun_quantize_kernel *quantize;
     gatun_codec_accepts *codec_accepts; /* null: everything */
@@ -215,6 +217,10 @@ int64_t gatun_codes_size(const gatun_matrix *matrix);
 /* ---- packed blocks ---- */
 /* Checks the header without looking at the data: what every call does. */
 gatun_status gatun_packed_header_check(const void *packed, int64_t packed_size);
+/* The header of a matrix's packed block; only its description is looked at. */
+gatun_status gatun_packed_plan(const gatun_matrix *matrix, gatun_packed *header);
+/* Row o of a PLAIN panel of F32, F16 or BF16 from floats. */
+void gatun_plain_panel_put(int32_t type, void *panel, int64_t o, int64_t k, const float *values);
 /* The matrix of a SOURCE block with its pointers set into the block. */
 gatun_matrix gatun_packed_source(const gatun_packed *packed);
 /* Weights k0 .. k0+count-1 of output n from any form. */
@@ -232,7 +238,7 @@ static inline const uint8_t *gatun_packed_group(const gatun_packed *packed, int6
  * waits. The bodies must not wait for each other: one thread may run several of them. */
 typedef void gatun_parallel_body(void *context, int32_t worker, int32_t workers);
 void gatun_parallel(int32_t workers, gatun_parallel_body *body, void *context);
-/* The number of workers for a call's `threads` argument: 0 is the pool's size; an error when out of range. */
+/* The number of workers for a call's `threads` argument: 0 is the pool's size, and more than that is not to be had. */
 gatun_status gatun_workers(int32_t threads, int32_t *workers);
 
 #ifdef __cplusplus

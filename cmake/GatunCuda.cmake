@@ -1,0 +1,16 @@
+# libgatun_cuda is built where there are CUDA sources and a CUDA compiler; otherwise this says so and goes on.
+file(GLOB gatun_cuda_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cuda/*.cu")
+if(gatun_cuda_sources)
+  include(CheckLanguage)
+  # CMake tries the compiler with these, so they are set first: real code for known cards, PTX for what comes.
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES "80-real;89-real;90a-real;90-virtual")
+  endif()
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    enable_language(CUDA)
+    add_subdirectory(src/cuda)
+  else()
+    message(STATUS "No CUDA compiler: libgatun_cuda is not built")
+  endif()
+endif()

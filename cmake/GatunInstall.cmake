@@ -1,0 +1,3 @@
+include(GNUInstallDirs)
+install(TARGETS gatun LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(FILES include/gatun.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})

@@ -1,0 +1,40 @@
+# The instruction sets of this architecture and the flags that their files are compiled with: never the build machine's
+# own. src/cpu/probe.c has the same list as features. A tier is built when its folder has a list of kernels and the
+# compiler knows its flags.
+include(CheckCCompilerFlag)
+
+set(GATUN_FLAGS_SCALAR "")
+set(GATUN_FLAGS_AVX2 "-mavx2 -mfma -mf16c -mbmi2")
+set(GATUN_FLAGS_AVX512 "${GATUN_FLAGS_AVX2} -mavx512f -mavx512bw -mavx512cd -mavx512dq -mavx512vl -mavx512vnni \
+-mavx512vbmi -mavx512bf16 -mprefer-vector-width=512")
+set(GATUN_FLAGS_AMX "${GATUN_FLAGS_AVX512} -mamx-tile -mamx-int8 -mamx-bf16")
+set(GATUN_FLAGS_NEON "")
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  set(gatun_isas AVX2 AVX512 AMX)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  set(gatun_isas NEON)
+else()
+  set(gatun_isas)
+endif()
+
+function(gatun_add_isa_sources target)
+  file(GLOB scalar CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cpu/scalar/*.c")
+  target_sources(${target} PRIVATE ${scalar})
+  foreach(isa IN ITEMS AVX2 AVX512 AMX NEON)
+    string(TOLOWER ${isa} folder)
+    set(have 0)
+    file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cpu/${folder}/*.c")
+    if(isa IN_LIST gatun_isas AND EXISTS "${PROJECT_SOURCE_DIR}/src/cpu/${folder}/kernels.inc")
+      set(CMAKE_REQUIRED_FLAGS "${GATUN_FLAGS_${isa}}")
+      check_c_compiler_flag("${GATUN_FLAGS_${isa}}" GATUN_COMPILER_HAS_${isa})
+      if(GATUN_COMPILER_HAS_${isa} OR GATUN_FLAGS_${isa} STREQUAL "")
+        set(have 1)
+        separate_arguments(flags UNIX_COMMAND "${GATUN_FLAGS_${isa}}")
+        set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS "${flags}")
+        target_sources(${target} PRIVATE ${sources})
+      endif()
+    endif()
+    target_compile_definitions(${target} PRIVATE GATUN_HAVE_${isa}=${have})
+  endforeach()
+endfunction()

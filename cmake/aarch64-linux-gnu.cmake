@@ -1,0 +1,11 @@
+# -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake: cross compiles for 64-bit ARM; the tests run under QEMU.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+find_program(GATUN_QEMU NAMES qemu-aarch64 qemu-aarch64-static)
+if(GATUN_QEMU)
+  set(CMAKE_CROSSCOMPILING_EMULATOR "${GATUN_QEMU};-L;/usr/aarch64-linux-gnu")
+endif()

@@ -1,0 +1,14 @@
+/* Declarations of every kernel that the lists in <isa>/kernels.inc name: one list an instruction set. */
+#ifndef GATUN_KERNELS_H
+#define GATUN_KERNELS_H
+
+#include "gatun_internal.h"
+
+gatun_dequantize_kernel gatun_dequantize__scalar;
+gatun_convert_kernel gatun_convert__scalar;
+gatun_quantize_kernel gatun_quantize__scalar;
+gatun_linear_kernel gatun_linear_f32__scalar, gatun_linear_bf16__scalar, gatun_linear_i8__scalar,
+    gatun_linear_i8_block__scalar;
+extern const gatun_x_layout gatun_x_scalar_f32, gatun_x_scalar_bf16, gatun_x_scalar_i8, gatun_x_scalar_i8_block;
+
+#endif

@@ -1,0 +1,245 @@
+/*
+ * Where a code lies: every order of gatun.h as one small function from (row, column) to a place, and the two loops that
+ * read and write a run of a row through it. Rows of whole bytes or nibbles have loops of their own, since they are what
+ * nearly every file holds.
+ */
+#include "encodings/codes.h"
+
+/* Code number `index` of a stream of codes of `bits` bits that never straddle a byte. */
+static gatun_place in_bytes(int64_t index, int32_t bits) {
+    int32_t per_byte = 8 / bits;
+    return (gatun_place){index / per_byte, (int32_t)(index % per_byte) * bits};
+}
+
+static gatun_place place_low_first(const gatun_matrix *m, int64_t row, int64_t column, int32_t bits) {
+    if (m->code_row_stride == 0) {
+        return in_bytes(row * m->k + column, bits);
+    }
+    gatun_place p = in_bytes(column, bits);
+    p.byte += row * m->code_row_stride;
+    return p;
+}
+
+static gatun_place place_high_first(const gatun_matrix *m, int64_t row, int64_t column, int32_t bits) {
+    gatun_place p = place_low_first(m, row, column, bits);
+    p.shift = 8 - bits - p.shift;
+    return p;
+}
+
+static gatun_place place_bits(const gatun_matrix *m, int64_t row, int64_t column, int32_t bits) {
+    int64_t stride = m->code_row_stride != 0 ? m->code_row_stride : gatun_codes_row_bytes(m);
+    int64_t bit = column * bits;
+    return (gatun_place){row * stride + bit / 8, (int32_t)(bit % 8)};
+}
+
+static gatun_place place_words(const gatun_matrix *m, int64_t row, int64_t column, int32_t bits) {
+    int64_t stride = m->code_row_stride != 0 ? m->code_row_stride : gatun_codes_row_bytes(m);
+    int64_t per_word = 32 / bits;
+    int64_t bit = column % per_word * bits;
+    return (gatun_place){row * stride + column / per_word * 4 + bit / 8, (int32_t)(bit % 8)};
+}
+
+/* GPTQ: words along K, one row of N words after the other. 3 bits: 32 codes in three rows of words, as a stream. */
+static gatun_place place_words_k(const gatun_matrix *m, int64_t row, int64_t column, int32_t bits) {
+    if (bits == 3) {
+        int64_t bit = column * 3;
+        return (gatun_place){bit / 32 * m->n * 4 + row * 4 + bit % 32 / 8, (int32_t)(bit % 8)};
+    }
+    int64_t per_word = 32 / bits;
+    int64_t bit = column % per_word * bits;
+    return (gatun_place){(column / per_word * m->n + row) * 4 + bit / 8, (int32_t)(bit % 8)};
+}
+
+/* AWQ: 8 rows of W in the nibbles of a word, N / 8 words a column. */
+static gatun_place place_words_n(const gatun_matrix *m, int64_t row, int64_t column, int32_t bits) {
+    static const int32_t slot[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+    int32_t bit = slot[row % 8] * bits;
+    return (gatun_place){(column * (m->n / 8) + row / 8) * 4 + bit / 8, bit % 8};
+}
+
+/* quanto: the tensor as rows of block_cols codes; row r shares its bytes with rows r + R, r + 2R ... */
+static gatun_place place_split_rows(const gatun_matrix *m, int64_t row, int64_t column, int32_t bits) {
+    int64_t element = row * m->k + column;
+    int64_t rows = m->n * m->k / m->block_cols;
+    int64_t runs = 8 / bits;
+    int64_t run_rows = (rows + runs - 1) / runs;
+    int64_t r = element / m->block_cols;
+    return (gatun_place){r % run_rows * m->block_cols + element % m->block_cols, (int32_t)(r / run_rows) * bits};
+}
+
+/*
+ * torchao's tile-packed int4: words [N/8][K/128][32 lanes][4]. Lane l of a tile holds row l/4; its word j holds the
+ * 16-column tiles 2j and 2j+1 of the 128 columns; of each it has columns 2*(l%4) + {0, 1, 8, 9}, and the eight codes
+ * v0 .. v7 of a word lie in the order v0 v2 v4 v6 v1 v3 v5 v7. The row stride is that of eight rows (K may be padded).
+ */
+enum { TILE_BYTES = 512 };
+static gatun_place place_tiles(const gatun_matrix *m, int64_t row, int64_t column, int32_t bits) {
+    static const int32_t slot[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+    int64_t outer = column / 128;
+    int64_t tile = column % 128 / 16;
+    int64_t within = column % 16;
+    int64_t lane = row % 8 * 4 + within % 8 / 2;
+    int64_t v = tile % 2 * 4 + within / 8 * 2 + within % 2;
+    int64_t stride = m->code_row_stride != 0 ? m->code_row_stride : (m->k + 127) / 128 * TILE_BYTES;
+    int32_t bit = slot[v] * bits;
+    return (gatun_place){row / 8 * stride + outer * TILE_BYTES + (lane * 4 + tile / 2) * 4 + bit / 8, bit % 8};
+}
+
+typedef gatun_place place_function(const gatun_matrix *m, int64_t row, int64_t column, int32_t bits);
+
+/* By GATUN_ORDER_*. */
+static place_function *const places[] = {
+    place_low_first, place_high_first, place_bits,       place_words,
+    place_words_k,   place_words_n,    place_split_rows, place_tiles,
+};
+enum { ORDERS = sizeof places / sizeof places[0] };
+
+gatun_place gatun_code_place(const gatun_matrix *m, int64_t row, int64_t column) {
+    return places[m->code_order](m, row, column, gatun_encoding_bits(m->encoding));
+}
+
+/* a * b / bits-of-a-byte and the like, where an overflow makes everything after it -1. */
+static int64_t times(int64_t a, int64_t b) {
+    int64_t product;
+    return a < 0 || b < 0 || __builtin_mul_overflow(a, b, &product) ? -1 : product;
+}
+
+static int64_t plus(int64_t a, int64_t b) {
+    int64_t sum;
+    return a < 0 || b < 0 || __builtin_add_overflow(a, b, &sum) ? -1 : sum;
+}
+
+static int64_t pieces(int64_t count, int64_t size) { return count < 0 ? -1 : count / size + (count % size != 0); }
+
+int64_t gatun_codes_row_bytes(const gatun_matrix *m) {
+    int32_t bits = gatun_encoding_bits(m->encoding);
+    if (gatun_is_gguf(m->encoding)) {
+        const gatun_block *block = gatun_gguf_block(m->encoding);
+        return m->k % block->elements != 0 ? -1 : times(m->k / block->elements, block->bytes);
+    }
+    if (m->code_order == GATUN_ORDER_WORDS) {
+        return times(pieces(m->k, 32 / bits), 4);
+    }
+    if (m->code_order != GATUN_ORDER_BITS && bits < 8) {
+        return pieces(m->k, 8 / bits); /* codes do not straddle bytes */
+    }
+    return pieces(times(m->k, bits), 8);
+}
+
+int64_t gatun_codes_size(const gatun_matrix *m) {
+    int32_t bits = gatun_encoding_bits(m->encoding);
+    if (m->n < 0 || m->k < 0 || m->code_row_stride < 0 || m->code_order < 0 || m->code_order >= ORDERS) {
+        return -1;
+    }
+    int64_t elements = times(m->n, m->k);
+    if (elements < 0 || times(elements, 8) < 0) {
+        return -1;
+    }
+    bool divides = bits == 1 || bits == 2 || bits == 4 || bits % 8 == 0;
+    bool rows = m->code_order <= GATUN_ORDER_WORDS || m->code_order == GATUN_ORDER_TILES_8X16;
+    bool packed = bits > 0 && bits <= 8; /* has codes that can lie in another order than one after the other */
+    if ((!rows && m->code_row_stride != 0) || (!packed && m->code_order != GATUN_ORDER_LOW_FIRST)) {
+        return -1;
+    }
+    int64_t row = 0;
+    switch (m->code_order) {
+    case GATUN_ORDER_HIGH_FIRST:
+        if (bits != 4) {
+            return -1;
+        }
+        break;
+    case GATUN_ORDER_LOW_FIRST:
+        if (!divides && packed) {
+            return -1;
+        }
+        break;
+    case GATUN_ORDER_WORDS_K:
+        if (bits == 3) {
+            return m->k % 32 != 0 ? -1 : times(times(m->k / 32 * 3, m->n), 4);
+        }
+        return divides ? times(times(pieces(m->k, 32 / bits), m->n), 4) : -1;
+    case GATUN_ORDER_WORDS_N:
+        return bits == 4 && m->n % 8 == 0 ? elements / 2 : -1;
+    case GATUN_ORDER_SPLIT_ROWS:
+        if (!divides || bits >= 8 || m->block_cols < 1 || m->k % m->block_cols != 0) {
+            return -1;
+        }
+        return times(pieces(elements / m->block_cols, 8 / bits), m->block_cols);
+    case GATUN_ORDER_TILES_8X16:
+        row = times(pieces(m->k, 128), TILE_BYTES);
+        if (bits != 4 || row < 0 || (m->code_row_stride != 0 && m->code_row_stride < row)) {
+            return -1;
+        }
+        return times(pieces(m->n, 8), m->code_row_stride != 0 ? m->code_row_stride : row);
+    default:
+        break;
+    }
+    row = gatun_codes_row_bytes(m);
+    if (row < 0) {
+        return -1;
+    }
+    if (m->code_row_stride == 0) {
+        bool flat = m->code_order <= GATUN_ORDER_HIGH_FIRST && bits > 0;
+        return !flat ? times(m->n, row) : bits < 8 ? pieces(elements, 8 / bits) : times(elements, bits / 8);
+    }
+    if (m->code_row_stride < row) {
+        return -1;
+    }
+    return m->n == 0 ? 0 : plus(times(m->n - 1, m->code_row_stride), row);
+}
+
+/* Whether the run starts on a byte and its codes follow each other in it. */
+static bool is_stream(const gatun_matrix *m) { return m->code_order <= GATUN_ORDER_HIGH_FIRST; }
+
+void gatun_codes_get(const gatun_matrix *m, int64_t row, int64_t first, int64_t count, uint8_t *codes) {
+    int32_t bits = gatun_encoding_bits(m->encoding);
+    const uint8_t *data = (const uint8_t *)m->codes;
+    uint32_t mask = (1u << bits) - 1;
+    if (bits == 8 && is_stream(m)) {
+        memcpy(codes, data + gatun_code_place(m, row, first).byte, (size_t)count);
+        return;
+    }
+    if (bits == 4 && is_stream(m)) {
+        gatun_place p = gatun_code_place(m, row, first);
+        int32_t even = m->code_order == GATUN_ORDER_LOW_FIRST ? 0 : 4; /* shift of the first code of a byte */
+        int64_t odd = p.shift != even;
+        for (int64_t i = 0; i < count; i++) {
+            codes[i] = data[p.byte + ((i + odd) >> 1)] >> (((i + odd) & 1) == 0 ? even : 4 - even) & 15;
+        }
+        return;
+    }
+    place_function *place = places[m->code_order];
+    for (int64_t i = 0; i < count; i++) {
+        gatun_place p = place(m, row, first + i, bits);
+        uint32_t v = data[p.byte];
+        int32_t have = 8 - p.shift;
+        v >>= p.shift;
+        if (have < bits) {
+            v |= (uint32_t)data[gatun_next_byte(m, p.byte)] << have;
+        }
+        codes[i] = (uint8_t)(v & mask);
+    }
+}
+
+static void put(uint8_t *byte, int32_t shift, uint32_t mask, uint32_t code) {
+    *byte = (uint8_t)((*byte & ~(mask << shift)) | code << shift);
+}
+
+void gatun_codes_put(const gatun_matrix *m, int64_t row, int64_t first, int64_t count, const uint8_t *codes) {
+    int32_t bits = gatun_encoding_bits(m->encoding);
+    uint8_t *data = (uint8_t *)m->codes;
+    uint32_t mask = (1u << bits) - 1;
+    if (bits == 8 && is_stream(m)) {
+        memcpy(data + gatun_code_place(m, row, first).byte, codes, (size_t)count);
+        return;
+    }
+    place_function *place = places[m->code_order];
+    for (int64_t i = 0; i < count; i++) {
+        gatun_place p = place(m, row, first + i, bits);
+        int32_t have = 8 - p.shift;
+        put(data + p.byte, p.shift, mask & ((1u << have) - 1), codes[i] & mask & ((1u << have) - 1));
+        if (have < bits) {
+            put(data + gatun_next_byte(m, p.byte), 0, mask >> have, (codes[i] & mask) >> have);
+        }
+    }
+}

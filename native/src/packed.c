@@ -1,0 +1,537 @@
+/*
+ * The packed form: how big it is, how a matrix gets into it and back, and whether a block's header holds together. The
+ * header is a function of the matrix's description, so a block is checked by working its header out anew.
+ */
+#include "encodings/codes.h"
+
+enum { PIECE = 512 };
+static const char magic[8] = "GATUNPK";
+
+static int64_t align(int64_t size) {
+    return (size + GATUN_PACKED_ALIGNMENT - 1) / GATUN_PACKED_ALIGNMENT * GATUN_PACKED_ALIGNMENT;
+}
+
+static int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+/* Whether the numbers of a plain matrix are its values: nothing is scaled, shifted or rounded. */
+static bool is_bare(const gatun_matrix *m) {
+    bool exact = (m->arithmetic == GATUN_F32 || m->arithmetic == m->encoding) &&
+                 (m->result == GATUN_F32 || m->result == m->encoding);
+    return exact && m->scale_type == GATUN_NONE && m->zero_type == GATUN_NONE && m->offset_type == GATUN_NONE &&
+           m->zero_point == 0 && m->global_scale == 1.0f;
+}
+
+/* The weights of a row that share a scale, if they can be cut at multiples of four; 0: they cannot. */
+static int64_t group_of(const gatun_matrix *m) {
+    int64_t whole = round_up(m->k, 4);
+    if (m->flat_block != 0) {
+        if (m->k != 0 && m->flat_block % m->k == 0) {
+            return whole;
+        }
+        return m->k % m->flat_block == 0 && m->flat_block % 4 == 0 ? m->flat_block : 0;
+    }
+    if (m->block_cols >= m->k) {
+        return whole;
+    }
+    return m->block_cols % 4 == 0 ? m->block_cols : 0;
+}
+
+static int32_t form_of(const gatun_matrix *m, int64_t group) {
+    if (gatun_is_gguf(m->encoding) || m->column_groups_size != 0 || m->row_scales_size != 0 || m->rotation != 0) {
+        return GATUN_FORM_SOURCE;
+    }
+    if (gatun_is_plain(m->encoding)) {
+        return is_bare(m) ? GATUN_FORM_PLAIN : GATUN_FORM_SOURCE;
+    }
+    if (group == 0) {
+        return GATUN_FORM_SOURCE;
+    }
+    return gatun_encoding_bits(m->encoding) <= 4 ? GATUN_FORM_CODES4 : GATUN_FORM_CODES8;
+}
+
+/* The description alone: what must be equal for two matrices to be packed alike. */
+static gatun_matrix description(const gatun_matrix *m, const int64_t sizes[GATUN_PARTS]) {
+    gatun_matrix d = *m;
+    d.codes = d.scales = d.zeros = d.offsets = NULL;
+    d.nested_codebook = d.nested_scales = d.codebook = d.row_scales = NULL;
+    d.column_groups = NULL;
+    d.codes_size = sizes[GATUN_PART_CODES];
+    d.scales_size = sizes[GATUN_PART_SCALES];
+    d.zeros_size = sizes[GATUN_PART_ZEROS];
+    d.offsets_size = sizes[GATUN_PART_OFFSETS];
+    d.nested_scales_size = sizes[GATUN_PART_NESTED_SCALES];
+    d.codebook_size = sizes[GATUN_PART_CODEBOOK];
+    d.column_groups_size = sizes[GATUN_PART_COLUMN_GROUPS];
+    d.row_scales_size = sizes[GATUN_PART_ROW_SCALES];
+    return d;
+}
+
+/* Groups, panels and where the sections lie. Widths in bytes are at most 2^3 times the elements, which do not overflow
+ * (gatun_codes_size looked), but padding can: -1. */
+static int64_t lay_panels(gatun_packed *h, const gatun_matrix *m, int64_t group) {
+    int64_t codes, stride, size;
+    h->panels = m->n / GATUN_PANEL + (m->n % GATUN_PANEL != 0);
+    if (h->form == GATUN_FORM_PLAIN) {
+        h->group = round_up(m->k, 2);
+        h->groups = m->k == 0 ? 0 : 1;
+        codes = h->group * GATUN_PANEL * gatun_plain_size(m->encoding);
+    } else {
+        h->group = group == 0 ? 4 : group;
+        h->groups = m->k / h->group + (m->k % h->group != 0);
+        codes = h->group * GATUN_PANEL / (h->form == GATUN_FORM_CODES4 ? 2 : 1);
+    }
+    h->scale_type = m->scale_type == GATUN_U8 ? GATUN_F32 : m->scale_type;
+    h->zero_type = m->zero_type;
+    h->offset_type = m->offset_type;
+    size = codes;
+    if (h->scale_type != GATUN_NONE) {
+        h->scales_offset = size;
+        size += GATUN_PANEL * gatun_number_size(h->scale_type);
+    }
+    if (h->zero_type != GATUN_NONE) {
+        h->zeros_offset = size;
+        size += GATUN_PANEL * gatun_number_size(h->zero_type);
+    }
+    if (h->offset_type != GATUN_NONE) {
+        h->offsets_offset = size;
+        size += GATUN_PANEL * gatun_number_size(h->offset_type);
+    }
+    h->group_stride = align(size);
+    bool fits = !__builtin_mul_overflow(h->group_stride, h->groups, &stride);
+    h->panel_stride = stride;
+    return fits && !__builtin_mul_overflow(stride, h->panels, &size) ? size : -1;
+}
+
+gatun_status gatun_packed_plan(const gatun_matrix *m, gatun_packed *h) {
+    int64_t sizes[GATUN_PARTS];
+    gatun_status status = gatun_matrix_sizes(m, sizes);
+    if (status != GATUN_OK) {
+        return status;
+    }
+    if (m->n > INT64_MAX / 4096 || m->k > INT64_MAX / 4096) {
+        return gatun_fail(GATUN_INVALID_ARGUMENT, "pack: found shape %lld x %lld, which is too large", (long long)m->n,
+                          (long long)m->k);
+    }
+    if (m->column_groups_size != 0) { /* how many scales there are depends on the groups */
+        sizes[GATUN_PART_SCALES] = m->scales_size;
+        sizes[GATUN_PART_ZEROS] = m->zeros_size;
+        sizes[GATUN_PART_OFFSETS] = m->offsets_size;
+        sizes[GATUN_PART_NESTED_SCALES] = m->nested_scales_size;
+    }
+    memset(h, 0, sizeof *h);
+    memcpy(h->magic, magic, sizeof h->magic);
+    h->version = GATUN_PACKED_VERSION;
+    h->n = m->n;
+    h->k = m->k;
+    h->matrix = description(m, sizes);
+    int64_t group = gatun_is_gguf(m->encoding) ? 0 : group_of(m);
+    h->form = form_of(m, group);
+    bool keep[GATUN_PARTS] = {false};
+    for (int32_t part = 0; part < GATUN_PARTS; part++) {
+        bool nested = m->scale_type == GATUN_U8 && (part == GATUN_PART_SCALES || part == GATUN_PART_NESTED_CODEBOOK ||
+                                                    part == GATUN_PART_NESTED_SCALES);
+        h->has |= sizes[part] > 0 ? 1 << part : 0;
+        keep[part] = sizes[part] > 0 && (h->form == GATUN_FORM_SOURCE || nested);
+    }
+    int64_t at = align((int64_t)sizeof *h);
+    if (h->form != GATUN_FORM_SOURCE) {
+        if (h->form != GATUN_FORM_PLAIN) {
+            h->table_offset = at;
+            at += h->form == GATUN_FORM_CODES4 ? 64 : 1024;
+        }
+        int64_t panels = lay_panels(h, m, group);
+        h->panels_offset = at;
+        if (panels < 0 || __builtin_add_overflow(at, panels, &at)) {
+            return gatun_fail(GATUN_INVALID_ARGUMENT, "pack: found a shape whose packed size overflows");
+        }
+    }
+    for (int32_t part = 0; part < GATUN_PARTS; part++) {
+        if (keep[part]) {
+            h->part_offsets[part] = at;
+            h->part_sizes[part] = sizes[part];
+            if (sizes[part] > INT64_MAX - 64 || __builtin_add_overflow(at, align(sizes[part]), &at)) {
+                return gatun_fail(GATUN_INVALID_ARGUMENT, "pack: found parts whose packed size overflows");
+            }
+        }
+    }
+    h->total_size = at;
+    return GATUN_OK;
+}
+
+gatun_status gatun_packed_size(const gatun_matrix *matrix, int64_t *size) {
+    if (matrix == NULL || size == NULL) {
+        return gatun_fail(GATUN_INVALID_ARGUMENT, "packed size: found a null pointer");
+    }
+    gatun_packed h;
+    gatun_status status = gatun_packed_plan(matrix, &h);
+    *size = status == GATUN_OK ? h.total_size : 0;
+    return status;
+}
+
+/* ---- pack ---- */
+
+typedef struct pack_job {
+    const gatun_matrix *matrix;
+    gatun_packed *packed;
+} pack_job;
+
+static uint8_t *group_at(gatun_packed *h, int64_t panel, int64_t group) {
+    return (uint8_t *)h + h->panels_offset + panel * h->panel_stride + group * h->group_stride;
+}
+
+/* Where code k of output o lies in its group: the byte, and the shift of its nibble. */
+static int64_t code_byte(int32_t form, int64_t o, int64_t k) {
+    if (form == GATUN_FORM_CODES4) {
+        return k / 4 * 64 + o % 16 * 4 + k % 4;
+    }
+    return k / 4 * 128 + o / 16 * 64 + o % 16 * 4 + k % 4;
+}
+
+static int64_t plain_index(int32_t encoding, int64_t o, int64_t k) {
+    return encoding == GATUN_F32 ? k * GATUN_PANEL + o : k / 2 * (2 * GATUN_PANEL) + 2 * o + k % 2;
+}
+
+static void pack_codes(const gatun_matrix *m, gatun_packed *h, int64_t row) {
+    int64_t panel = row / GATUN_PANEL, o = row % GATUN_PANEL;
+    int32_t shift = o < 16 ? 0 : 4;
+    uint8_t codes[PIECE];
+    for (int64_t g = 0; g < h->groups; g++) {
+        uint8_t *out = group_at(h, panel, g);
+        int64_t first = g * h->group;
+        int64_t end = first + h->group < m->k ? first + h->group : m->k;
+        for (int64_t k = first; k < end; k += PIECE) {
+            int64_t count = end - k < PIECE ? end - k : PIECE;
+            gatun_codes_get(m, row, k, count, codes);
+            for (int64_t i = 0; i < count; i++) {
+                int64_t at = code_byte(h->form, o, k - first + i);
+                out[at] = h->form == GATUN_FORM_CODES4 ? (uint8_t)(out[at] | codes[i] << shift) : codes[i];
+            }
+        }
+    }
+}
+
+/* Number `index` of an array to number `to` of another of the same type. */
+static void copy_number(int32_t type, const void *from, int64_t index, void *to, int64_t at) {
+    size_t size = (size_t)gatun_number_size(type);
+    memcpy((uint8_t *)to + at * (int64_t)size, (const uint8_t *)from + index * (int64_t)size, size);
+}
+
+static void pack_parameters(const gatun_matrix *m, gatun_packed *h, int64_t row) {
+    int64_t o = row % GATUN_PANEL;
+    for (int64_t g = 0; g < h->groups; g++) {
+        uint8_t *out = group_at(h, row / GATUN_PANEL, g);
+        int64_t index = gatun_parameter_index(m, row, g * h->group);
+        if (m->scale_type == GATUN_U8) {
+            gatun_plain_put(GATUN_F32, out + h->scales_offset, o, gatun_stored_scale_at(m, row, g * h->group));
+        } else if (m->scale_type != GATUN_NONE) {
+            copy_number(m->scale_type, m->scales, index, out + h->scales_offset, o);
+        }
+        if (m->zero_type != GATUN_NONE) {
+            copy_number(m->zero_type, m->zeros, index, out + h->zeros_offset, o);
+        }
+        if (m->offset_type != GATUN_NONE) {
+            copy_number(m->offset_type, m->offsets, index, out + h->offsets_offset, o);
+        }
+    }
+}
+
+void gatun_plain_panel_put(int32_t type, void *panel, int64_t o, int64_t k, const float *values) {
+    for (int64_t i = 0; i < k; i++) {
+        gatun_plain_put(type, panel, plain_index(type, o, i), values[i]);
+    }
+}
+
+static const uint8_t *plain_row(const gatun_matrix *m, int64_t row) {
+    int64_t size = gatun_plain_size(m->encoding);
+    return (const uint8_t *)m->codes + (m->code_row_stride == 0 ? row * m->k * size : row * m->code_row_stride);
+}
+
+static void pack_plain(const gatun_matrix *m, gatun_packed *h, int64_t row) {
+    uint8_t *out = (uint8_t *)h + h->panels_offset + row / GATUN_PANEL * h->panel_stride;
+    const uint8_t *from = plain_row(m, row);
+    for (int64_t k = 0; k < m->k; k++) {
+        copy_number(m->encoding, from, k, out, plain_index(m->encoding, row % GATUN_PANEL, k));
+    }
+}
+
+static void pack_body(void *context, int32_t worker, int32_t workers) {
+    const pack_job *j = (const pack_job *)context;
+    gatun_packed *h = j->packed;
+    for (int64_t panel = worker; panel < h->panels; panel += workers) {
+        memset(group_at(h, panel, 0), 0, (size_t)h->panel_stride);
+        int64_t end = (panel + 1) * GATUN_PANEL < h->n ? (panel + 1) * GATUN_PANEL : h->n;
+        for (int64_t row = panel * GATUN_PANEL; row < end; row++) {
+            if (h->form == GATUN_FORM_PLAIN) {
+                pack_plain(j->matrix, h, row);
+            } else {
+                pack_codes(j->matrix, h, row);
+                pack_parameters(j->matrix, h, row);
+            }
+        }
+    }
+}
+
+/* The buffers of a matrix, by part. */
+static void buffers_of(const gatun_matrix *m, const void *buffers[GATUN_PARTS]) {
+    const void *all[GATUN_PARTS] = {m->codes,         m->scales,   m->zeros,         m->offsets,   m->nested_codebook,
+                                    m->nested_scales, m->codebook, m->column_groups, m->row_scales};
+    memcpy(buffers, all, sizeof all);
+}
+
+static void fill_table(const gatun_matrix *m, gatun_packed *h) {
+    float *table = (float *)((uint8_t *)h + h->table_offset);
+    size_t entries = h->form == GATUN_FORM_CODES4 ? 16 : 256;
+    size_t count = (size_t)1 << gatun_encoding_bits(m->encoding);
+    memset(table, 0, entries * sizeof *table);
+    memcpy(table, m->codebook != NULL ? m->codebook : gatun_codebook(m->encoding), count * sizeof *table);
+}
+
+static gatun_status check_block(const void *packed, int64_t size, int64_t need) {
+    if (packed == NULL || (uintptr_t)packed % GATUN_PACKED_ALIGNMENT != 0) {
+        return gatun_fail(GATUN_INVALID_ARGUMENT,
+                          "packed weight: found %s, expected an address that is a multiple of %d",
+                          packed == NULL ? "a null pointer" : "an unaligned one", GATUN_PACKED_ALIGNMENT);
+    }
+    if (size < need) {
+        return gatun_fail(GATUN_BUFFER_TOO_SMALL, "packed weight: found %lld bytes, expected %lld", (long long)size,
+                          (long long)need);
+    }
+    return GATUN_OK;
+}
+
+gatun_status gatun_pack(const gatun_matrix *matrix, void *packed, int64_t packed_size, int32_t threads) {
+    gatun_status status = gatun_matrix_check(matrix, false);
+    gatun_packed h;
+    status = status != GATUN_OK ? status : gatun_packed_plan(matrix, &h);
+    status = status != GATUN_OK ? status : check_block(packed, packed_size, h.total_size);
+    int32_t workers;
+    status = status != GATUN_OK ? status : gatun_workers(threads, &workers);
+    if (status != GATUN_OK) {
+        return status;
+    }
+    gatun_packed *block = (gatun_packed *)packed;
+    memset(block, 0, (size_t)align((int64_t)sizeof h));
+    *block = h;
+    if (h.table_offset != 0) {
+        fill_table(matrix, block);
+    }
+    pack_job j = {matrix, block};
+    gatun_parallel(h.panels < workers ? (int32_t)h.panels : workers, pack_body, &j);
+    const void *buffers[GATUN_PARTS];
+    buffers_of(matrix, buffers);
+    for (int32_t part = 0; part < GATUN_PARTS; part++) {
+        if (h.part_sizes[part] > 0) {
+            uint8_t *to = (uint8_t *)packed + h.part_offsets[part];
+            memset(to, 0, (size_t)align(h.part_sizes[part]));
+            memcpy(to, buffers[part], (size_t)h.part_sizes[part]);
+        }
+    }
+    gatun_set_last_kernel(gatun_kernel_find(GATUN_OP_PACK, 0, matrix->encoding, GATUN_ISA_SCALAR));
+    return GATUN_OK;
+}
+
+/* ---- check ---- */
+
+gatun_status gatun_packed_header_check(const void *packed, int64_t packed_size) {
+    gatun_status status = check_block(packed, packed_size, (int64_t)sizeof(gatun_packed));
+    if (status != GATUN_OK) {
+        return status;
+    }
+    const gatun_packed *h = (const gatun_packed *)packed;
+    if (memcmp(h->magic, magic, sizeof magic) != 0 || h->version != GATUN_PACKED_VERSION) {
+        return gatun_fail(GATUN_CORRUPT,
+                          "packed weight: found version %d and another magic, expected GATUNPK version %d", h->version,
+                          GATUN_PACKED_VERSION);
+    }
+    gatun_packed expected;
+    if (gatun_packed_plan(&h->matrix, &expected) != GATUN_OK || memcmp(&expected, h, sizeof expected) != 0) {
+        return gatun_fail(GATUN_CORRUPT, "packed weight: found a header whose sizes and offsets do not go together");
+    }
+    if (h->total_size > packed_size) {
+        return gatun_fail(GATUN_BUFFER_TOO_SMALL, "packed weight: found %lld bytes, expected %lld",
+                          (long long)packed_size, (long long)h->total_size);
+    }
+    if (h->matrix.column_groups_size != 0) {
+        gatun_matrix source = gatun_packed_source(h);
+        if (gatun_matrix_check(&source, false) != GATUN_OK) {
+            return gatun_fail(GATUN_CORRUPT, "packed weight: found a column group beyond the scales");
+        }
+    }
+    return GATUN_OK;
+}
+
+gatun_status gatun_packed_check(const void *packed, int64_t packed_size) {
+    return gatun_packed_header_check(packed, packed_size);
+}
+
+gatun_matrix gatun_packed_source(const gatun_packed *h) {
+    const uint8_t *at[GATUN_PARTS];
+    for (int32_t part = 0; part < GATUN_PARTS; part++) {
+        at[part] = h->part_sizes[part] > 0 ? (const uint8_t *)h + h->part_offsets[part] : NULL;
+    }
+    gatun_matrix m = h->matrix;
+    m.codes = (void *)at[GATUN_PART_CODES];
+    m.scales = (void *)at[GATUN_PART_SCALES];
+    m.zeros = (void *)at[GATUN_PART_ZEROS];
+    m.offsets = (void *)at[GATUN_PART_OFFSETS];
+    m.nested_codebook = (const float *)(const void *)at[GATUN_PART_NESTED_CODEBOOK];
+    m.nested_scales = (const float *)(const void *)at[GATUN_PART_NESTED_SCALES];
+    m.codebook = (const float *)(const void *)at[GATUN_PART_CODEBOOK];
+    m.column_groups = (const int32_t *)(const void *)at[GATUN_PART_COLUMN_GROUPS];
+    m.row_scales = (const float *)(const void *)at[GATUN_PART_ROW_SCALES];
+    return m;
+}
+
+/* ---- unpack ---- */
+
+static void unpack_row(gatun_packed *h, const gatun_matrix *m, int64_t row) {
+    int64_t o = row % GATUN_PANEL;
+    int32_t shift = o < 16 ? 0 : 4;
+    uint8_t codes[PIECE];
+    for (int64_t g = 0; g < h->groups; g++) {
+        const uint8_t *in = group_at(h, row / GATUN_PANEL, g);
+        int64_t first = g * h->group;
+        int64_t end = first + h->group < m->k ? first + h->group : m->k;
+        for (int64_t k = first; k < end; k += PIECE) {
+            int64_t count = end - k < PIECE ? end - k : PIECE;
+            for (int64_t i = 0; i < count; i++) {
+                uint8_t byte = in[code_byte(h->form, o, k - first + i)];
+                codes[i] = h->form == GATUN_FORM_CODES4 ? byte >> shift & 15 : byte;
+            }
+            gatun_codes_put(m, row, k, count, codes);
+        }
+        int64_t index = gatun_parameter_index(m, row, first);
+        if (m->scale_type != GATUN_NONE && m->scale_type != GATUN_U8) {
+            copy_number(m->scale_type, in + h->scales_offset, o, m->scales, index);
+        }
+        if (m->zero_type != GATUN_NONE) {
+            copy_number(m->zero_type, in + h->zeros_offset, o, m->zeros, index);
+        }
+        if (m->offset_type != GATUN_NONE) {
+            copy_number(m->offset_type, in + h->offsets_offset, o, m->offsets, index);
+        }
+    }
+}
+
+static void unpack_plain(gatun_packed *h, const gatun_matrix *m, int64_t row) {
+    const uint8_t *in = (const uint8_t *)h + h->panels_offset + row / GATUN_PANEL * h->panel_stride;
+    uint8_t *to = (uint8_t *)m->codes + (plain_row(m, row) - (const uint8_t *)m->codes);
+    for (int64_t k = 0; k < m->k; k++) {
+        copy_number(m->encoding, in, plain_index(m->encoding, row % GATUN_PANEL, k), to, k);
+    }
+}
+
+gatun_status gatun_unpack(const void *packed, int64_t packed_size, const gatun_matrix *out) {
+    gatun_status status = gatun_packed_header_check(packed, packed_size);
+    if (status != GATUN_OK) {
+        return status;
+    }
+    gatun_packed *h = (gatun_packed *)packed; /* read only */
+    if (out == NULL) {
+        return gatun_fail(GATUN_INVALID_ARGUMENT, "unpack: found a null matrix");
+    }
+    /* Column groups are output here: the description is compared before they are there to be checked. */
+    gatun_packed described;
+    gatun_matrix wanted = *out;
+    if (h->matrix.column_groups_size != 0) {
+        wanted.scales_size = h->matrix.scales_size;
+        wanted.zeros_size = h->matrix.zeros_size;
+        wanted.offsets_size = h->matrix.offsets_size;
+        wanted.nested_scales_size = h->matrix.nested_scales_size;
+    }
+    status = gatun_packed_plan(&wanted, &described);
+    if (status == GATUN_OK && memcmp(&described, h, sizeof described) != 0) {
+        status = gatun_fail(GATUN_INVALID_ARGUMENT,
+                            "unpack: found a description of %lld x %lld %s, expected that of the %lld x %lld %s packed",
+                            (long long)out->n, (long long)out->k, gatun_encoding_name(out->encoding), (long long)h->n,
+                            (long long)h->k, gatun_encoding_name(h->matrix.encoding));
+    }
+    const void *buffers[GATUN_PARTS];
+    buffers_of(out, buffers);
+    const int64_t have[GATUN_PARTS] = {
+        out->codes_size,         out->scales_size,   out->zeros_size,         out->offsets_size,   1024,
+        out->nested_scales_size, out->codebook_size, out->column_groups_size, out->row_scales_size};
+    const int64_t need[GATUN_PARTS] = {h->matrix.codes_size,
+                                       h->matrix.scales_size,
+                                       h->matrix.zeros_size,
+                                       h->matrix.offsets_size,
+                                       (h->has >> GATUN_PART_NESTED_CODEBOOK & 1) != 0 ? 1024 : 0,
+                                       h->matrix.nested_scales_size,
+                                       h->matrix.codebook_size,
+                                       h->matrix.column_groups_size,
+                                       h->matrix.row_scales_size};
+    for (int32_t part = 0; status == GATUN_OK && part < GATUN_PARTS; part++) {
+        if (need[part] > 0 && (buffers[part] == NULL || have[part] < need[part])) {
+            status = gatun_fail(GATUN_BUFFER_TOO_SMALL, "unpack: found %lld bytes for part %d, expected %lld",
+                                (long long)(buffers[part] == NULL ? 0 : have[part]), part, (long long)need[part]);
+        }
+    }
+    if (status != GATUN_OK) {
+        return status;
+    }
+    for (int32_t part = 0; part < GATUN_PARTS; part++) {
+        if (h->part_sizes[part] > 0) {
+            memcpy((void *)buffers[part], (const uint8_t *)h + h->part_offsets[part], (size_t)h->part_sizes[part]);
+        }
+    }
+    if (h->table_offset != 0 && out->codebook != NULL) {
+        memcpy((void *)out->codebook, gatun_packed_table(h), (size_t)h->matrix.codebook_size);
+    }
+    for (int64_t row = 0; h->form != GATUN_FORM_SOURCE && row < h->n; row++) {
+        if (h->form == GATUN_FORM_PLAIN) {
+            unpack_plain(h, out, row);
+        } else {
+            unpack_row(h, out, row);
+        }
+    }
+    gatun_set_last_kernel(gatun_kernel_find(GATUN_OP_UNPACK, 0, out->encoding, GATUN_ISA_SCALAR));
+    return GATUN_OK;
+}
+
+/* ---- values ---- */
+
+static void panel_values(const gatun_packed *h, int64_t n, int64_t k0, int64_t count, bool integers, float *out) {
+    const gatun_matrix *m = &h->matrix;
+    int64_t o = n % GATUN_PANEL;
+    int32_t shift = o < 16 ? 0 : 4;
+    int32_t arithmetic = integers ? GATUN_F32 : m->arithmetic;
+    float global = gatun_round(m->arithmetic, m->global_scale);
+    bool rounded = integers && (m->encoding == GATUN_NF4 || m->encoding == GATUN_FP4) && m->codebook_size == 0;
+    const float *table = gatun_packed_table(h);
+    for (int64_t done = 0; done < count;) {
+        int64_t at = (k0 + done) % h->group;
+        int64_t take = h->group - at < count - done ? h->group - at : count - done;
+        const uint8_t *in = gatun_packed_group(h, n / GATUN_PANEL, (k0 + done) / h->group);
+        float scale = h->scale_type == GATUN_NONE ? 1.0f : gatun_number_get(h->scale_type, in + h->scales_offset, o);
+        float zero =
+            h->zero_type == GATUN_NONE ? (float)m->zero_point : gatun_number_get(h->zero_type, in + h->zeros_offset, o);
+        float offset = h->offset_type == GATUN_NONE ? 0.0f : gatun_plain_get(h->offset_type, in + h->offsets_offset, o);
+        offset = m->offset_sign < 0 ? -offset : offset;
+        scale = gatun_round(m->arithmetic, scale);
+        scale = m->global_scale == 1.0f ? scale : gatun_round(m->arithmetic, scale * global);
+        for (int64_t i = 0; i < take; i++) {
+            uint8_t byte = in[code_byte(h->form, o, at + i)];
+            float code = table[h->form == GATUN_FORM_CODES4 ? byte >> shift & 15 : byte];
+            code = rounded ? rintf(code * 127.0f) / 127.0f : code;
+            float value = gatun_round(arithmetic, (code - zero) * scale);
+            value = h->offset_type == GATUN_NONE ? value : gatun_round(arithmetic, value + offset);
+            out[done + i] = integers ? value : gatun_round(m->result, value);
+        }
+        done += take;
+    }
+}
+
+void gatun_packed_values(const gatun_packed *h, int64_t n, int64_t k0, int64_t count, bool integers, float *out) {
+    if (h->form == GATUN_FORM_SOURCE) {
+        gatun_matrix source = gatun_packed_source(h);
+        gatun_row_values(&source, n, k0, count, integers, out);
+    } else if (h->form == GATUN_FORM_PLAIN) {
+        const uint8_t *panel = gatun_packed_group(h, n / GATUN_PANEL, 0);
+        for (int64_t i = 0; i < count; i++) {
+            out[i] =
+                gatun_plain_get(h->matrix.encoding, panel, plain_index(h->matrix.encoding, n % GATUN_PANEL, k0 + i));
+        }
+    } else {
+        panel_values(h, n, k0, count, integers, out);
+    }
+}

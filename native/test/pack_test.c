@@ -1,0 +1,123 @@
+/*
+ * pack and unpack are inverses, bit for bit, for every encoding, code order, granularity and extra; and what a packed
+ * block decodes to is what the matrix dequantizes to.
+ */
+#include "matrices.h"
+
+/* Bits of the codes that are no codes (the ends of rows and words) are not kept: codes are compared one by one. */
+static void check_codes(const gatun_matrix *a, const gatun_matrix *b) {
+    uint8_t left[64], right[64];
+    if (gatun_encoding_bits(a->encoding) == 0 || gatun_is_plain(a->encoding)) {
+        CHECK(memcmp(a->codes, b->codes, (size_t)a->codes_size) == 0, "%s", gatun_encoding_name(a->encoding));
+        return;
+    }
+    for (int64_t row = 0; row < a->n; row++) {
+        for (int64_t k = 0; k < a->k; k += 64) {
+            int64_t count = a->k - k < 64 ? a->k - k : 64;
+            gatun_codes_get(a, row, k, count, left);
+            gatun_codes_get(b, row, k, count, right);
+            CHECK(memcmp(left, right, (size_t)count) == 0, "%s order %d row %lld k %lld",
+                  gatun_encoding_name(a->encoding), a->code_order, (long long)row, (long long)k);
+        }
+    }
+}
+
+static void check_bytes(const char *what, const void *a, const void *b, int64_t size) {
+    CHECK(size == 0 || memcmp(a, b, (size_t)size) == 0, "%s differ", what);
+}
+
+static int64_t tried;
+
+static void round_trip(const gatun_matrix *m) {
+    int64_t size;
+    CHECK_STATUS(GATUN_OK, gatun_packed_size(m, &size));
+    void *packed = buffer(size, 0xA5);
+    CHECK_STATUS(GATUN_OK, gatun_pack(m, packed, size, 2));
+    CHECK_STATUS(GATUN_OK, gatun_packed_check(packed, size));
+    gatun_matrix out = empty_like(m);
+    CHECK_STATUS(GATUN_OK, gatun_unpack(packed, size, &out));
+    check_codes(m, &out);
+    bool swizzled = m->scale_order == GATUN_SCALES_BLOCKED_128X4; /* has gaps that are no scales */
+    if (!swizzled) {
+        check_bytes("scales", m->scales, out.scales, m->scales_size);
+        check_bytes("zeros", m->zeros, out.zeros, m->zeros_size);
+        check_bytes("offsets", m->offsets, out.offsets, m->offsets_size);
+    }
+    check_bytes("nested codebook", m->nested_codebook, out.nested_codebook, m->nested_codebook != NULL ? 1024 : 0);
+    check_bytes("nested scales", m->nested_scales, out.nested_scales, m->nested_scales_size);
+    check_bytes("codebook", m->codebook, out.codebook, m->codebook_size);
+    check_bytes("column groups", m->column_groups, out.column_groups, m->column_groups_size);
+    check_bytes("row scales", m->row_scales, out.row_scales, m->row_scales_size);
+    float *a = (float *)buffer(4 * m->k, 0), *b = (float *)buffer(4 * m->k, 0);
+    for (int64_t row = 0; row < m->n; row++) {
+        gatun_row_values(m, row, 0, m->k, false, a);
+        gatun_packed_values((const gatun_packed *)packed, row, 0, m->k, false, b);
+        check_bytes("values", a, b, 4 * m->k);
+        gatun_row_values(&out, row, 0, m->k, false, b);
+        check_bytes("unpacked values", a, b, 4 * m->k);
+    }
+    free(a);
+    free(b);
+    free_matrix(&out);
+    free(packed);
+    tried++;
+}
+
+static void try_matrix(random_state *r, int32_t encoding, int32_t order, int64_t n, int64_t k, int32_t cut,
+                       int64_t group, int32_t with, int32_t scale_type, int32_t arithmetic) {
+    gatun_matrix m;
+    if (random_matrix(r, encoding, order, n, k, cut, group, with, scale_type, arithmetic, &m)) {
+        round_trip(&m);
+        free_matrix(&m);
+    }
+}
+
+static void unpack_refuses_another_description(void) {
+    random_state r = {7};
+    gatun_matrix m;
+    CHECK(random_matrix(&r, GATUN_NF4, 0, 40, 64, FLAT, 64, 0, GATUN_F32, GATUN_F32, &m), "nf4");
+    int64_t size;
+    CHECK_STATUS(GATUN_OK, gatun_packed_size(&m, &size));
+    void *packed = buffer(size, 0);
+    CHECK_STATUS(GATUN_OK, gatun_pack(&m, packed, size, 1));
+    gatun_matrix other = m;
+    other.encoding = GATUN_FP4;
+    CHECK_STATUS(GATUN_INVALID_ARGUMENT, gatun_unpack(packed, size, &other));
+    other = m;
+    other.codes_size--;
+    CHECK_STATUS(GATUN_BUFFER_TOO_SMALL, gatun_unpack(packed, size, &other));
+    CHECK_STATUS(GATUN_BUFFER_TOO_SMALL, gatun_pack(&m, packed, size - 1, 1));
+    CHECK_STATUS(GATUN_INVALID_ARGUMENT, gatun_pack(&m, (uint8_t *)packed + 1, size, 1));
+    free(packed);
+    free_matrix(&m);
+}
+
+int main(void) {
+    random_state r = {1};
+    static const int64_t shapes[][2] = {{0, 8},   {8, 0},   {1, 1},   {1, 33},  {33, 4},
+                                        {40, 96}, {7, 130}, {96, 64}, {64, 256}};
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        for (int32_t e = 0; e < WEIGHT_ENCODINGS; e++) {
+            for (int32_t order = GATUN_ORDER_LOW_FIRST; order <= GATUN_ORDER_TILES_8X16; order++) {
+                for (int32_t cut = 0; cut < CUTS; cut++) {
+                    try_matrix(&r, weight_encodings[e], order, shapes[s][0], shapes[s][1], cut, 32, 0, GATUN_F32,
+                               GATUN_F32);
+                }
+            }
+            for (int32_t with = 1; with <= WITH_SWIZZLE; with <<= 1) {
+                try_matrix(&r, weight_encodings[e], 0, shapes[s][0], shapes[s][1], PER_GROUP, 16, with, GATUN_F32,
+                           GATUN_F32);
+            }
+            try_matrix(&r, weight_encodings[e], 0, shapes[s][0], shapes[s][1], FLAT, 64, WITH_NESTED, 0, GATUN_F32);
+            try_matrix(&r, weight_encodings[e], 0, shapes[s][0], shapes[s][1], PER_GROUP, 16, 0, GATUN_F8_E4M3,
+                       GATUN_BF16);
+            try_matrix(&r, weight_encodings[e], 0, shapes[s][0], shapes[s][1], PER_GROUP, 32, WITH_ZEROS | WITH_OFFSETS,
+                       GATUN_F16, GATUN_F16);
+            try_matrix(&r, weight_encodings[e], 0, shapes[s][0], shapes[s][1], PER_GROUP, 7, 0, GATUN_BF16, GATUN_BF16);
+            try_matrix(&r, weight_encodings[e], 0, shapes[s][0], shapes[s][1], PER_TENSOR, 0, 0, GATUN_NONE, GATUN_F32);
+        }
+    }
+    CHECK(tried > 1500, "only %lld matrices were tried", (long long)tried);
+    unpack_refuses_another_description();
+    return finish();
+}
