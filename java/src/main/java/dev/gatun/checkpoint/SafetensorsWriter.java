@@ -90,7 +90,7 @@ public final class SafetensorsWriter implements AutoCloseable {
     SafetensorsWriter writer = new SafetensorsWriter(file);
     boolean done = false;
     try {
-      long position = Long.BYTES + header.length;
+      long position = (long) Long.BYTES + header.length;
       for (Entry entry : sorted) {
         Place place = new Place(position, entry.byteSize());
         if (writer.places.put(entry.name(), place) != null) {

@@ -23,7 +23,7 @@ final class Caches {
    */
   static int copiesBeyond(long weightBytes) {
     long wanted = Math.min(2 * largest(), MOST_BYTES);
-    return (int) Math.clamp(Math.ceilDiv(wanted, Math.max(1, weightBytes)) + 1, 2, 1 << 16);
+    return Math.clamp(Math.ceilDiv(wanted, Math.max(1, weightBytes)) + 1, 2, 1 << 16);
   }
 
   /** Bytes of the largest cache that a core sees. */

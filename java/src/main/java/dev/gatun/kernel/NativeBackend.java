@@ -340,18 +340,17 @@ final class NativeBackend implements Backend {
   private static final class Output {
     final MemorySegment memory;
     private final MemorySegment original;
+    private final boolean copied;
 
     Output(MemorySegment original, long count, Encoding type, Arena arena) {
       long bytes = count * (type.bits() / 8);
       this.original = original.asSlice(0, bytes);
-      this.memory =
-          original.isNative() && original.address() % (type.bits() / 8) == 0
-              ? this.original
-              : arena.allocate(bytes, 64);
+      this.copied = !original.isNative() || original.address() % (type.bits() / 8) != 0;
+      this.memory = copied ? arena.allocate(bytes, 64) : this.original;
     }
 
     void copyBack() {
-      if (memory != original) {
+      if (copied) {
         original.copyFrom(memory);
       }
     }

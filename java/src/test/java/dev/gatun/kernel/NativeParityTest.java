@@ -244,7 +244,7 @@ class NativeParityTest {
       }
     }
     double bound =
-        (compute == Compute.BF16 ? 4e-3 : 1e-6 * Math.sqrt(k))
+        (compute == Compute.BF16 ? 4e-3 : 1e-6 * Math.sqrt((double) k))
             + switch (type) {
               case F16 -> 0x1p-11;
               case BF16 -> 0x1p-8;

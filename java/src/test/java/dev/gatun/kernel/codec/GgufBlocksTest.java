@@ -15,6 +15,7 @@ import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.HexFormat;
 import java.util.List;
+import java.util.Locale;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -41,7 +42,9 @@ class GgufBlocksTest {
 
   private static String spelled(Encoding encoding) {
     String name = encoding.name();
-    return name.endsWith("_K") ? name.toLowerCase().replace("_k", "_K") : name.toLowerCase();
+    return name.endsWith("_K")
+        ? name.toLowerCase(Locale.ROOT).replace("_k", "_K")
+        : name.toLowerCase(Locale.ROOT);
   }
 
   private static float[] decoded(Encoding encoding, MemorySegment data) {
