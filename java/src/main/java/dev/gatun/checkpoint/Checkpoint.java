@@ -91,6 +91,12 @@ public final class Checkpoint implements AutoCloseable {
     return shards.files().stream().map(TensorFile::path).toList();
   }
 
+  /** The files themselves. */
+  List<TensorFile> containers() {
+    live();
+    return shards.files();
+  }
+
   /** Every tensor by name, in file order. */
   public Map<String, Tensor> tensors() {
     live();

@@ -19,6 +19,11 @@ final class GgufSplit {
 
   private GgufSplit() {}
 
+  /** Whether this metadata is about the split. */
+  static boolean isKey(String key) {
+    return key.equals(COUNT) || key.equals(NUMBER) || key.equals(TENSORS);
+  }
+
   /** Whether a file's name is that of the second or a later part. */
   static boolean isLaterPart(Path path) {
     Matcher name = NAME.matcher(path.getFileName().toString());

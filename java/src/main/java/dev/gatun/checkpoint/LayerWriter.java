@@ -5,6 +5,8 @@ import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
 import java.lang.foreign.Arena;
+import java.nio.file.Path;
+import java.util.Collection;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -45,6 +47,22 @@ public interface LayerWriter {
    */
   default Optional<Quantized> relay(String layer, QuantizedTensor weight, Arena arena) {
     return Optional.empty();
+  }
+
+  /**
+   * Starts the file that the tensors go into: a safetensors file, unless the format has a container
+   * of its own.
+   *
+   * @param entries every tensor that will be written
+   * @param source what is quantized
+   * @param metadata the source's and {@link #metadata()}
+   */
+  default TensorFileWriter create(
+      Path target,
+      Collection<SafetensorsWriter.Entry> entries,
+      Checkpoint source,
+      Map<String, String> metadata) {
+    return SafetensorsWriter.create(target, entries, metadata);
   }
 
   /** Metadata for the container once every layer is known: {@code __metadata__}. */

@@ -6,24 +6,20 @@ import dev.gatun.Tensor;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.UncheckedIOException;
-import java.lang.foreign.MemorySegment;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.Comparator;
-import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
 /**
- * Writes a safetensors file tensor by tensor without ever holding it in memory: the entries are
- * declared first, then each tensor's bytes are written in any order, in pieces if need be. The file
- * is laid out as the official writer does it: widest types first, then by name, the header padded
- * with spaces to a multiple of 8. It appears under its name only when it is whole.
+ * Writes a safetensors file, laid out as the official writer does it: widest types first, then by
+ * name, the header padded with spaces to a multiple of 8.
  */
-public final class SafetensorsWriter implements AutoCloseable {
+public final class SafetensorsWriter extends TensorFileWriter {
   /** A tensor to be written. */
   public record Entry(String name, DType dtype, List<Long> shape) {
     /** The entry of a tensor that is written as it is. */
@@ -49,23 +45,8 @@ public final class SafetensorsWriter implements AutoCloseable {
     }
   }
 
-  /** Where a tensor lies, and how much of it is written. */
-  private static final class Place {
-    final long position;
-    final long size;
-    long written;
-
-    Place(long position, long size) {
-      this.position = position;
-      this.size = size;
-    }
-  }
-
-  private final OutputFile file;
-  private final Map<String, Place> places = new HashMap<>();
-
   private SafetensorsWriter(OutputFile file) {
-    this.file = file;
+    super(file);
   }
 
   /**
@@ -92,16 +73,13 @@ public final class SafetensorsWriter implements AutoCloseable {
     try {
       long position = (long) Long.BYTES + header.length;
       for (Entry entry : sorted) {
-        Place place = new Place(position, entry.byteSize());
-        if (writer.places.put(entry.name(), place) != null) {
-          throw Problem.tensor(target, entry.name(), "two tensors of this name", "one");
-        }
-        position = Math.addExact(position, place.size);
+        writer.place(entry.name(), position, entry.byteSize());
+        position = Math.addExact(position, entry.byteSize());
       }
       byte[] length =
           ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(header.length).array();
-      file.write(0, MemorySegment.ofArray(length));
-      file.write(Long.BYTES, MemorySegment.ofArray(header));
+      writer.writeAt(0, length);
+      writer.writeAt(Long.BYTES, header);
       done = true;
       return writer;
     } finally {
@@ -109,63 +87,6 @@ public final class SafetensorsWriter implements AutoCloseable {
         file.close();
       }
     }
-  }
-
-  /** Writes a whole tensor. */
-  public void write(String name, MemorySegment data) {
-    write(name, 0, data);
-  }
-
-  /**
-   * Writes a piece of a tensor; every byte is written once.
-   *
-   * @param offset of the piece, in bytes
-   * @throws IndexOutOfBoundsException when the piece reaches past the tensor
-   */
-  public void write(String name, long offset, MemorySegment data) {
-    Place place = places.get(name);
-    if (place == null) {
-      throw new IllegalArgumentException(name + " was not declared");
-    }
-    if (offset < 0 || data.byteSize() > place.size - offset) {
-      throw new IndexOutOfBoundsException(
-          name + ": bytes " + offset + " + " + data.byteSize() + " of " + place.size);
-    }
-    file.write(place.position + offset, data);
-    place.written += data.byteSize();
-  }
-
-  /** Forces the file to disk; {@link #commit()} then only renames it. */
-  public void force() {
-    places.forEach(
-        (name, place) -> {
-          if (place.written != place.size) {
-            throw new IllegalStateException(
-                name + ": " + place.written + " of " + place.size + " bytes written");
-          }
-        });
-    file.force();
-  }
-
-  /**
-   * Forces the file to disk and gives it its name.
-   *
-   * @throws IllegalStateException when a tensor is not fully written
-   */
-  public void commit() {
-    force();
-    file.commit();
-  }
-
-  /** Gives a forced file its name. */
-  public void rename() {
-    file.commit();
-  }
-
-  /** Deletes what was written unless it was committed. */
-  @Override
-  public void close() {
-    file.close();
   }
 
   /**

@@ -23,8 +23,8 @@ import java.util.function.UnaryOperator;
  * then multiplied by the Hadamard matrix {@code kron(H4, H4, …) / √G}, H4 = [[1,1,1,-1],
  * [1,1,-1,1], [1,-1,1,1], [-1,1,1,1]], the sum rounded to float once, before {@code result}.
  *
- * <p>The self-contained blocks of GGUF carry their own scales: only shape, codes, row stride and
- * result are set.
+ * <p>The self-contained blocks of GGUF carry their own scales: only shape, codes, row stride,
+ * result and the global scale are set, and the global scale multiplies the decoded numbers.
  *
  * @param n rows: output features
  * @param k columns: input features

@@ -3,6 +3,7 @@ package dev.gatun.kernel;
 import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.kernel.codec.Fp8;
+import dev.gatun.kernel.codec.GgufQuantizer;
 import dev.gatun.kernel.codec.Hadamard;
 import java.lang.foreign.MemorySegment;
 import java.util.Objects;
@@ -237,13 +238,24 @@ public final class MatrixCheck {
   /** Quantizing N × K numbers into the matrix's codes and scales. */
   public static void quantize(Matrix m, QuantizeRule rule, MemorySegment w, Encoding wType) {
     check(m);
-    if (!wType.isPlain() || m.encoding().isPlain() || m.encoding().isBlock()) {
+    if (!wType.isPlain() || m.encoding().isPlain()) {
       throw new GatunException(
           "quantize: found "
               + wType
               + " to "
               + m.encoding()
               + ", expected F32, F16 or BF16 to a quantized encoding");
+    }
+    if (m.codes().isReadOnly()) {
+      throw new GatunException(
+          "quantize: found read-only codes, expected ones that can be written");
+    }
+    need("quantize input", w, product("quantize", m.n(), m.k(), wType.bits() / 8));
+    if (m.encoding().isBlock()) {
+      if (!GgufQuantizer.writes(m.encoding())) {
+        throw new GatunException("quantize: found " + m.encoding() + ", which is not written");
+      }
+      return; // blocks have one rule each
     }
     if (m.codebook().isPresent()
         || m.columnGroups().isPresent()
@@ -260,10 +272,6 @@ public final class MatrixCheck {
       throw new GatunException(
           "quantize: found zero code " + rule.zeroCode() + ", expected -1 or a code");
     }
-    if (m.codes().isReadOnly()) {
-      throw new GatunException(
-          "quantize: found read-only codes, expected ones that can be written");
-    }
     if (!rule.keepScales()) {
       if (m.scales().isEmpty() || !m.scales().get().type().isPlain()) {
         throw new GatunException(
@@ -276,7 +284,6 @@ public final class MatrixCheck {
             "quantize: found read-only scales, expected ones that can be written");
       }
     }
-    need("quantize input", w, product("quantize", m.n(), m.k(), wType.bits() / 8));
   }
 
   /** Converting {@code count} numbers. */

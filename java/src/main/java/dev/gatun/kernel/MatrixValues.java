@@ -215,6 +215,11 @@ public final class MatrixValues {
       System.arraycopy(block, skip, out, done, take);
       done += take;
     }
+    if (m.globalScale() != 1f) {
+      for (int i = 0; i < count; i++) {
+        out[i] *= m.globalScale();
+      }
+    }
   }
 
   /** How many elements of the row from this one on share its scale. */

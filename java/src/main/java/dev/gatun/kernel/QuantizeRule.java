@@ -25,4 +25,10 @@ public record QuantizeRule(
     float codeMin,
     float codeMax,
     boolean keepScales,
-    int zeroCode) {}
+    int zeroCode) {
+
+  /** For GGUF's blocks, which have a rule of their own each: nothing of this one is looked at. */
+  public static final QuantizeRule OF_THE_BLOCK =
+      new QuantizeRule(
+          Encoding.F32, false, 1f, 0f, Float.NEGATIVE_INFINITY, Float.POSITIVE_INFINITY, false, -1);
+}

@@ -5,6 +5,7 @@ import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.kernel.codec.Fp8;
 import dev.gatun.kernel.codec.GgufBlocks;
+import dev.gatun.kernel.codec.GgufQuantizer;
 import dev.gatun.kernel.codec.Numbers;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
@@ -42,7 +43,7 @@ public final class ReferenceBackend implements Backend {
           List.of(Operation.DEQUANTIZE, Operation.EMBEDDING, Operation.PACK, Operation.UNPACK)) {
         kernels.add(entry(o, e, Optional.empty()));
       }
-      if (!e.isPlain() && !e.isBlock()) {
+      if (e.isBlock() ? GgufQuantizer.writes(e) : !e.isPlain()) {
         kernels.add(entry(Operation.QUANTIZE, e, Optional.empty()));
       }
       for (Compute c : Compute.values()) {

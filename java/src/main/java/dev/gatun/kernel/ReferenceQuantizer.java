@@ -2,6 +2,7 @@ package dev.gatun.kernel;
 
 import dev.gatun.Encoding;
 import dev.gatun.kernel.codec.Codebooks;
+import dev.gatun.kernel.codec.GgufQuantizer;
 import dev.gatun.kernel.codec.HalfFloat;
 import dev.gatun.kernel.codec.Numbers;
 import java.lang.foreign.MemorySegment;
@@ -21,6 +22,10 @@ final class ReferenceQuantizer {
   }
 
   void run() {
+    if (m.encoding().isBlock()) {
+      selfContained();
+      return;
+    }
     long n = m.n();
     long k = m.k();
     switch (m.granularity()) {
@@ -44,6 +49,19 @@ final class ReferenceQuantizer {
           block(start, 1, count);
           start += count;
         }
+      }
+    }
+  }
+
+  /** GGUF's blocks: each encoding has a rule of its own. */
+  private void selfContained() {
+    float[] x = new float[m.encoding().blockElements()];
+    for (long row = 0; row < m.n(); row++) {
+      for (long column = 0; column < m.k(); column += x.length) {
+        for (int i = 0; i < x.length; i++) {
+          x[i] = Numbers.get(wType, w, row * m.k() + column + i);
+        }
+        GgufQuantizer.encode(m.encoding(), x, m.codes(), Codes.block(m, row, column));
       }
     }
   }

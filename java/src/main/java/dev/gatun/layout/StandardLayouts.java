@@ -30,6 +30,11 @@ public final class StandardLayouts implements LayoutProvider {
         List.of(Encoding.I8, Encoding.F8_E4M3, Encoding.F8_E4M3FNUZ, Encoding.F8_E5M2)) {
       registrar.layout("quanto", new QuantoBytesLayout(e, true));
     }
+    for (Encoding e : Encoding.values()) {
+      if (e.isBlock()) {
+        registrar.layout("gguf", new GgufLayout(e));
+      }
+    }
     for (String backend : List.of("reference", "vector", "native")) {
       for (Operation operation : Operation.values()) {
         if (operation != Operation.CONVERT) { // of plain numbers, not of a layout

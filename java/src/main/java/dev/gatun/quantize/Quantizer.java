@@ -9,6 +9,7 @@ import dev.gatun.checkpoint.DType;
 import dev.gatun.checkpoint.LayerWriter;
 import dev.gatun.checkpoint.OutputFile;
 import dev.gatun.checkpoint.SafetensorsWriter;
+import dev.gatun.checkpoint.TensorFileWriter;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.layout.PlainLayout;
@@ -63,8 +64,7 @@ public final class Quantizer {
    * Quantizes a checkpoint.
    *
    * @param source of plain floats
-   * @param target the safetensors file to write; files that the format keeps beside it go into its
-   *     directory
+   * @param target the file to write; files that the format keeps beside it go into its directory
    * @param format one of {@link #formats()}
    * @param filter which layers; only two-dimensional float tensors named {@code *.weight} that the
    *     format accepts are candidates, everything else is copied
@@ -90,7 +90,8 @@ public final class Quantizer {
           source.path()
               + ": layer '"
               + layer
-              + "': found a quantized weight, expected plain floats (convert it, or dequantize it first)");
+              + "': found a quantized weight, expected plain floats (convert it, or dequantize it"
+              + " first)");
     }
     return new Quantizer(source, writer, filter, backend, progress).run(target, format);
   }
@@ -253,7 +254,7 @@ public final class Quantizer {
     metadata.putAll(writer.metadata());
     List<Path> files = new ArrayList<>(List.of(target));
     List<OutputFile> sidecars = new ArrayList<>();
-    try (SafetensorsWriter out = SafetensorsWriter.create(target, entries, metadata)) {
+    try (TensorFileWriter out = writer.create(target, entries, source, metadata)) {
       spool.writeTo(out);
       for (Tensor tensor : copied) {
         out.write(tensor.name(), tensor.data());

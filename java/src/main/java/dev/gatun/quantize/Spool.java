@@ -3,6 +3,7 @@ package dev.gatun.quantize;
 import dev.gatun.Tensor;
 import dev.gatun.checkpoint.OutputFile;
 import dev.gatun.checkpoint.SafetensorsWriter;
+import dev.gatun.checkpoint.TensorFileWriter;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -37,7 +38,7 @@ final class Spool implements AutoCloseable {
     return kept.stream().map(Kept::entry).toList();
   }
 
-  void writeTo(SafetensorsWriter writer) {
+  void writeTo(TensorFileWriter writer) {
     for (Kept tensor : kept) {
       file.read(
           tensor.position,

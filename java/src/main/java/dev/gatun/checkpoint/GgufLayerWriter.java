@@ -1,0 +1,163 @@
+package dev.gatun.checkpoint;
+
+import dev.gatun.Encoding;
+import dev.gatun.QuantizedTensor;
+import dev.gatun.Tensor;
+import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.Matrix;
+import dev.gatun.kernel.Operation;
+import dev.gatun.kernel.QuantizeRule;
+import dev.gatun.kernel.ReferenceBackend;
+import dev.gatun.layout.GgufLayout;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.Comparator;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.stream.LongStream;
+
+/**
+ * Writes GGUF files of one block type. Tensors keep their names and order; those whose rows are not
+ * whole blocks and those of other than two dimensions stay as they are.
+ */
+final class GgufLayerWriter implements LayerWriter {
+  static final String ARCHITECTURE = "general.architecture";
+  static final String FILE_TYPE = "general.file_type";
+  static final String QUANTIZATION_VERSION = "general.quantization_version";
+
+  /** ggml's present version of its quantized types. */
+  private static final int VERSION = 2;
+
+  private final Encoding encoding;
+
+  GgufLayerWriter(Encoding encoding) {
+    this.encoding = encoding;
+  }
+
+  /** llama.cpp's number for a file that is mostly of this type (enum llama_ftype). */
+  private int fileType() {
+    return switch (encoding) {
+      case Q4_0 -> 2;
+      case Q4_1 -> 3;
+      case Q8_0 -> 7;
+      case Q5_0 -> 8;
+      case Q5_1 -> 9;
+      case Q4_K -> 14;
+      case Q6_K -> 18;
+      case MXFP4 -> 38;
+      case NVFP4 -> 39;
+      default -> throw new IllegalStateException(encoding + " is not written");
+    };
+  }
+
+  @Override
+  public boolean accepts(Tensor weight) {
+    return WriterSupport.isFloatMatrix(weight)
+        && weight.shape().get(1) % encoding.blockElements() == 0;
+  }
+
+  private Tensor allocate(Arena arena, String layer, long n, long k) {
+    return WriterSupport.allocate(
+        arena, layer + Parts.WEIGHT, DType.valueOf(encoding.name()), n, k);
+  }
+
+  @Override
+  public Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena) {
+    long n = weight.shape().get(0);
+    long k = weight.shape().get(1);
+    Tensor codes = allocate(arena, layer, n, k);
+    Matrix matrix = new GgufLayout(encoding).matrix(n, k, codes.data(), 1f);
+    Encoding type = Parts.encoding(weight);
+    if (backend.refuses(Operation.QUANTIZE, matrix, Optional.empty()).isEmpty()) {
+      backend.quantize(matrix, QuantizeRule.OF_THE_BLOCK, weight.data(), type);
+    } else {
+      byRows(matrix, weight.data(), type);
+    }
+    return new Quantized(List.of(codes), matrix);
+  }
+
+  /** The definition, on as many threads as there are: it takes rows one by one. */
+  private void byRows(Matrix matrix, MemorySegment w, Encoding type) {
+    long k = matrix.k();
+    long wRow = k * type.bits() / 8;
+    long codesRow = k / encoding.blockElements() * encoding.blockBytes();
+    ReferenceBackend reference = new ReferenceBackend();
+    LongStream.range(0, matrix.n())
+        .parallel()
+        .forEach(
+            row -> {
+              MemorySegment codes = matrix.codes().asSlice(row * codesRow, codesRow);
+              reference.quantize(
+                  new GgufLayout(encoding).matrix(1, k, codes, 1f),
+                  QuantizeRule.OF_THE_BLOCK,
+                  w.asSlice(row * wRow, wRow),
+                  type);
+            });
+  }
+
+  /** Blocks of the same type are copied. */
+  @Override
+  public Optional<Quantized> relay(String layer, QuantizedTensor weight, Arena arena) {
+    Matrix m = weight.matrix();
+    if (m.encoding() != encoding || m.globalScale() != 1f || m.codeRowStride() != 0) {
+      return Optional.empty();
+    }
+    Tensor old = weight.part("codes").orElseThrow();
+    Tensor codes =
+        new Tensor(
+            old.name(),
+            old.dtype(),
+            weight.shape(),
+            arena.allocate(Math.max(1, old.data().byteSize()), 64).copyFrom(old.data()));
+    return Optional.of(
+        new Quantized(
+            List.of(codes), new GgufLayout(encoding).matrix(m.n(), m.k(), codes.data(), 1f)));
+  }
+
+  @Override
+  public TensorFileWriter create(
+      Path target,
+      Collection<SafetensorsWriter.Entry> entries,
+      Checkpoint source,
+      Map<String, String> metadata) {
+    Map<String, Integer> order = new HashMap<>();
+    source.tensors().keySet().forEach(name -> order.put(name, order.size()));
+    List<SafetensorsWriter.Entry> sorted = new ArrayList<>(entries);
+    sorted.sort(
+        Comparator.comparingInt(entry -> order.getOrDefault(entry.name(), Integer.MAX_VALUE)));
+    return GgufWriter.create(target, sorted, values(source, metadata));
+  }
+
+  /** A GGUF source's own metadata; of another source, the architecture if it says one. */
+  private Map<String, GgufValue> values(Checkpoint source, Map<String, String> metadata) {
+    Map<String, GgufValue> values = new LinkedHashMap<>();
+    for (TensorFile file : source.containers()) {
+      if (file instanceof GgufFile gguf) {
+        gguf.values().forEach(values::putIfAbsent);
+      }
+    }
+    values.keySet().removeIf(GgufSplit::isKey); // the parts of a split file become one
+    if (values.isEmpty() && metadata.containsKey(ARCHITECTURE)) {
+      values.put(ARCHITECTURE, GgufValue.string(metadata.get(ARCHITECTURE)));
+    }
+    values.put(QUANTIZATION_VERSION, GgufValue.u32(VERSION));
+    values.put(FILE_TYPE, GgufValue.u32(fileType()));
+    return values;
+  }
+
+  @Override
+  public Map<String, String> metadata() {
+    return Map.of();
+  }
+
+  @Override
+  public Map<String, String> sidecars() {
+    return Map.of();
+  }
+}

@@ -1,0 +1,107 @@
+package dev.gatun.checkpoint;
+
+import java.lang.foreign.MemorySegment;
+import java.nio.file.Path;
+import java.util.HashMap;
+import java.util.Map;
+
+/**
+ * Writes a file tensor by tensor without ever holding it in memory: the tensors are declared first,
+ * then each one's bytes are written in any order, in pieces if need be. The file appears under its
+ * name only when it is whole.
+ */
+public abstract sealed class TensorFileWriter implements AutoCloseable
+    permits SafetensorsWriter, GgufWriter {
+  /** Where a tensor lies, and how much of it is written. */
+  private static final class Place {
+    final long position;
+    final long size;
+    long written;
+
+    Place(long position, long size) {
+      this.position = position;
+      this.size = size;
+    }
+  }
+
+  private final OutputFile file;
+  private final Map<String, Place> places = new HashMap<>();
+
+  TensorFileWriter(OutputFile file) {
+    this.file = file;
+  }
+
+  /** Declares where a tensor will lie. */
+  final void place(String name, long position, long size) {
+    if (places.put(name, new Place(position, size)) != null) {
+      throw Problem.tensor(target(), name, "two tensors of this name", "one");
+    }
+  }
+
+  /** Writes what is not a tensor's: the head, padding. */
+  final void writeAt(long position, byte[] bytes) {
+    file.write(position, MemorySegment.ofArray(bytes));
+  }
+
+  /** Where the file will be. */
+  public final Path target() {
+    return file.target();
+  }
+
+  /** Writes a whole tensor. */
+  public final void write(String name, MemorySegment data) {
+    write(name, 0, data);
+  }
+
+  /**
+   * Writes a piece of a tensor; every byte is written once.
+   *
+   * @param offset of the piece, in bytes
+   * @throws IndexOutOfBoundsException when the piece reaches past the tensor
+   */
+  public final void write(String name, long offset, MemorySegment data) {
+    Place place = places.get(name);
+    if (place == null) {
+      throw new IllegalArgumentException(name + " was not declared");
+    }
+    if (offset < 0 || data.byteSize() > place.size - offset) {
+      throw new IndexOutOfBoundsException(
+          name + ": bytes " + offset + " + " + data.byteSize() + " of " + place.size);
+    }
+    file.write(place.position + offset, data);
+    place.written += data.byteSize();
+  }
+
+  /**
+   * Forces the file to disk; {@link #commit()} then only renames it.
+   *
+   * @throws IllegalStateException when a tensor is not fully written
+   */
+  public final void force() {
+    places.forEach(
+        (name, place) -> {
+          if (place.written != place.size) {
+            throw new IllegalStateException(
+                name + ": " + place.written + " of " + place.size + " bytes written");
+          }
+        });
+    file.force();
+  }
+
+  /** Forces the file to disk and gives it its name. */
+  public final void commit() {
+    force();
+    file.commit();
+  }
+
+  /** Gives a forced file its name. */
+  public final void rename() {
+    file.commit();
+  }
+
+  /** Deletes what was written unless it was committed. */
+  @Override
+  public final void close() {
+    file.close();
+  }
+}
