@@ -125,7 +125,7 @@ public final class MatrixValues {
   }
 
   /** The scale of the row's rounded products; 1 when there is none. */
-  static float rowScale(Matrix m, long row) {
+  public static float rowScale(Matrix m, long row) {
     return m.rowScales().isPresent() ? Numbers.get(Encoding.F32, m.rowScales().get(), row) : 1f;
   }
 
@@ -150,7 +150,7 @@ public final class MatrixValues {
   }
 
   /** A product to the nearest integer of -127..127, as row scales take it; NaN stays. */
-  static float whole(float product) {
+  public static float whole(float product) {
     return Float.isNaN(product) ? product : Math.clamp((float) Math.rint(product), -127f, 127f);
   }
 
@@ -223,7 +223,7 @@ public final class MatrixValues {
   }
 
   /** How many elements of the row from this one on share its scale. */
-  static long run(Matrix m, long row, long column) {
+  public static long run(Matrix m, long row, long column) {
     if (m.columnGroups().isPresent()) {
       long end = column + 1;
       while (end < m.k() && group(m, end) == group(m, column)) {

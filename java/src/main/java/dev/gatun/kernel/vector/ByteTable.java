@@ -1,0 +1,82 @@
+package dev.gatun.kernel.vector;
+
+import static dev.gatun.kernel.vector.Lanes.COUNT;
+import static dev.gatun.kernel.vector.Tiles.WIDTH;
+
+import java.lang.foreign.MemorySegment;
+import java.nio.ByteOrder;
+import jdk.incubator.vector.ByteVector;
+import jdk.incubator.vector.IntVector;
+import jdk.incubator.vector.VectorMask;
+import jdk.incubator.vector.VectorOperators;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * A table of 256 floats whose lower halves are zero, as all 8-bit floats are, in eight vectors: the
+ * highest byte of each, and the second highest. A 512-bit byte permute of two vectors looks up 64
+ * codes in 128 entries.
+ */
+final class ByteTable {
+  private static final boolean FAST = COUNT == 16;
+  private static final int VECTOR = 64;
+
+  private final byte[] high = new byte[256];
+  private final byte[] low = new byte[256];
+
+  private ByteTable(float[] table) {
+    for (int i = 0; i < table.length; i++) {
+      int bits = Float.floatToRawIntBits(table[i]);
+      high[i] = (byte) (bits >>> 24);
+      low[i] = (byte) (bits >>> 16);
+    }
+  }
+
+  /** The table in vectors; null when this machine's are too short or the numbers too long. */
+  static @Nullable ByteTable of(float[] table) {
+    boolean possible = FAST && table.length == 256;
+    for (float value : table) {
+      possible &= (Float.floatToRawIntBits(value) & 0xFFFF) == 0;
+    }
+    return possible ? new ByteTable(table) : null;
+  }
+
+  private static ByteVector lookup(byte[] plane, ByteVector codes, VectorMask<Byte> upper) {
+    ByteVector a = ByteVector.fromArray(ByteVector.SPECIES_512, plane, 0);
+    ByteVector b = ByteVector.fromArray(ByteVector.SPECIES_512, plane, VECTOR);
+    ByteVector c = ByteVector.fromArray(ByteVector.SPECIES_512, plane, 2 * VECTOR);
+    ByteVector d = ByteVector.fromArray(ByteVector.SPECIES_512, plane, 3 * VECTOR);
+    return codes.selectFrom(a, b).blend(codes.selectFrom(c, d), upper);
+  }
+
+  /** Codes [k/4][WIDTH][4] into {@code out} [k][WIDTH], which has room for the last four k. */
+  void lookup(MemorySegment codes, long at, int k, float[] out) {
+    for (int i = 0; i < k; i += 4) {
+      for (int lane = 0; lane < WIDTH; lane += COUNT) {
+        long word = at + 4L * (i / 4 * WIDTH + lane);
+        ByteVector code =
+            ByteVector.fromMemorySegment(
+                ByteVector.SPECIES_512, codes, word, ByteOrder.LITTLE_ENDIAN);
+        VectorMask<Byte> upper = code.compare(VectorOperators.LT, (byte) 0);
+        IntVector h = lookup(high, code, upper).reinterpretAsInts();
+        IntVector l = lookup(low, code, upper).reinterpretAsInts();
+        int to = i * WIDTH + lane;
+        put(left(h, 24), left(l.and(0xFF), 16), out, to);
+        put(left(h.and(0xFF00), 16), left(l.and(0xFF00), 8), out, to + WIDTH);
+        put(left(h.and(0xFF0000), 8), l.and(0xFF0000), out, to + 2 * WIDTH);
+        put(
+            h.and(0xFF000000),
+            l.lanewise(VectorOperators.LSHR, 8).and(0xFF0000),
+            out,
+            to + 3 * WIDTH);
+      }
+    }
+  }
+
+  private static IntVector left(IntVector v, int bits) {
+    return v.lanewise(VectorOperators.LSHL, bits);
+  }
+
+  private static void put(IntVector high, IntVector low, float[] out, int at) {
+    high.or(low).reinterpretAsFloats().intoArray(out, at);
+  }
+}

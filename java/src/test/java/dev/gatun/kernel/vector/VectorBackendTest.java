@@ -1,0 +1,33 @@
+package dev.gatun.kernel.vector;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.BackendParity;
+import dev.gatun.kernel.ReferenceBackend;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.Test;
+
+class VectorBackendTest extends BackendParity {
+  private final VectorBackend backend = new VectorBackend(3);
+
+  @Override
+  protected Backend backend() {
+    return backend;
+  }
+
+  @Override
+  protected String isa() {
+    return "vector";
+  }
+
+  @AfterAll
+  void close() {
+    backend.close();
+  }
+
+  @Test
+  void hasAKernelForAllThatTheDefinitionHas() {
+    assertThat(backend.kernels()).hasSameSizeAs(new ReferenceBackend().kernels());
+  }
+}
