@@ -111,13 +111,15 @@ record GgufHeader(Map<String, Tensor> tensors, Map<String, GgufValue> values) {
 
     private GgufValue.Type type(String what) {
       int id = cursor.u32(what);
-      if (id < 0 || id >= TYPES.length) {
-        throw Problem.file(
-            path,
-            what + " of type " + Integer.toUnsignedString(id),
-            "a type of 0 to " + (TYPES.length - 1));
+      for (GgufValue.Type type : TYPES) {
+        if (type.id() == id) {
+          return type;
+        }
       }
-      return TYPES[id];
+      throw Problem.file(
+          path,
+          what + " of type " + Integer.toUnsignedString(id),
+          "a type of 0 to " + (TYPES.length - 1));
     }
 
     private MemorySegment elements(String what, GgufValue.Type type, long count) {

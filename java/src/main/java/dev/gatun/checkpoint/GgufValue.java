@@ -20,26 +20,33 @@ import java.util.OptionalLong;
  *     its element type and count
  */
 public record GgufValue(Type type, Type element, long count, MemorySegment data) {
-  /** The types of values, by number. */
+  /** The types of values. */
   public enum Type {
-    U8(1),
-    I8(1),
-    U16(2),
-    I16(2),
-    U32(4),
-    I32(4),
-    F32(4),
-    BOOL(1),
-    STRING(0),
-    ARRAY(0),
-    U64(8),
-    I64(8),
-    F64(8);
+    U8(0, 1),
+    I8(1, 1),
+    U16(2, 2),
+    I16(3, 2),
+    U32(4, 4),
+    I32(5, 4),
+    F32(6, 4),
+    BOOL(7, 1),
+    STRING(8, 0),
+    ARRAY(9, 0),
+    U64(10, 8),
+    I64(11, 8),
+    F64(12, 8);
 
+    private final int id;
     private final int bytes;
 
-    Type(int bytes) {
+    Type(int id, int bytes) {
+      this.id = id;
       this.bytes = bytes;
+    }
+
+    /** The type's number in a file. */
+    public int id() {
+      return id;
     }
 
     /** Bytes of a number; 0 for strings and arrays. */

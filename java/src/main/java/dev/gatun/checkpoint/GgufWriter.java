@@ -132,9 +132,9 @@ public final class GgufWriter extends TensorFileWriter {
 
     void pair(String key, GgufValue value) {
       string(key);
-      u32(value.type().ordinal());
+      u32(value.type().id());
       if (value.type() == GgufValue.Type.ARRAY) {
-        u32(value.element().ordinal());
+        u32(value.element().id());
         u64(value.count());
       }
       bytes.writeBytes(value.data().toArray(ValueLayout.JAVA_BYTE));

@@ -19,6 +19,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -108,9 +109,10 @@ class GgufCheckpointTest {
         .embedding(weight.matrix(), new long[] {3, 0}, MemorySegment.ofArray(rows), Encoding.F32);
     assertThat(Arrays.copyOf(rows, k)).isEqualTo(Arrays.copyOfRange(whole, 3 * k, 4 * k));
     assertThat(Arrays.copyOfRange(rows, k, 2 * k)).isEqualTo(Arrays.copyOf(whole, k));
-    assertThat(weight.layout().name()).isEqualTo("gguf." + layer.substring(2).toLowerCase());
+    assertThat(weight.layout().name())
+        .isEqualTo("gguf." + layer.substring(2).toLowerCase(Locale.ROOT));
     assertThat(LayoutRegistry.get().explain(weight, 1, device).kernel())
-        .contains("linear_f32_" + layer.substring(2).toLowerCase() + "__reference");
+        .contains("linear_f32_" + layer.substring(2).toLowerCase(Locale.ROOT) + "__reference");
   }
 
   @Test

@@ -13,6 +13,7 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
+import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Locale;
@@ -40,11 +41,9 @@ class GgufBlocksTest {
     reference.close();
   }
 
+  /** As the golden file spells it: {@code q4_0}, {@code q4_K}. */
   private static String spelled(Encoding encoding) {
-    String name = encoding.name();
-    return name.endsWith("_K")
-        ? name.toLowerCase(Locale.ROOT).replace("_k", "_K")
-        : name.toLowerCase(Locale.ROOT);
+    return encoding.name().toLowerCase(Locale.ROOT).replaceFirst("_k$", "_K");
   }
 
   private static float[] decoded(Encoding encoding, MemorySegment data) {
@@ -96,7 +95,7 @@ class GgufBlocksTest {
     byte[] bytes = new byte[x.length / elements * encoding.blockBytes()];
     MemorySegment out = MemorySegment.ofArray(bytes);
     for (int i = 0; i < x.length / elements; i++) {
-      float[] block = java.util.Arrays.copyOfRange(x, i * elements, (i + 1) * elements);
+      float[] block = Arrays.copyOfRange(x, i * elements, (i + 1) * elements);
       GgufQuantizer.encode(encoding, block, out, (long) i * encoding.blockBytes());
     }
     return out;
