@@ -1,0 +1,446 @@
+/*
+ * linear_i8_<weight>__avx512 and linear_i8_block_<weight>__avx512: x quantized to int8, integer products by vpdpbusd.
+ * The formula, the units and the layout of x are i8_plan.h's.
+ *
+ * Register plan of a tile of R = 6 rows x 32 outputs (R = 1, 2, 4, 8 likewise): 2R integer and 2R float accumulators,
+ * 2 of weight bytes, 2 of scales, one broadcast of four k of x. A step is one or two loads of weights, R broadcast loads
+ * and 2R dots. The unit's start value -bias * sum q is where the accumulators begin, so a zero point costs nothing.
+ *
+ *   RAW4     low nibbles: (w ^ flip) & 0x0F; high nibbles stay where they are, (w ^ flip) & 0xF0: one ternary operation
+ *            each, no shift; their sums come out 16 times too large, which the scale of that half takes back exactly
+ *   TABLE4   vpermb ignores an index's upper two bits, and the table lies there four times: no mask
+ *   RAW8     w ^ flip
+ *   DECODED  what decode_units() made of any of these in the worker's scratch: bytes and float scales. From the third
+ *            tile of rows on this is cheaper than decoding anew: on cores where 512-bit logic shares its ports with the
+ *            dots, three operations of decoding are a fifth of a step.
+ *
+ * The idea of starting at the zero point and of decoding nibbles in place came from measuring which operations are free
+ * beside the dots; dense int8 libraries reach the peak, block-scaled ones lose it to their scales.
+ */
+#include "cpu/avx512/epilogue.h"
+#include "cpu/cache.h"
+#include "cpu/i8_plan.h"
+
+enum { X_AHEAD = 4096 }; 
+enum { AHEAD = 4608 }; /* bytes that the weights are prefetched ahead: about a DRAM latency */
+
+/* ---- x ---- */
+GATUN_INLINE __m512 load_x(const gatun_linear_input *in, int64_t row, int64_t k) {
+    __mmask16 mask = first_lanes(in->packed->k - k);
+    __m512 v = load_plain(in->x_type, in->x, row * in->ldx + k, mask);
+    return in->x_multiplier == NULL ? v : _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, in->x_multiplier + k));
+}
+
+static float absmax(const gatun_linear_input *in, int64_t row, int64_t k0, int64_t k1, bool *finite) {
+    __m512 largest = _mm512_setzero_ps();
+    __mmask16 ok = 0xFFFF;
+    for (int64_t k = k0; k < k1; k += 16) {
+        __m512 v = _mm512_abs_ps(_mm512_maskz_mov_ps(first_lanes(k1 - k), load_x(in, row, k)));
+        ok &= _mm512_cmp_ps_mask(v, _mm512_set1_ps(INFINITY), _CMP_LT_OQ);
+        largest = _mm512_max_ps(largest, v);
+    }
+    *finite = *finite && ok == 0xFFFF;
+    return _mm512_reduce_max_ps(largest);
+}
+
+/* Sixteen numbers to int8, ties to even, by division as the definition has it. */
+GATUN_INLINE __m128i quantize(__m512 v, float scale) {
+    __m512 q = scale == 0 ? _mm512_setzero_ps() : _mm512_div_ps(v, _mm512_set1_ps(scale));
+    return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(q));
+}
+
+/* 1, 2, 3 for +infinity, -infinity and NaN, else 0. */
+GATUN_INLINE __m128i specials(__m512 v) {
+    __m512i code = _mm512_maskz_set1_epi32(_mm512_cmp_ps_mask(v, _mm512_set1_ps(INFINITY), _CMP_EQ_OQ), I8_PLUS_INFINITY);
+    code = _mm512_mask_set1_epi32(code, _mm512_cmp_ps_mask(v, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ), I8_MINUS_INFINITY);
+    code = _mm512_mask_set1_epi32(code, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), I8_NAN);
+    return _mm512_cvtepi32_epi8(code);
+}
+
+static void fill_row(const gatun_linear_input *in, const i8_plan *plan, int64_t row, int64_t tile_row, int64_t rows,
+                     void *area) {
+    int64_t k_end = in->packed->k;
+    bool finite = true;
+    float scale = absmax(in, row, 0, k_end, &finite) / 127.0f;
+    i8_row_flags(area, in->m)[row] = !finite;
+    i8_row_scales(area)[row] = plan->block || !finite ? 1 : scale;
+    int64_t k = 0;
+    for (int64_t unit = 0; unit < plan->units; unit++) {
+        int64_t steps = i8_unit_steps(plan, unit);
+        int32_t *x = i8_tile(plan, area, tile_row, rows, unit) + (row - tile_row);
+        if (plan->block && finite && k < k_end) {
+            int64_t k0 = k / I8_X_BLOCK * I8_X_BLOCK;
+            int64_t k1 = k0 + I8_X_BLOCK < k_end ? k0 + I8_X_BLOCK : k_end;
+            scale = absmax(in, row, k0, k1, &finite) / 127.0f;
+        }
+        __m128i total = _mm_setzero_si128();
+        for (int64_t s = 0; s < steps; s += 4) {
+            __m512 v = load_x(in, row, k + 4 * s);
+            int64_t here = steps - s < 4 ? steps - s : 4;
+            __m128i q = finite ? quantize(v, scale) : specials(v);
+            q = _mm_maskz_mov_epi32((__mmask8)((1 << here) - 1), q);
+            total = _mm_dpbusd_epi32(total, _mm_set1_epi8(1), q);
+            int32_t four[4];
+            _mm_storeu_si128((__m128i *)four, q);
+            for (int64_t i = 0; i < here; i++) {
+                x[(s + i) * rows] = four[i];
+            }
+        }
+        k += 4 * steps;
+        x += steps * rows;
+        int32_t parts[4];
+        _mm_storeu_si128((__m128i *)parts, total);
+        int32_t sum = parts[0] + parts[1] + parts[2] + parts[3];
+        *x = finite ? (int32_t)((uint32_t)-plan->bias * (uint32_t)sum) : 0;
+        x += rows;
+        if (plan->block) {
+            memcpy(x, &scale, sizeof scale);
+            x += rows;
+        }
+        if (plan->corrected) {
+            float float_sum = (float)sum;
+            memcpy(x, &float_sum, sizeof float_sum);
+        }
+    }
+}
+
+static void fill(const gatun_linear_input *in, bool block, int64_t row0, int64_t row1, void *area) {
+    i8_plan plan;
+    i8_make_plan(in->packed, block, in->m, &plan);
+    int64_t rows;
+    for (int64_t row = row0; row < row1; row += rows) {
+        rows = i8_tile_rows(in->m, row);
+        for (int64_t unit = 0; row + rows > in->m && unit < plan.units; unit += plan.piece) { /* rows that are none */
+            int64_t end = unit + plan.piece < plan.units ? unit + plan.piece : plan.units;
+            int64_t words = rows * (i8_words_before(&plan, end) - i8_words_before(&plan, unit));
+            memset(i8_tile(&plan, area, row, rows, unit), 0, (size_t)(4 * words));
+        }
+        for (int64_t r = row; r < row + rows && r < in->m; r++) {
+            fill_row(in, &plan, r, row, rows, area);
+        }
+    }
+}
+
+/* ---- weights ---- */
+
+/* One step of 32 outputs as two vectors of unsigned bytes; `constant` is the flip or the table. */
+GATUN_INLINE void weight_bytes(int source, const uint8_t *w, __m512i constant, __m512i out[2]) {
+    __m512i first = _mm512_loadu_si512(w);
+    if (source == I8_RAW4) { /* 0x28: (a ^ b) & c */
+        out[0] = _mm512_ternarylogic_epi32(first, constant, _mm512_set1_epi8(0x0F), 0x28);
+        out[1] = _mm512_ternarylogic_epi32(first, constant, _mm512_set1_epi8((char)0xF0), 0x28);
+    } else if (source == I8_TABLE4) {
+        out[0] = _mm512_permutexvar_epi8(first, constant);
+        out[1] = _mm512_permutexvar_epi8(_mm512_srli_epi16(first, 4), constant);
+    } else {
+        __m512i second = _mm512_loadu_si512(w + 64);
+        out[0] = source == I8_RAW8 ? _mm512_xor_si512(first, constant) : first;
+        out[1] = source == I8_RAW8 ? _mm512_xor_si512(second, constant) : second;
+    }
+}
+
+static __m512i weight_constant(const i8_plan *plan) {
+    switch (plan->source) {
+    case I8_RAW4:
+        return _mm512_set1_epi8((char)(plan->flip * 0x11));
+    case I8_TABLE4:
+        return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)plan->table));
+    default:
+        return _mm512_set1_epi8((char)plan->flip);
+    }
+}
+
+/*
+ * The scales of units unit0 .. unit1-1 as a tile wants them, [unit][32 scales / factor, 32 corrections]. `shifted`: the
+ * second half belongs to sums that are 16 times too large.
+ */
+GATUN_INLINE void scales_of_type(int32_t type, bool plain, const gatun_packed *p, const i8_plan *plan, int64_t panel,
+                                 int64_t unit0, int64_t unit1, bool shifted, float *out) {
+    __m512 divisor[2] = {_mm512_set1_ps(plan->factor), _mm512_set1_ps(shifted ? 16 * plan->factor : plan->factor)};
+    int64_t ahead = (unit1 - unit0 + plan->units_per_group - 1) / plan->units_per_group * p->group_stride;
+    for (int64_t unit = unit0; unit < unit1; unit++, out += 64) {
+        const uint8_t *group = gatun_packed_group(p, panel, unit / plan->units_per_group);
+        _mm_prefetch((const char *)group + p->scales_offset + ahead, _MM_HINT_T0);
+        for (int h = 0; h < 2; h++) {
+            __m512 scale = plain ? load_parameter(type, group + p->scales_offset, h) : load_scale(p, group, h);
+            if (plan->corrected) {
+                __m512 zero = p->zeros_offset == 0 ? _mm512_setzero_ps() : load_zero(p, group, h);
+                _mm512_store_ps(out + 32 + 16 * h, _mm512_fnmadd_ps(scale, zero, load_offset(p, group, h)));
+            }
+            /* a power of two but for NF4 and FP4, where the quotient is rounded */
+            _mm512_store_ps(out + 16 * h, plan->factor == 127 ? _mm512_div_ps(scale, divisor[h])
+                                                              : _mm512_mul_ps(scale, _mm512_rcp14_ps(divisor[h])));
+        }
+    }
+}
+
+static void unit_scales(const gatun_packed *p, const i8_plan *plan, int64_t panel, int64_t unit0, int64_t unit1,
+                        bool shifted, float *out) {
+    bool plain = p->scales_offset != 0 && p->matrix.arithmetic == GATUN_F32 && p->matrix.global_scale == 1;
+    if (plain && p->scale_type == GATUN_F16) {
+        scales_of_type(GATUN_F16, true, p, plan, panel, unit0, unit1, shifted, out);
+    } else if (plain && p->scale_type == GATUN_F32) {
+        scales_of_type(GATUN_F32, true, p, plan, panel, unit0, unit1, shifted, out);
+    } else {
+        scales_of_type(p->scale_type, false, p, plan, panel, unit0, unit1, shifted, out);
+    }
+}
+
+/* Codes of units unit0 .. unit1-1 to bytes [steps][128]. */
+GATUN_INLINE void decode_source(int source, const gatun_packed *p, const i8_plan *plan, int64_t panel, int64_t unit0,
+                                int64_t unit1, uint8_t *out) {
+    __m512i constant = weight_constant(plan);
+    int64_t step_bytes = source == I8_RAW8 ? 128 : 64;
+    for (int64_t unit = unit0; unit < unit1; unit++) {
+        const uint8_t *group = gatun_packed_group(p, panel, unit / plan->units_per_group);
+        const uint8_t *codes = group + unit % plan->units_per_group * plan->unit_steps * step_bytes;
+        int64_t steps = i8_unit_steps(plan, unit);
+        for (int64_t s = 0; s < steps; s++, codes += step_bytes, out += 128) {
+            __m512i bytes[2];
+            _mm_prefetch((const char *)codes + AHEAD, _MM_HINT_T0);
+            weight_bytes(source, codes, constant, bytes);
+            if (source == I8_RAW4) {
+                bytes[1] = _mm512_srli_epi16(bytes[1], 4);
+            }
+            _mm512_store_si512(out, bytes[0]);
+            _mm512_store_si512(out + 64, bytes[1]);
+        }
+    }
+}
+
+static void decode_units(const gatun_packed *p, const i8_plan *plan, int64_t panel, int64_t unit0, int64_t unit1,
+                         uint8_t *out) {
+    switch (plan->source) {
+    case I8_RAW4:
+        decode_source(I8_RAW4, p, plan, panel, unit0, unit1, out);
+        break;
+    case I8_TABLE4:
+        decode_source(I8_TABLE4, p, plan, panel, unit0, unit1, out);
+        break;
+    default:
+        decode_source(I8_RAW8, p, plan, panel, unit0, unit1, out);
+        break;
+    }
+}
+
+/* ---- the microkernel ---- */
+
+/* `count` steps; even and odd ones have their own sums if there are two chains. */
+GATUN_INLINE void dots(const int R, const int source, const int count, const int chains, const int32_t *x,
+                       const uint8_t *codes, __m512i constant, __m512i c[2][8][2]) {
+    const int step_bytes = source == I8_RAW8 || source == I8_DECODED ? 128 : 64;
+    GATUN_UNROLL for (int s = 0; s < count; s++) {
+        __m512i bytes[2];
+        if (source != I8_DECODED) {
+            for (int line = 0; line < step_bytes; line += 64) {
+                _mm_prefetch((const char *)codes + s * step_bytes + line + AHEAD, _MM_HINT_T0);
+            }
+        }
+        if (source == I8_DECODED && (R != 8 || s % 2 == 0)) {
+            _mm_prefetch((const char *)(x + s * R) + X_AHEAD, _MM_HINT_T0);
+        }
+        weight_bytes(source, codes + s * step_bytes, constant, bytes);
+        GATUN_UNROLL for (int r = 0; r < R; r++) {
+            __m512i four = _mm512_set1_epi32(x[s * R + r]);
+            GATUN_UNROLL for (int h = 0; h < 2; h++) {
+                c[s % chains][r][h] = _mm512_dpbusd_epi32(c[s % chains][r][h], bytes[h], four);
+            }
+        }
+    }
+}
+
+/* Adds units unit0 .. unit1-1 of a panel to sums [R][32]; x, codes and scales begin at unit0, and `gap` bytes lie between
+ * the codes of two groups. */
+GATUN_INLINE void tile(const int R, const int source, const bool block, const i8_plan *plan, const int32_t *x,
+                       const uint8_t *codes, int64_t gap, const float *scales, int64_t unit0, int64_t unit1, float *sums) {
+    const int chains = R <= 2 ? 2 : 1; /* short tiles would wait for their own sums */
+    const int64_t step_bytes = source == I8_RAW8 || source == I8_DECODED ? 128 : 64;
+    const bool corrected = plan->corrected;
+    const __m512i constant = weight_constant(plan);
+    __m512 f[8][2];
+    GATUN_UNROLL for (int r = 0; r < R; r++) {
+        GATUN_UNROLL for (int h = 0; h < 2; h++) { f[r][h] = _mm512_load_ps(sums + r * 32 + 16 * h); }
+    }
+    int64_t in_group = unit0 % plan->units_per_group;
+    for (int64_t unit = unit0; unit < unit1; unit++, scales += 64) {
+        bool last = ++in_group == plan->units_per_group;
+        int64_t steps = last ? plan->group_steps - (in_group - 1) * plan->unit_steps : plan->unit_steps;
+        __m512i c[2][8][2];
+        GATUN_UNROLL for (int r = 0; r < R; r++) {
+            __m512i start = _mm512_set1_epi32(x[steps * R + r]);
+            c[0][r][0] = start;
+            c[0][r][1] = source == I8_RAW4 ? _mm512_slli_epi32(start, 4) : start;
+            c[1][r][0] = c[1][r][1] = _mm512_setzero_si512();
+        }
+        int64_t s = 0;
+        for (; s + 8 <= steps; s += 8, codes += 8 * step_bytes) {
+            dots(R, source, 8, chains, x + s * R, codes, constant, c);
+        }
+        for (; s < steps; s++, codes += step_bytes) {
+            dots(R, source, 1, 1, x + s * R, codes, constant, c);
+        }
+        x += (steps + 1) * R; /* now at the unit's x scales or float sums */
+        GATUN_UNROLL for (int r = 0; r < R; r++) {
+            GATUN_UNROLL for (int h = 0; h < 2; h++) {
+                __m512i total = chains == 2 ? _mm512_add_epi32(c[0][r][h], c[1][r][h]) : c[0][r][h];
+                __m512 scale = _mm512_load_ps(scales + 16 * h);
+                scale = block ? _mm512_mul_ps(scale, _mm512_set1_ps(((const float *)x)[r])) : scale;
+                f[r][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), scale, f[r][h]);
+            }
+        }
+        if (corrected) {
+            const float *x_sums = (const float *)x + (block ? R : 0);
+            GATUN_UNROLL for (int r = 0; r < R; r++) {
+                __m512 xs = _mm512_set1_ps(block ? x_sums[r] * ((const float *)x)[r] : x_sums[r]);
+                GATUN_UNROLL for (int h = 0; h < 2; h++) {
+                    f[r][h] = _mm512_fmadd_ps(_mm512_load_ps(scales + 32 + 16 * h), xs, f[r][h]);
+                }
+            }
+        }
+        x += R * (block + corrected);
+        codes += last ? gap : 0;
+        in_group = last ? 0 : in_group;
+    }
+    GATUN_UNROLL for (int r = 0; r < R; r++) {
+        GATUN_UNROLL for (int h = 0; h < 2; h++) { _mm512_store_ps(sums + r * 32 + 16 * h, f[r][h]); }
+    }
+}
+
+typedef void tile_kernel(const i8_plan *plan, const int32_t *x, const uint8_t *codes, int64_t gap, const float *scales,
+                         int64_t unit0, int64_t unit1, float *sums);
+
+#define TILE(R, source, block)                                                                                         \
+    static void tile_##R##_##source##_##block(const i8_plan *plan, const int32_t *x, const uint8_t *codes,             \
+                                              int64_t gap, const float *scales, int64_t unit0, int64_t unit1,          \
+                                              float *sums) {                                                           \
+        tile(R, source, block, plan, x, codes, gap, scales, unit0, unit1, sums);                                       \
+    }
+#define TILES_OF(R)                                                                                                    \
+    TILE(R, I8_RAW4, 0) TILE(R, I8_RAW4, 1) TILE(R, I8_TABLE4, 0) TILE(R, I8_TABLE4, 1)                                \
+    TILE(R, I8_RAW8, 0) TILE(R, I8_RAW8, 1) TILE(R, I8_DECODED, 0) TILE(R, I8_DECODED, 1)
+#define ROW_OF(R, source) {tile_##R##_##source##_0, tile_##R##_##source##_1}
+#define ROWS_OF(R) {ROW_OF(R, I8_RAW4), ROW_OF(R, I8_TABLE4), ROW_OF(R, I8_RAW8), ROW_OF(R, I8_DECODED)}
+
+TILES_OF(1)
+TILES_OF(2)
+TILES_OF(4)
+TILES_OF(6)
+TILES_OF(8)
+static tile_kernel *const TILES[9][4][2] = {
+    [1] = ROWS_OF(1), [2] = ROWS_OF(2), [4] = ROWS_OF(4), [6] = ROWS_OF(6), [8] = ROWS_OF(8)};
+
+/* ---- the loops around it ---- */
+
+enum { SUM_ROWS = 504, CHUNK = 4096 }; /* SUM_ROWS: whose sums wait for the next piece; CHUNK: bytes of codes */
+
+/* A worker's scratch: sums [SUM_ROWS + I8_TILE][32], decoded bytes and scales of a piece. */
+typedef struct i8_scratch {
+    float *sums;
+    uint8_t *decoded;
+    float *scales;
+    int64_t bytes;
+} i8_scratch;
+
+static i8_scratch cut_scratch(const i8_plan *plan, uint8_t *scratch) {
+    int64_t decoded = (SUM_ROWS + I8_TILE) * GATUN_PANEL * 4;
+    int64_t scales = decoded + plan->piece * plan->unit_steps * 128;
+    return (i8_scratch){(float *)scratch, scratch + decoded, (float *)(scratch + scales), scales + plan->piece * 256};
+}
+
+/* Any number of rows: a plan for few rows has a larger piece, but decodes nothing. */
+static int64_t scratch_bytes(const gatun_packed *p, bool block) {
+    i8_plan plan;
+    i8_make_plan(p, block, SUM_ROWS, &plan);
+    return cut_scratch(&plan, NULL).bytes + CHUNK;
+}
+
+static void finish_tile(const gatun_linear_task *t, const i8_plan *plan, int64_t row, int64_t rows, int64_t panel,
+                        float *sums) {
+    rows = row + rows > t->m ? t->m - row : rows;
+    if (!plan->block) {
+        const float *scales = i8_row_scales((void *)(uintptr_t)t->x);
+        for (int64_t i = 0; i < 2 * rows; i++) {
+            __m512 scale = _mm512_set1_ps(scales[row + i / 2]);
+            _mm512_store_ps(sums + 16 * i, _mm512_mul_ps(scale, _mm512_load_ps(sums + 16 * i)));
+        }
+    }
+    store_tile(t, row, rows, panel, sums);
+}
+
+/* Units of a panel for rows row0 .. row1-1, decoded once for all tiles. */
+static void run_decoded(const gatun_linear_task *t, const i8_plan *plan, int64_t panel, int64_t row0, int64_t row1) {
+    i8_scratch s = cut_scratch(plan, t->scratch);
+    int64_t rows, unit1;
+    for (int64_t unit = 0; unit < plan->units; unit = unit1) {
+        unit1 = unit + plan->piece < plan->units ? unit + plan->piece : plan->units;
+        decode_units(t->packed, plan, panel, unit, unit1, s.decoded);
+        unit_scales(t->packed, plan, panel, unit, unit1, false, s.scales);
+        for (int64_t row = row0; row < row1; row += rows) {
+            rows = i8_tile_rows(t->m, row);
+            const int32_t *x = i8_tile(plan, (void *)(uintptr_t)t->x, row, rows, unit);
+            float *sums = s.sums + (row - row0) * GATUN_PANEL;
+            TILES[rows][I8_DECODED][plan->block](plan, x, s.decoded, 0, s.scales, unit, unit1, sums);
+            if (unit1 == plan->units) {
+                finish_tile(t, plan, row, rows, panel, sums);
+            }
+        }
+    }
+}
+
+/* One or two tiles: codes as they lie, scales a few kilobytes of codes at a time. */
+static void run_fused(const gatun_linear_task *t, const i8_plan *plan, int64_t panel, int64_t row0, int64_t row1) {
+    const gatun_packed *p = t->packed;
+    int64_t step_bytes = plan->source == I8_RAW8 ? 128 : 64;
+    int64_t chunk = CHUNK / (plan->unit_steps * step_bytes) < 1 ? 1 : CHUNK / (plan->unit_steps * step_bytes);
+    float scales[CHUNK / 64 * 64] __attribute__((aligned(64)));
+    int64_t rows, unit1;
+    for (int64_t unit = 0; unit < plan->units; unit = unit1) {
+        unit1 = unit + chunk < plan->units ? unit + chunk : plan->units;
+        unit_scales(p, plan, panel, unit, unit1, plan->source == I8_RAW4, scales);
+        const uint8_t *codes = gatun_packed_group(p, panel, unit / plan->units_per_group) +
+                               unit % plan->units_per_group * plan->unit_steps * step_bytes;
+        for (int64_t row = row0; row < row1; row += rows) {
+            rows = i8_tile_rows(t->m, row);
+            const int32_t *x = i8_tile(plan, (void *)(uintptr_t)t->x, row, rows, unit);
+            float *sums = (float *)t->scratch + (row - row0) * GATUN_PANEL;
+            TILES[rows][plan->source][plan->block](plan, x, codes, p->group_stride - plan->group_steps * step_bytes, scales,
+                                                   unit, unit1, sums);
+            if (unit1 == plan->units) {
+                finish_tile(t, plan, row, rows, panel, sums);
+            }
+        }
+    }
+}
+
+static void run(const gatun_linear_task *t, bool block) {
+    i8_plan plan;
+    i8_make_plan(t->packed, block, t->m, &plan);
+    int64_t row1;
+    for (int64_t row0 = t->row0; row0 < t->row1; row0 = row1) {
+        row1 = row0 + SUM_ROWS < t->row1 ? row0 + SUM_ROWS : t->row1;
+        for (int64_t panel = t->panel0; panel < t->panel1; panel++) {
+            memset(t->scratch, 0, (size_t)((row1 - row0 + I8_TILE) * GATUN_PANEL * 4));
+            if (t->m > I8_FUSED_ROWS) {
+                run_decoded(t, &plan, panel, row0, row1);
+            } else {
+                run_fused(t, &plan, panel, row0, row1);
+            }
+        }
+    }
+    i8_special_rows(t, &plan);
+}
+
+#define KERNEL(name, block)                                                                                            \
+    static int64_t name##_bytes(const gatun_packed *p, int64_t m) { return i8_x_bytes(p, block, m); }                  \
+    static void name##_fill(const gatun_linear_input *in, int64_t row0, int64_t row1, void *area) {                    \
+        fill(in, block, row0, row1, area);                                                                             \
+    }                                                                                                                  \
+    static int64_t name##_scratch(const gatun_packed *p) { return scratch_bytes(p, block); }                           \
+    const gatun_x_layout name##_x__avx512 = {I8_ROW_TILE, name##_bytes, name##_fill, name##_scratch};                  \
+    void name##__avx512(const gatun_linear_task *t) { run(t, block); }                                                 \
+    bool name##_accepts__avx512(const gatun_packed *p) {                                                               \
+        i8_plan plan;                                                                                                  \
+        return i8_make_plan(p, block, 1, &plan);                                                                       \
+    }
+KERNEL(gatun_linear_i8, 0)
+KERNEL(gatun_linear_i8_block, 1)
