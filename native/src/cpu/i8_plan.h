@@ -1,19 +1,18 @@
 /*
  * Integer `linear`: what all instruction sets agree on.
  *
- *   y[m][n] = sum over units of xs * ( ws * (sum u*q - bias * sum q) + correction * sum q )
+ *   y[m][n] = sum over units of xs * ( ws * (sum u*q - (bias + zero) * sum q) + offset * sum q )
  *
- * q: x as int8, xs its scale (one a row, or one per 32 k). u: the weight's code as an unsigned byte, the code itself or its
- * entry in a table of integers; u - bias is `factor` times what the code means, so ws is the group's scale / factor.
- * correction = offset - scale * zero, only where a group has zeros or offsets of its own. A unit is a run of k under one
- * ws and one xs, short enough for 32-bit sums: that is where integers become floats.
+ * q: x as int8, xs its scale (one a row, or one per 32 k). u: the weight's code as an unsigned byte, the code itself or
+ * its entry in a table of integers; u - bias is `factor` times what the code means, so ws is the group's scale /
+ * factor. Zero (times factor) and offset are there only where groups have their own; a zero point that all share is in
+ * bias. A unit is a run of k under one ws and one xs, short enough for 32-bit sums: that is where integers become
+ * floats.
  *
  * x is laid out in tiles of rows, within a tile by unit; R rows have
  *
- *     q [unit steps][R] dwords of four k | start [R] = -bias * sum q | xs [R] (block form) | sum q [R] as float (if corrected)
- *
- * A row with a NaN or an infinity has no scale. Its q are 0 but 1, 2, 3 for +inf, -inf and NaN; since every product of such a
- * number is infinite or NaN, they alone decide the row's outputs, which `i8_special_rows` computes afterwards.
+ *     q [unit steps][R] dwords of four k | start [R] = -bias * sum q | xs [R] (block form) | sum q [R] as float (with
+ * zeros or offsets)
  */
 #ifndef GATUN_I8_PLAN_H
 #define GATUN_I8_PLAN_H
@@ -22,8 +21,6 @@
 #include <string.h>
 
 #include "cpu/cache.h"
-#include "cpu/epilogue.h"
-#include "cpu/unroll.h"
 #include "gatun_internal.h"
 
 enum { I8_RAW4, I8_TABLE4, I8_RAW8, I8_DECODED }; /* where a kernel's bytes come from */
@@ -34,18 +31,18 @@ enum {
     I8_ROW_TILE = 24,  /* where the operation may cut rows */
     I8_FUSED_ROWS = 16 /* up to here the codes are decoded anew for each tile */
 };
-enum { I8_FINITE, I8_PLUS_INFINITY, I8_MINUS_INFINITY, I8_NAN };
 
 typedef struct i8_plan {
     int source;
-    bool block; /* one scale of x per 32 k, not per row */
-    bool corrected;
-    uint8_t flip;   /* RAW4, RAW8: what the code is XORed with to become u */
+    bool block;          /* one scale of x per 32 k, not per row */
+    bool zeros, offsets; /* a group has its own */
+    bool with_sums;      /* either: they need sum q */
+    uint8_t flip;        /* RAW4, RAW8: what the code is XORed with to become u */
     int32_t bias;
     float factor;
     uint8_t table[16]; /* TABLE4: u by code */
     int64_t group_steps, unit_steps, units_per_group, units;
-    int64_t piece;     /* units that are decoded at once */
+    int64_t piece; /* units that are decoded at once */
     int64_t m;
 } i8_plan;
 
@@ -90,7 +87,7 @@ static inline bool i8_integer_table(const gatun_packed *p, i8_plan *plan) {
 /* Whether the codes are the integers 0 .. count-1 (flip 0) or two's complement (flip count / 2). */
 static inline bool i8_plain_codes(const gatun_packed *p, int count, i8_plan *plan) {
     const float *values = gatun_packed_table(p);
-    for (int flip = 0; flip <= count / 2; flip += count / 2) {
+    for (int flip = 0; flip < count; flip += count / 2) {
         bool same = true;
         for (int c = 0; c < count; c++) {
             same = same && values[c] == (float)((c ^ flip) - flip);
@@ -109,14 +106,20 @@ static inline bool i8_plain_codes(const gatun_packed *p, int count, i8_plan *pla
 static inline bool i8_make_plan(const gatun_packed *p, bool block, int64_t m, i8_plan *plan) {
     memset(plan, 0, sizeof *plan);
     plan->block = block;
-    if (p->form == GATUN_FORM_CODES4 && i8_plain_codes(p, 16, plan)) {
+    if (p->group == 0) {
+        return false; /* K = 0 */
+    }
+    int codes = 1 << gatun_encoding_bits(p->matrix.encoding);
+    if (p->form == GATUN_FORM_CODES4 && i8_plain_codes(p, codes, plan)) {
         plan->source = I8_RAW4;
-    } else if (p->form == GATUN_FORM_CODES8 && i8_plain_codes(p, 256, plan)) {
+    } else if (p->form == GATUN_FORM_CODES8 && i8_plain_codes(p, codes, plan)) {
         plan->source = I8_RAW8;
     } else if (p->form != GATUN_FORM_CODES4 || !i8_integer_table(p, plan)) {
         return false;
     }
-    plan->corrected = p->zeros_offset != 0 || p->offsets_offset != 0;
+    plan->zeros = p->zeros_offset != 0;
+    plan->offsets = p->offsets_offset != 0;
+    plan->with_sums = plan->zeros || plan->offsets;
     if (p->zeros_offset == 0) {
         float zero = (float)p->matrix.zero_point * plan->factor;
         if (fabsf(zero) > 128) {
@@ -145,73 +148,24 @@ static inline int64_t i8_unit_steps(const i8_plan *plan, int64_t unit) {
 /* Dwords of x that a row takes for the units before this one. */
 static inline int64_t i8_words_before(const i8_plan *plan, int64_t unit) {
     return unit / plan->units_per_group * plan->group_steps + unit % plan->units_per_group * plan->unit_steps +
-           unit * (1 + plan->block + plan->corrected);
+           unit * (1 + plan->block + plan->with_sums);
 }
 
-/* ---- the prepared x: row scales, row flags, then piece by piece the tiles ---- */
+/* ---- the prepared x: row scales, then piece by piece the tiles ---- */
 static inline int64_t i8_padded_rows(int64_t m) { return (m + I8_TILE + 63) / 64 * 64; }
-static inline float *i8_row_scales(void *area) { return (float *)area; }
-static inline uint8_t *i8_row_flags(void *area, int64_t m) { return (uint8_t *)area + 4 * i8_padded_rows(m); }
 /* Where the tile of `rows` rows from `row` on has the unit. */
-static inline int32_t *i8_tile(const i8_plan *plan, void *area, int64_t row, int64_t rows, int64_t unit) {
+static inline int32_t *i8_tile(const i8_plan *plan, const void *area, int64_t row, int64_t rows, int64_t unit) {
     int64_t unit0 = unit - unit % plan->piece;
     int64_t unit1 = unit0 + plan->piece < plan->units ? unit0 + plan->piece : plan->units;
     int64_t before = i8_words_before(plan, unit0);
-    int32_t *tiles = (int32_t *)((uint8_t *)area + 5 * i8_padded_rows(plan->m)) + (plan->m + I8_TILE) * before;
+    int32_t *tiles =
+        (int32_t *)((uintptr_t)area + (uintptr_t)(4 * i8_padded_rows(plan->m))) + (plan->m + I8_TILE) * before;
     return tiles + row * (i8_words_before(plan, unit1) - before) + rows * (i8_words_before(plan, unit) - before);
 }
 static inline int64_t i8_x_bytes(const gatun_packed *p, bool block, int64_t m) {
     i8_plan plan;
     i8_make_plan(p, block, m, &plan);
-    return 5 * i8_padded_rows(m) + 4 * (m + I8_TILE) * i8_words_before(&plan, plan.units);
-}
-
-/* ---- rows with NaN or infinity ---- */
-/* The special number that byte `k` of row r of a tile stands for, weighed with w; `sum` goes on. */
-static inline double i8_special(double sum, int special, float w) {
-    switch (special) {
-    case I8_PLUS_INFINITY:
-        return sum + (double)INFINITY * (double)w;
-    case I8_MINUS_INFINITY:
-        return sum - (double)INFINITY * (double)w;
-    case I8_NAN:
-        return (double)NAN;
-    default:
-        return sum;
-    }
-}
-
-static inline void i8_special_rows(const gatun_linear_task *t, const i8_plan *plan) {
-    enum { PIECE = 256 };
-    const gatun_packed *p = t->packed;
-    void *area = (void *)(uintptr_t)t->x;
-    const uint8_t *flags = i8_row_flags(area, t->m);
-    float w[PIECE];
-    for (int64_t row = t->row0; row < t->row1; row++) {
-        if (flags[row] == 0) {
-            continue;
-        }
-        int64_t tile_row = row - row % I8_TILE;
-        int64_t rows = i8_tile_rows(t->m, tile_row);
-        for (int64_t n = t->panel0 * GATUN_PANEL; n < t->panel1 * GATUN_PANEL && n < p->n; n++) {
-            double sum = 0;
-            int64_t k = 0;
-            for (int64_t unit = 0; unit < plan->units && !isnan(sum); unit++) {
-                const int32_t *x = i8_tile(plan, area, tile_row, rows, unit) + (row - tile_row);
-                int64_t steps = i8_unit_steps(plan, unit);
-                for (int64_t s = 0; s < steps; s++, x += rows, k += 4) {
-                    if (*x != 0) {
-                        int count = (int)(p->k - k < 4 ? p->k - k : 4);
-                        gatun_packed_values(p, n, k, count, true, w);
-                        for (int i = 0; i < count; i++) {
-                            sum = i8_special(sum, (*x >> 8 * i) & 3, w[i]);
-                        }
-                    }
-                }
-            }
-            gatun_epilogue_store(t, row, n, sum);
-        }
-    }
+    return 4 * i8_padded_rows(m) + 4 * (m + I8_TILE) * i8_words_before(&plan, plan.units);
 }
 
 #endif

@@ -11,4 +11,13 @@ gatun_linear_kernel gatun_linear_f32__scalar, gatun_linear_bf16__scalar, gatun_l
     gatun_linear_i8_block__scalar;
 extern const gatun_x_layout gatun_x_scalar_f32, gatun_x_scalar_bf16, gatun_x_scalar_i8, gatun_x_scalar_i8_block;
 
+/* A linear kernel, its layout of x and what it accepts. */
+#define GATUN_LINEAR_KERNEL(name, isa)                                                                                 \
+    gatun_linear_kernel name##__##isa;                                                                                 \
+    gatun_linear_accepts name##_accepts__##isa;                                                                        \
+    extern const gatun_x_layout name##_x__##isa;
+
+GATUN_LINEAR_KERNEL(gatun_linear_i8, avx512)
+GATUN_LINEAR_KERNEL(gatun_linear_i8_block, avx512)
+
 #endif

@@ -10,14 +10,14 @@
 
 #include "cpu/avx512/vectors.h"
 
-#define VECTOR __m512
-#define V(op) _mm512_##op##_ps
-#define V_SET(c) _mm512_set1_ps(c)
-#define V_MIN(a, b) _mm512_min_ps(a, b)
-#define V_MAX(a, b) _mm512_max_ps(a, b)
-#define V_ROUND(a) _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-#define V_SCALE(a, n) _mm512_scalef_ps(a, n)
-#define V_ABS(a) _mm512_abs_ps(a)
+#define VECTOR                __m512
+#define V(op)                 _mm512_##op##_ps
+#define V_SET(c)              _mm512_set1_ps(c)
+#define V_MIN(a, b)           _mm512_min_ps(a, b)
+#define V_MAX(a, b)           _mm512_max_ps(a, b)
+#define V_ROUND(a)            _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define V_SCALE(a, n)         _mm512_scalef_ps(a, n)
+#define V_ABS(a)              _mm512_abs_ps(a)
 #define V_LESS(a, b, yes, no) _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes)
 #define V_SIGN_OF(a, sign)                                                                                             \
     _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(a), _mm512_castps_si512(sign),                   \

@@ -3,8 +3,9 @@
  * The formula, the units and the layout of x are i8_plan.h's.
  *
  * Register plan of a tile of R = 6 rows x 32 outputs (R = 1, 2, 4, 8 likewise): 2R integer and 2R float accumulators,
- * 2 of weight bytes, 2 of scales, one broadcast of four k of x. A step is one or two loads of weights, R broadcast loads
- * and 2R dots. The unit's start value -bias * sum q is where the accumulators begin, so a zero point costs nothing.
+ * 2 of weight bytes, 2 of scales, one broadcast of four k of x. A step is one or two loads of weights, R broadcast
+ * loads and 2R dots. The unit's start value -bias * sum q is where the accumulators begin, so a zero point costs
+ * nothing.
  *
  *   RAW4     low nibbles: (w ^ flip) & 0x0F; high nibbles stay where they are, (w ^ flip) & 0xF0: one ternary operation
  *            each, no shift; their sums come out 16 times too large, which the scale of that half takes back exactly
@@ -18,11 +19,12 @@
  * beside the dots; dense int8 libraries reach the peak, block-scaled ones lose it to their scales.
  */
 #include "cpu/avx512/epilogue.h"
-#include "cpu/cache.h"
 #include "cpu/i8_plan.h"
+#include "cpu/kernels.h"
 
-enum { X_AHEAD = 4096 }; 
-enum { AHEAD = 4608 }; /* bytes that the weights are prefetched ahead: about a DRAM latency */
+/* Bytes that weights and x are prefetched ahead: about a DRAM and a third-level latency. */
+enum { SCALES = 96 }; /* floats of a unit */
+enum { AHEAD = 4608, X_AHEAD = 2048 };
 
 /* ---- x ---- */
 GATUN_INLINE __m512 load_x(const gatun_linear_input *in, int64_t row, int64_t k) {
@@ -49,26 +51,21 @@ GATUN_INLINE __m128i quantize(__m512 v, float scale) {
     return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(q));
 }
 
-/* 1, 2, 3 for +infinity, -infinity and NaN, else 0. */
-GATUN_INLINE __m128i specials(__m512 v) {
-    __m512i code = _mm512_maskz_set1_epi32(_mm512_cmp_ps_mask(v, _mm512_set1_ps(INFINITY), _CMP_EQ_OQ), I8_PLUS_INFINITY);
-    code = _mm512_mask_set1_epi32(code, _mm512_cmp_ps_mask(v, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ), I8_MINUS_INFINITY);
-    code = _mm512_mask_set1_epi32(code, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), I8_NAN);
-    return _mm512_cvtepi32_epi8(code);
-}
-
-static void fill_row(const gatun_linear_input *in, const i8_plan *plan, int64_t row, int64_t tile_row, int64_t rows,
+/* False when the row holds a NaN or an infinity. */
+static bool fill_row(const gatun_linear_input *in, const i8_plan *plan, int64_t row, int64_t tile_row, int64_t rows,
                      void *area) {
     int64_t k_end = in->packed->k;
     bool finite = true;
     float scale = absmax(in, row, 0, k_end, &finite) / 127.0f;
-    i8_row_flags(area, in->m)[row] = !finite;
-    i8_row_scales(area)[row] = plan->block || !finite ? 1 : scale;
+    if (!finite) {
+        return false;
+    }
+    ((float *)area)[row] = scale;
     int64_t k = 0;
     for (int64_t unit = 0; unit < plan->units; unit++) {
         int64_t steps = i8_unit_steps(plan, unit);
         int32_t *x = i8_tile(plan, area, tile_row, rows, unit) + (row - tile_row);
-        if (plan->block && finite && k < k_end) {
+        if (plan->block && k < k_end) {
             int64_t k0 = k / I8_X_BLOCK * I8_X_BLOCK;
             int64_t k1 = k0 + I8_X_BLOCK < k_end ? k0 + I8_X_BLOCK : k_end;
             scale = absmax(in, row, k0, k1, &finite) / 127.0f;
@@ -77,7 +74,7 @@ static void fill_row(const gatun_linear_input *in, const i8_plan *plan, int64_t 
         for (int64_t s = 0; s < steps; s += 4) {
             __m512 v = load_x(in, row, k + 4 * s);
             int64_t here = steps - s < 4 ? steps - s : 4;
-            __m128i q = finite ? quantize(v, scale) : specials(v);
+            __m128i q = quantize(v, scale);
             q = _mm_maskz_mov_epi32((__mmask8)((1 << here) - 1), q);
             total = _mm_dpbusd_epi32(total, _mm_set1_epi8(1), q);
             int32_t four[4];
@@ -91,23 +88,25 @@ static void fill_row(const gatun_linear_input *in, const i8_plan *plan, int64_t 
         int32_t parts[4];
         _mm_storeu_si128((__m128i *)parts, total);
         int32_t sum = parts[0] + parts[1] + parts[2] + parts[3];
-        *x = finite ? (int32_t)((uint32_t)-plan->bias * (uint32_t)sum) : 0;
+        *x = (int32_t)((uint32_t)-plan->bias * (uint32_t)sum);
         x += rows;
         if (plan->block) {
             memcpy(x, &scale, sizeof scale);
             x += rows;
         }
-        if (plan->corrected) {
+        if (plan->with_sums) {
             float float_sum = (float)sum;
             memcpy(x, &float_sum, sizeof float_sum);
         }
     }
+    return true;
 }
 
-static void fill(const gatun_linear_input *in, bool block, int64_t row0, int64_t row1, void *area) {
+static bool fill(const gatun_linear_input *in, bool block, int64_t row0, int64_t row1, void *area) {
     i8_plan plan;
     i8_make_plan(in->packed, block, in->m, &plan);
     int64_t rows;
+    bool finite = true;
     for (int64_t row = row0; row < row1; row += rows) {
         rows = i8_tile_rows(in->m, row);
         for (int64_t unit = 0; row + rows > in->m && unit < plan.units; unit += plan.piece) { /* rows that are none */
@@ -116,9 +115,10 @@ static void fill(const gatun_linear_input *in, bool block, int64_t row0, int64_t
             memset(i8_tile(&plan, area, row, rows, unit), 0, (size_t)(4 * words));
         }
         for (int64_t r = row; r < row + rows && r < in->m; r++) {
-            fill_row(in, &plan, r, row, rows, area);
+            finite = fill_row(in, &plan, r, row, rows, area) && finite;
         }
     }
+    return finite;
 }
 
 /* ---- weights ---- */
@@ -151,21 +151,24 @@ static __m512i weight_constant(const i8_plan *plan) {
 }
 
 /*
- * The scales of units unit0 .. unit1-1 as a tile wants them, [unit][32 scales / factor, 32 corrections]. `shifted`: the
- * second half belongs to sums that are 16 times too large.
+ * The scales of units unit0 .. unit1-1 as a tile wants them, [unit][32 scales / factor, 32 zeros * factor, 32 offsets].
+ * `shifted`: the second half belongs to sums that are 16 times too large.
  */
 GATUN_INLINE void scales_of_type(int32_t type, bool plain, const gatun_packed *p, const i8_plan *plan, int64_t panel,
                                  int64_t unit0, int64_t unit1, bool shifted, float *out) {
     __m512 divisor[2] = {_mm512_set1_ps(plan->factor), _mm512_set1_ps(shifted ? 16 * plan->factor : plan->factor)};
     int64_t ahead = (unit1 - unit0 + plan->units_per_group - 1) / plan->units_per_group * p->group_stride;
-    for (int64_t unit = unit0; unit < unit1; unit++, out += 64) {
+    for (int64_t unit = unit0; unit < unit1; unit++, out += SCALES) {
         const uint8_t *group = gatun_packed_group(p, panel, unit / plan->units_per_group);
         _mm_prefetch((const char *)group + p->scales_offset + ahead, _MM_HINT_T0);
         for (int h = 0; h < 2; h++) {
             __m512 scale = plain ? load_parameter(type, group + p->scales_offset, h) : load_scale(p, group, h);
-            if (plan->corrected) {
-                __m512 zero = p->zeros_offset == 0 ? _mm512_setzero_ps() : load_zero(p, group, h);
-                _mm512_store_ps(out + 32 + 16 * h, _mm512_fnmadd_ps(scale, zero, load_offset(p, group, h)));
+            if (plan->zeros) {
+                __m512 times = _mm512_set1_ps(shifted && h == 1 ? 16 * plan->factor : plan->factor);
+                _mm512_store_ps(out + 32 + 16 * h, _mm512_mul_ps(load_zero(p, group, h), times));
+            }
+            if (plan->offsets) {
+                _mm512_store_ps(out + 64 + 16 * h, load_offset(p, group, h));
             }
             /* a power of two but for NF4 and FP4, where the quotient is rounded */
             _mm512_store_ps(out + 16 * h, plan->factor == 127 ? _mm512_div_ps(scale, divisor[h])
@@ -249,20 +252,21 @@ GATUN_INLINE void dots(const int R, const int source, const int count, const int
     }
 }
 
-/* Adds units unit0 .. unit1-1 of a panel to sums [R][32]; x, codes and scales begin at unit0, and `gap` bytes lie between
- * the codes of two groups. */
+/* Adds units unit0 .. unit1-1 of a panel to sums [R][32]; x, codes and scales begin at unit0, and `gap` bytes lie
+ * between the codes of two groups. */
 GATUN_INLINE void tile(const int R, const int source, const bool block, const i8_plan *plan, const int32_t *x,
-                       const uint8_t *codes, int64_t gap, const float *scales, int64_t unit0, int64_t unit1, float *sums) {
+                       const uint8_t *codes, int64_t gap, const float *scales, int64_t unit0, int64_t unit1,
+                       float *sums) {
     const int chains = R <= 2 ? 2 : 1; /* short tiles would wait for their own sums */
     const int64_t step_bytes = source == I8_RAW8 || source == I8_DECODED ? 128 : 64;
-    const bool corrected = plan->corrected;
+    const bool zeros = plan->zeros;
     const __m512i constant = weight_constant(plan);
     __m512 f[8][2];
     GATUN_UNROLL for (int r = 0; r < R; r++) {
         GATUN_UNROLL for (int h = 0; h < 2; h++) { f[r][h] = _mm512_load_ps(sums + r * 32 + 16 * h); }
     }
     int64_t in_group = unit0 % plan->units_per_group;
-    for (int64_t unit = unit0; unit < unit1; unit++, scales += 64) {
+    for (int64_t unit = unit0; unit < unit1; unit++, scales += SCALES) {
         bool last = ++in_group == plan->units_per_group;
         int64_t steps = last ? plan->group_steps - (in_group - 1) * plan->unit_steps : plan->unit_steps;
         __m512i c[2][8][2];
@@ -280,24 +284,29 @@ GATUN_INLINE void tile(const int R, const int source, const bool block, const i8
             dots(R, source, 1, 1, x + s * R, codes, constant, c);
         }
         x += (steps + 1) * R; /* now at the unit's x scales or float sums */
+        const float *x_scales = (const float *)x, *x_sums = x_scales + (block ? R : 0);
         GATUN_UNROLL for (int r = 0; r < R; r++) {
             GATUN_UNROLL for (int h = 0; h < 2; h++) {
                 __m512i total = chains == 2 ? _mm512_add_epi32(c[0][r][h], c[1][r][h]) : c[0][r][h];
+                __m512 product = _mm512_cvtepi32_ps(total);
+                if (zeros) {
+                    product =
+                        _mm512_fnmadd_ps(_mm512_load_ps(scales + 32 + 16 * h), _mm512_set1_ps(x_sums[r]), product);
+                }
                 __m512 scale = _mm512_load_ps(scales + 16 * h);
-                scale = block ? _mm512_mul_ps(scale, _mm512_set1_ps(((const float *)x)[r])) : scale;
-                f[r][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), scale, f[r][h]);
+                scale = block ? _mm512_mul_ps(scale, _mm512_set1_ps(x_scales[r])) : scale;
+                f[r][h] = _mm512_fmadd_ps(product, scale, f[r][h]);
             }
         }
-        if (corrected) {
-            const float *x_sums = (const float *)x + (block ? R : 0);
+        if (plan->offsets) {
             GATUN_UNROLL for (int r = 0; r < R; r++) {
-                __m512 xs = _mm512_set1_ps(block ? x_sums[r] * ((const float *)x)[r] : x_sums[r]);
+                __m512 xs = _mm512_set1_ps(block ? x_sums[r] * x_scales[r] : x_sums[r]);
                 GATUN_UNROLL for (int h = 0; h < 2; h++) {
-                    f[r][h] = _mm512_fmadd_ps(_mm512_load_ps(scales + 32 + 16 * h), xs, f[r][h]);
+                    f[r][h] = _mm512_fmadd_ps(_mm512_load_ps(scales + 64 + 16 * h), xs, f[r][h]);
                 }
             }
         }
-        x += R * (block + corrected);
+        x += R * (block + plan->with_sums);
         codes += last ? gap : 0;
         in_group = last ? 0 : in_group;
     }
@@ -316,10 +325,14 @@ typedef void tile_kernel(const i8_plan *plan, const int32_t *x, const uint8_t *c
         tile(R, source, block, plan, x, codes, gap, scales, unit0, unit1, sums);                                       \
     }
 #define TILES_OF(R)                                                                                                    \
-    TILE(R, I8_RAW4, 0) TILE(R, I8_RAW4, 1) TILE(R, I8_TABLE4, 0) TILE(R, I8_TABLE4, 1)                                \
-    TILE(R, I8_RAW8, 0) TILE(R, I8_RAW8, 1) TILE(R, I8_DECODED, 0) TILE(R, I8_DECODED, 1)
-#define ROW_OF(R, source) {tile_##R##_##source##_0, tile_##R##_##source##_1}
-#define ROWS_OF(R) {ROW_OF(R, I8_RAW4), ROW_OF(R, I8_TABLE4), ROW_OF(R, I8_RAW8), ROW_OF(R, I8_DECODED)}
+    TILE(R, I8_RAW4, 0)                                                                                                \
+    TILE(R, I8_RAW4, 1)                                                                                                \
+    TILE(R, I8_TABLE4, 0) TILE(R, I8_TABLE4, 1) TILE(R, I8_RAW8, 0) TILE(R, I8_RAW8, 1) TILE(R, I8_DECODED, 0)         \
+        TILE(R, I8_DECODED, 1)
+#define ROW_OF(R, source)                                                                                              \
+    { tile_##R##_##source##_0, tile_##R##_##source##_1 }
+#define ROWS_OF(R)                                                                                                     \
+    { ROW_OF(R, I8_RAW4), ROW_OF(R, I8_TABLE4), ROW_OF(R, I8_RAW8), ROW_OF(R, I8_DECODED) }
 
 TILES_OF(1)
 TILES_OF(2)
@@ -344,7 +357,8 @@ typedef struct i8_scratch {
 static i8_scratch cut_scratch(const i8_plan *plan, uint8_t *scratch) {
     int64_t decoded = (SUM_ROWS + I8_TILE) * GATUN_PANEL * 4;
     int64_t scales = decoded + plan->piece * plan->unit_steps * 128;
-    return (i8_scratch){(float *)scratch, scratch + decoded, (float *)(scratch + scales), scales + plan->piece * 256};
+    return (i8_scratch){(float *)scratch, scratch + decoded, (float *)(scratch + scales),
+                        scales + plan->piece * SCALES * 4};
 }
 
 /* Any number of rows: a plan for few rows has a larger piece, but decodes nothing. */
@@ -358,7 +372,7 @@ static void finish_tile(const gatun_linear_task *t, const i8_plan *plan, int64_t
                         float *sums) {
     rows = row + rows > t->m ? t->m - row : rows;
     if (!plan->block) {
-        const float *scales = i8_row_scales((void *)(uintptr_t)t->x);
+        const float *scales = (const float *)t->x;
         for (int64_t i = 0; i < 2 * rows; i++) {
             __m512 scale = _mm512_set1_ps(scales[row + i / 2]);
             _mm512_store_ps(sums + 16 * i, _mm512_mul_ps(scale, _mm512_load_ps(sums + 16 * i)));
@@ -377,7 +391,7 @@ static void run_decoded(const gatun_linear_task *t, const i8_plan *plan, int64_t
         unit_scales(t->packed, plan, panel, unit, unit1, false, s.scales);
         for (int64_t row = row0; row < row1; row += rows) {
             rows = i8_tile_rows(t->m, row);
-            const int32_t *x = i8_tile(plan, (void *)(uintptr_t)t->x, row, rows, unit);
+            const int32_t *x = i8_tile(plan, t->x, row, rows, unit);
             float *sums = s.sums + (row - row0) * GATUN_PANEL;
             TILES[rows][I8_DECODED][plan->block](plan, x, s.decoded, 0, s.scales, unit, unit1, sums);
             if (unit1 == plan->units) {
@@ -392,7 +406,7 @@ static void run_fused(const gatun_linear_task *t, const i8_plan *plan, int64_t p
     const gatun_packed *p = t->packed;
     int64_t step_bytes = plan->source == I8_RAW8 ? 128 : 64;
     int64_t chunk = CHUNK / (plan->unit_steps * step_bytes) < 1 ? 1 : CHUNK / (plan->unit_steps * step_bytes);
-    float scales[CHUNK / 64 * 64] __attribute__((aligned(64)));
+    float scales[CHUNK / 64 * SCALES] __attribute__((aligned(64)));
     int64_t rows, unit1;
     for (int64_t unit = 0; unit < plan->units; unit = unit1) {
         unit1 = unit + chunk < plan->units ? unit + chunk : plan->units;
@@ -401,10 +415,10 @@ static void run_fused(const gatun_linear_task *t, const i8_plan *plan, int64_t p
                                unit % plan->units_per_group * plan->unit_steps * step_bytes;
         for (int64_t row = row0; row < row1; row += rows) {
             rows = i8_tile_rows(t->m, row);
-            const int32_t *x = i8_tile(plan, (void *)(uintptr_t)t->x, row, rows, unit);
+            const int32_t *x = i8_tile(plan, t->x, row, rows, unit);
             float *sums = (float *)t->scratch + (row - row0) * GATUN_PANEL;
-            TILES[rows][plan->source][plan->block](plan, x, codes, p->group_stride - plan->group_steps * step_bytes, scales,
-                                                   unit, unit1, sums);
+            TILES[rows][plan->source][plan->block](plan, x, codes, p->group_stride - plan->group_steps * step_bytes,
+                                                   scales, unit, unit1, sums);
             if (unit1 == plan->units) {
                 finish_tile(t, plan, row, rows, panel, sums);
             }
@@ -427,13 +441,12 @@ static void run(const gatun_linear_task *t, bool block) {
             }
         }
     }
-    i8_special_rows(t, &plan);
 }
 
 #define KERNEL(name, block)                                                                                            \
     static int64_t name##_bytes(const gatun_packed *p, int64_t m) { return i8_x_bytes(p, block, m); }                  \
-    static void name##_fill(const gatun_linear_input *in, int64_t row0, int64_t row1, void *area) {                    \
-        fill(in, block, row0, row1, area);                                                                             \
+    static bool name##_fill(const gatun_linear_input *in, int64_t row0, int64_t row1, void *area) {                    \
+        return fill(in, block, row0, row1, area);                                                                      \
     }                                                                                                                  \
     static int64_t name##_scratch(const gatun_packed *p) { return scratch_bytes(p, block); }                           \
     const gatun_x_layout name##_x__avx512 = {I8_ROW_TILE, name##_bytes, name##_fill, name##_scratch};                  \

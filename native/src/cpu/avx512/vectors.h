@@ -99,8 +99,8 @@ GATUN_INLINE __m512 load_parameter(int32_t type, const uint8_t *data, int half) 
 /* The scales of a group as they multiply: stored and with the global scale, each rounded to the matrix's arithmetic. */
 GATUN_INLINE __m512 load_scale(const gatun_packed *p, const uint8_t *group, int half) {
     const gatun_matrix *m = &p->matrix;
-    __m512 scale = p->scales_offset == 0 ? _mm512_set1_ps(1)
-                                         : load_parameter(p->scale_type, group + p->scales_offset, half);
+    __m512 scale =
+        p->scales_offset == 0 ? _mm512_set1_ps(1) : load_parameter(p->scale_type, group + p->scales_offset, half);
     if (m->arithmetic != GATUN_F32) {
         scale = round_plain(m->arithmetic, scale);
     }
