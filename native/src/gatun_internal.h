@@ -190,8 +190,9 @@ int32_t gatun_kernel_choose(int32_t operation, int32_t compute, int32_t encoding
 void gatun_set_last_kernel(int32_t index);
 
 /* ---- matrices ---- */
-/* The index of the scale (zero, offset) of an element. */
+/* The index of the zero point and offset of an element, and of its scale, which may lie in another order. */
 int64_t gatun_parameter_index(const gatun_matrix *matrix, int64_t row, int64_t column);
+int64_t gatun_scale_index(const gatun_matrix *matrix, int64_t row, int64_t column);
 /* How many elements from this one to the row's end at most share its scale. */
 int64_t gatun_scale_run(const gatun_matrix *matrix, int64_t row, int64_t column);
 /* The scale of the tile or flat block that (row, column) lies in, nested scales resolved, global scale applied, rounded
@@ -206,8 +207,11 @@ gatun_status gatun_matrix_check(const gatun_matrix *matrix, bool writes_codes);
 gatun_status gatun_matrix_sizes(const gatun_matrix *matrix, int64_t sizes[GATUN_PARTS]);
 
 /* Elements first .. first+count-1 of a row as float: the definition of `dequantize`. `integers`: without the roundings
- * to arithmetic and result, NF4's and FP4's table rounded to n/127: the weights of the I8 computes. */
+ * to arithmetic and result and without the rotation, NF4's and FP4's table rounded to n/127: what the I8 computes
+ * multiply by (they rotate x instead). */
 void gatun_row_values(const gatun_matrix *matrix, int64_t row, int64_t first, int64_t count, bool integers, float *out);
+/* Multiplies `size` values, a power of 4, by kron(H4, H4, ...) / sqrt(size), in double and rounded once. */
+void gatun_rotate(float *values, int64_t size);
 /* The unsigned codes of a run of a row, one a byte, and the way back (other codes in shared bytes are kept). */
 void gatun_codes_get(const gatun_matrix *matrix, int64_t row, int64_t first, int64_t count, uint8_t *codes);
 void gatun_codes_put(const gatun_matrix *matrix, int64_t row, int64_t first, int64_t count, const uint8_t *codes);

@@ -34,9 +34,9 @@ static int64_t largest_group(const gatun_matrix *m) {
     return largest;
 }
 
-/* How many scales (zeros, offsets) the shape needs. */
-static gatun_status parameter_count(const gatun_matrix *m, bool reads_groups, int64_t *count) {
-    *count = 0;
+/* How many zeros and offsets the shape needs, and how many scales. */
+static gatun_status parameter_count(const gatun_matrix *m, bool reads_groups, int64_t *count, int64_t *scales) {
+    *count = *scales = 0;
     if (m->n == 0 || m->k == 0) {
         return GATUN_OK;
     }
@@ -44,7 +44,7 @@ static gatun_status parameter_count(const gatun_matrix *m, bool reads_groups, in
         if (m->flat_block < 0 || m->column_groups_size != 0 || m->scale_order != GATUN_SCALES_STRIDED) {
             return invalid_granularity(m);
         }
-        *count = (m->n * m->k - 1) / m->flat_block + 1;
+        *count = *scales = (m->n * m->k - 1) / m->flat_block + 1;
         return GATUN_OK;
     }
     if (m->block_rows < 1 || m->block_cols < 1 || m->scale_row_stride < 0 || m->scale_col_stride < 0) {
@@ -58,15 +58,11 @@ static gatun_status parameter_count(const gatun_matrix *m, bool reads_groups, in
             return gatun_fail(GATUN_INVALID_ARGUMENT, "column groups: found a negative group, expected 0 or more");
         }
     }
+    *count = *scales = plus(1, plus(times(last_row, m->scale_row_stride), times(last_col, m->scale_col_stride)));
     if (m->scale_order == GATUN_SCALES_BLOCKED_128X4) {
-        if (m->column_groups_size != 0) {
-            return invalid_granularity(m);
-        }
-        *count = times(times(last_row / 128 + 1, last_col / 4 + 1), 512);
-    } else {
-        *count = plus(1, plus(times(last_row, m->scale_row_stride), times(last_col, m->scale_col_stride)));
+        *scales = m->column_groups_size != 0 ? -1 : times(times(last_row / 128 + 1, last_col / 4 + 1), 512);
     }
-    return *count < 0 ? invalid_granularity(m) : GATUN_OK;
+    return *count < 0 || *scales < 0 ? invalid_granularity(m) : GATUN_OK;
 }
 
 static bool is_scale_type(int32_t type) {
@@ -108,15 +104,14 @@ static gatun_status check_types(const gatun_matrix *m) {
 
 static gatun_status check_rotation(const gatun_matrix *m) {
     int64_t g = m->rotation;
-    if (g == 0) {
+    if (g == 0 || g == 1) {
         return GATUN_OK;
     }
-    bool power_of_4 = g >= 4 && g <= GATUN_ROTATION_MAX && (g & (g - 1)) == 0 && (g & 0x5555555555555555) != 0;
+    bool power_of_4 = g > 1 && g <= GATUN_ROTATION_MAX && (g & (g - 1)) == 0 && (g & 0x5555555555555555) != 0;
     if (!power_of_4 || m->k % g != 0) {
-        return gatun_fail(
-            GATUN_INVALID_ARGUMENT,
-            "rotation: found groups of %lld for K = %lld, expected a power of 4 from 4 to %d that divides K",
-            (long long)g, (long long)m->k, GATUN_ROTATION_MAX);
+        return gatun_fail(GATUN_INVALID_ARGUMENT,
+                          "rotation: found groups of %lld for K = %lld, expected a power of 4 up to %d that divides K",
+                          (long long)g, (long long)m->k, GATUN_ROTATION_MAX);
     }
     return GATUN_OK;
 }
@@ -127,7 +122,7 @@ static gatun_status check_gguf(const gatun_matrix *m) {
         return check_types(m);
     }
     if (m->scale_type != GATUN_NONE || m->zero_type != GATUN_NONE || m->offset_type != GATUN_NONE ||
-        m->codebook_size != 0 || m->column_groups_size != 0 || m->row_scales_size != 0 || m->rotation != 0) {
+        m->codebook_size != 0 || m->column_groups_size != 0 || m->row_scales_size != 0 || m->rotation > 1) {
         return gatun_fail(GATUN_INVALID_ARGUMENT,
                           "matrix: found scales, a codebook or a rotation besides GGUF blocks, expected none");
     }
@@ -156,12 +151,12 @@ static gatun_status sizes_of(const gatun_matrix *m, bool reads_groups, int64_t s
     }
     gatun_status status = check_types(m);
     status = status != GATUN_OK ? status : check_rotation(m);
-    int64_t count = 0;
-    status = status != GATUN_OK ? status : parameter_count(m, reads_groups, &count);
+    int64_t count = 0, scales = 0;
+    status = status != GATUN_OK ? status : parameter_count(m, reads_groups, &count, &scales);
     if (status != GATUN_OK) {
         return status;
     }
-    sizes[GATUN_PART_SCALES] = times(count, gatun_number_size(m->scale_type));
+    sizes[GATUN_PART_SCALES] = times(scales, gatun_number_size(m->scale_type));
     sizes[GATUN_PART_ZEROS] = times(count, gatun_number_size(m->zero_type));
     sizes[GATUN_PART_OFFSETS] = times(count, gatun_number_size(m->offset_type));
     if (m->scale_type == GATUN_U8) {
@@ -170,7 +165,7 @@ static gatun_status sizes_of(const gatun_matrix *m, bool reads_groups, int64_t s
                               (long long)m->nested_block);
         }
         sizes[GATUN_PART_NESTED_CODEBOOK] = 1024;
-        sizes[GATUN_PART_NESTED_SCALES] = count == 0 ? 0 : times((count - 1) / m->nested_block + 1, 4);
+        sizes[GATUN_PART_NESTED_SCALES] = scales == 0 ? 0 : times((scales - 1) / m->nested_block + 1, 4);
     }
     for (int32_t part = 0; part < GATUN_PARTS; part++) {
         if (sizes[part] < 0) {

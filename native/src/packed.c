@@ -37,7 +37,7 @@ static int64_t group_of(const gatun_matrix *m) {
 }
 
 static int32_t form_of(const gatun_matrix *m, int64_t group) {
-    if (gatun_is_gguf(m->encoding) || m->column_groups_size != 0 || m->row_scales_size != 0 || m->rotation != 0) {
+    if (gatun_is_gguf(m->encoding) || m->column_groups_size != 0 || m->row_scales_size != 0 || m->rotation > 1) {
         return GATUN_FORM_SOURCE;
     }
     if (gatun_is_plain(m->encoding)) {
@@ -224,7 +224,7 @@ static void pack_parameters(const gatun_matrix *m, gatun_packed *h, int64_t row)
         if (m->scale_type == GATUN_U8) {
             gatun_plain_put(GATUN_F32, out + h->scales_offset, o, gatun_stored_scale_at(m, row, g * h->group));
         } else if (m->scale_type != GATUN_NONE) {
-            copy_number(m->scale_type, m->scales, index, out + h->scales_offset, o);
+            copy_number(m->scale_type, m->scales, gatun_scale_index(m, row, g * h->group), out + h->scales_offset, o);
         }
         if (m->zero_type != GATUN_NONE) {
             copy_number(m->zero_type, m->zeros, index, out + h->zeros_offset, o);
@@ -402,7 +402,7 @@ static void unpack_row(gatun_packed *h, const gatun_matrix *m, int64_t row) {
         }
         int64_t index = gatun_parameter_index(m, row, first);
         if (m->scale_type != GATUN_NONE && m->scale_type != GATUN_U8) {
-            copy_number(m->scale_type, in + h->scales_offset, o, m->scales, index);
+            copy_number(m->scale_type, in + h->scales_offset, o, m->scales, gatun_scale_index(m, row, first));
         }
         if (m->zero_type != GATUN_NONE) {
             copy_number(m->zero_type, in + h->zeros_offset, o, m->zeros, index);

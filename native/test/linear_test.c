@@ -33,24 +33,32 @@ static double activate(int32_t activation, double v) {
 }
 
 /* x' of one row as `compute` has it, scales multiplied in. */
-static void load_x(const float *x, int64_t k, const float *multiplier, int32_t compute, double *out) {
+static void load_x(const gatun_matrix *m, const float *from, const float *multiplier, int32_t compute, double *out) {
+    int64_t k = m->k;
+    float *x = (float *)buffer(4 * k, 0);
+    for (int64_t i = 0; i < k; i++) {
+        x[i] = multiplier != NULL ? from[i] * multiplier[i] : from[i];
+    }
+    for (int64_t b = 0; compute >= GATUN_COMPUTE_I8 && m->rotation > 1 && b < k; b += m->rotation) {
+        gatun_rotate(x + b, m->rotation);
+    }
     int64_t block = compute == GATUN_COMPUTE_I8_BLOCK ? 32 : k;
     for (int64_t b = 0; b < k; b += block) {
         int64_t end = b + block < k ? b + block : k;
         float largest = 0;
         for (int64_t i = b; i < end; i++) {
-            float v = multiplier != NULL ? x[i] * multiplier[i] : x[i];
-            out[i] = compute == GATUN_COMPUTE_BF16 ? (double)gatun_round(GATUN_BF16, v) : (double)v;
-            largest = isfinite(v) ? fmaxf(largest, fabsf(v)) : INFINITY;
+            out[i] = (double)(compute == GATUN_COMPUTE_BF16 ? gatun_round(GATUN_BF16, x[i]) : x[i]);
+            largest = isfinite(x[i]) ? fmaxf(largest, fabsf(x[i])) : INFINITY;
         }
         if (compute < GATUN_COMPUTE_I8 || isinf(largest)) {
             continue;
         }
         float scale = largest / 127.0f;
         for (int64_t i = b; i < end; i++) {
-            out[i] = scale == 0 ? 0 : (double)rintf((float)out[i] / scale) * (double)scale;
+            out[i] = scale == 0 ? 0 : (double)rintf(x[i] / scale) * (double)scale;
         }
     }
+    free(x);
 }
 
 static void load_w(const gatun_matrix *m, int64_t n, int32_t compute, float *out) {
@@ -63,16 +71,18 @@ static void load_w(const gatun_matrix *m, int64_t n, int32_t compute, float *out
 static void check_y(const gatun_matrix *m, const float *x, int64_t ldx, int64_t rows, int32_t compute, variant v,
                     const float *bias, const float *multiplier, const void *other, const void *y, int64_t ldy,
                     const char *kernel) {
-    double *xs = (double *)buffer(8 * m->k, 0);
+    double *xs = (double *)buffer(8 * m->k * rows, 0);
     float *w = (float *)buffer(4 * m->k, 0);
     double error = 0, norm = 0;
     for (int64_t r = 0; r < rows; r++) {
-        load_x(x + r * ldx, m->k, multiplier, compute, xs);
-        for (int64_t n = 0; n < m->n; n++) {
-            load_w(m, n, compute, w);
+        load_x(m, x + r * ldx, multiplier, compute, xs + r * m->k);
+    }
+    for (int64_t n = 0; n < m->n; n++) {
+        load_w(m, n, compute, w);
+        for (int64_t r = 0; r < rows; r++) {
             double sum = 0;
             for (int64_t i = 0; i < m->k; i++) {
-                sum += xs[i] * (double)w[i];
+                sum += xs[r * m->k + i] * (double)w[i];
             }
             double expected = activate(v.activation, v.bias ? sum + (double)bias[n] : sum);
             if (v.combine != GATUN_COMBINE_NONE) {

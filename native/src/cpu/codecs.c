@@ -243,10 +243,10 @@ static bool separable(const gatun_matrix *m, int64_t at_once) {
         unit = 1;
     }
     if (m->flat_block != 0) {
-        return m->code_row_stride == 0 && m->code_order <= GATUN_ORDER_HIGH_FIRST &&
+        return m->code_row_stride == 0 && m->code_order <= GATUN_ORDER_BITS &&
                m->flat_block % unit * at_once % unit == 0;
     }
-    bool rows_apart = m->code_row_stride != 0 || m->code_order > GATUN_ORDER_HIGH_FIRST || m->k % unit == 0;
+    bool rows_apart = m->code_row_stride != 0 || m->code_order == GATUN_ORDER_WORDS || m->k % unit == 0;
     return rows_apart && (m->block_cols % unit == 0 || m->block_cols >= m->k);
 }
 
@@ -264,7 +264,7 @@ static gatun_status check_rule(const gatun_matrix *m, const gatun_quantize_rule 
         return gatun_fail(GATUN_INVALID_ARGUMENT,
                           "quantize: found scales of type %d, expected F32, F16 or BF16 to be written", m->scale_type);
     }
-    if (m->codebook != NULL || m->column_groups != NULL || m->row_scales != NULL || m->rotation != 0) {
+    if (m->codebook != NULL || m->column_groups != NULL || m->row_scales != NULL || m->rotation > 1) {
         return gatun_fail(GATUN_UNSUPPORTED,
                           "quantize: found a codebook, column groups, row scales or a rotation, expected none");
     }

@@ -27,14 +27,13 @@ static gatun_place place_high_first(const gatun_matrix *m, int64_t row, int64_t 
 }
 
 static gatun_place place_bits(const gatun_matrix *m, int64_t row, int64_t column, int32_t bits) {
-    int64_t stride = m->code_row_stride != 0 ? m->code_row_stride : gatun_codes_row_bytes(m);
-    int64_t bit = column * bits;
-    return (gatun_place){row * stride + bit / 8, (int32_t)(bit % 8)};
+    int64_t bit = (m->code_row_stride == 0 ? row * m->k + column : column) * bits;
+    return (gatun_place){row * m->code_row_stride + bit / 8, (int32_t)(bit % 8)};
 }
 
 static gatun_place place_words(const gatun_matrix *m, int64_t row, int64_t column, int32_t bits) {
-    int64_t stride = m->code_row_stride != 0 ? m->code_row_stride : gatun_codes_row_bytes(m);
     int64_t per_word = 32 / bits;
+    int64_t stride = m->code_row_stride != 0 ? m->code_row_stride : (m->k + per_word - 1) / per_word * 4;
     int64_t bit = column % per_word * bits;
     return (gatun_place){row * stride + column / per_word * 4 + bit / 8, (int32_t)(bit % 8)};
 }
@@ -50,11 +49,11 @@ static gatun_place place_words_k(const gatun_matrix *m, int64_t row, int64_t col
     return (gatun_place){(column / per_word * m->n + row) * 4 + bit / 8, (int32_t)(bit % 8)};
 }
 
-/* AWQ: 8 rows of W in the nibbles of a word, N / 8 words a column. */
+/* AWQ: 8 rows of W in the nibbles of a word, N / 8 words (rounded up) a column. */
 static gatun_place place_words_n(const gatun_matrix *m, int64_t row, int64_t column, int32_t bits) {
     static const int32_t slot[8] = {0, 4, 1, 5, 2, 6, 3, 7};
     int32_t bit = slot[row % 8] * bits;
-    return (gatun_place){(column * (m->n / 8) + row / 8) * 4 + bit / 8, bit % 8};
+    return (gatun_place){(column * ((m->n + 7) / 8) + row / 8) * 4 + bit / 8, bit % 8};
 }
 
 /* quanto: the tensor as rows of block_cols codes; row r shares its bytes with rows r + R, r + 2R ... */
@@ -92,13 +91,12 @@ static place_function *const places[] = {
     place_low_first, place_high_first, place_bits,       place_words,
     place_words_k,   place_words_n,    place_split_rows, place_tiles,
 };
-enum { ORDERS = sizeof places / sizeof places[0] };
 
 gatun_place gatun_code_place(const gatun_matrix *m, int64_t row, int64_t column) {
     return places[m->code_order](m, row, column, gatun_encoding_bits(m->encoding));
 }
 
-/* a * b / bits-of-a-byte and the like, where an overflow makes everything after it -1. */
+/* Products and sums in which an overflow makes everything after it -1. */
 static int64_t times(int64_t a, int64_t b) {
     int64_t product;
     return a < 0 || b < 0 || __builtin_mul_overflow(a, b, &product) ? -1 : product;
@@ -111,81 +109,84 @@ static int64_t plus(int64_t a, int64_t b) {
 
 static int64_t pieces(int64_t count, int64_t size) { return count < 0 ? -1 : count / size + (count % size != 0); }
 
-int64_t gatun_codes_row_bytes(const gatun_matrix *m) {
-    int32_t bits = gatun_encoding_bits(m->encoding);
-    if (gatun_is_gguf(m->encoding)) {
-        const gatun_block *block = gatun_gguf_block(m->encoding);
+/* Bytes of a row of codes, of words, of tiles: whatever the row stride of the order counts from one to the next. */
+static int64_t row_bytes(const gatun_matrix *m, int32_t bits) {
+    const gatun_block *block = gatun_gguf_block(m->encoding);
+    if (block != NULL) {
         return m->k % block->elements != 0 ? -1 : times(m->k / block->elements, block->bytes);
     }
-    if (m->code_order == GATUN_ORDER_WORDS) {
+    switch (m->code_order) {
+    case GATUN_ORDER_WORDS:
         return times(pieces(m->k, 32 / bits), 4);
+    case GATUN_ORDER_WORDS_K:
+        return times(m->n, 4);
+    case GATUN_ORDER_WORDS_N:
+        return times(pieces(m->n, 8), 4);
+    case GATUN_ORDER_SPLIT_ROWS:
+        return m->block_cols;
+    case GATUN_ORDER_TILES_8X16:
+        return times(pieces(m->k, 128), TILE_BYTES);
+    default:
+        return pieces(times(m->k, bits), 8);
     }
-    if (m->code_order != GATUN_ORDER_BITS && bits < 8) {
-        return pieces(m->k, 8 / bits); /* codes do not straddle bytes */
+}
+
+/* How many of them there are. */
+static int64_t row_count(const gatun_matrix *m, int32_t bits) {
+    switch (m->code_order) {
+    case GATUN_ORDER_WORDS_K:
+        return bits == 3 ? times(pieces(m->k, 32), 3) : pieces(m->k, 32 / bits);
+    case GATUN_ORDER_WORDS_N:
+        return m->k;
+    case GATUN_ORDER_SPLIT_ROWS:
+        return pieces(m->n * m->k / m->block_cols, 8 / bits);
+    case GATUN_ORDER_TILES_8X16:
+        return pieces(m->n, 8);
+    default:
+        return m->n;
     }
-    return pieces(times(m->k, bits), 8);
+}
+
+/* Whether codes of so many bits can lie in this order with this row stride. */
+static bool is_possible(const gatun_matrix *m, int32_t bits) {
+    bool small = bits >= 1 && bits <= 8;
+    bool divides = small && 8 % bits == 0;
+    bool dense = m->code_row_stride == 0;
+    switch (m->code_order) {
+    case GATUN_ORDER_LOW_FIRST:
+        return gatun_is_gguf(m->encoding) || divides || bits == 16 || bits == 32;
+    case GATUN_ORDER_HIGH_FIRST:
+    case GATUN_ORDER_TILES_8X16:
+        return bits == 4;
+    case GATUN_ORDER_BITS:
+    case GATUN_ORDER_WORDS:
+        return small;
+    case GATUN_ORDER_WORDS_K:
+        return small && (bits == 3 || 32 % bits == 0) && dense;
+    case GATUN_ORDER_WORDS_N:
+        return bits == 4 && dense;
+    case GATUN_ORDER_SPLIT_ROWS:
+        return divides && dense && m->flat_block == 0 && m->block_cols >= 1 && m->k % m->block_cols == 0;
+    default:
+        return false;
+    }
 }
 
 int64_t gatun_codes_size(const gatun_matrix *m) {
     int32_t bits = gatun_encoding_bits(m->encoding);
-    if (m->n < 0 || m->k < 0 || m->code_row_stride < 0 || m->code_order < 0 || m->code_order >= ORDERS) {
-        return -1;
-    }
     int64_t elements = times(m->n, m->k);
-    if (elements < 0 || times(elements, 8) < 0) {
+    if (elements < 0 || times(elements, 32) < 0 || m->code_row_stride < 0 || !is_possible(m, bits)) {
         return -1;
     }
-    bool divides = bits == 1 || bits == 2 || bits == 4 || bits % 8 == 0;
-    bool rows = m->code_order <= GATUN_ORDER_WORDS || m->code_order == GATUN_ORDER_TILES_8X16;
-    bool packed = bits > 0 && bits <= 8; /* has codes that can lie in another order than one after the other */
-    if ((!rows && m->code_row_stride != 0) || (!packed && m->code_order != GATUN_ORDER_LOW_FIRST)) {
-        return -1;
+    int64_t row = row_bytes(m, bits);
+    if (row < 0 || elements == 0) {
+        return row < 0 ? -1 : 0;
     }
-    int64_t row = 0;
-    switch (m->code_order) {
-    case GATUN_ORDER_HIGH_FIRST:
-        if (bits != 4) {
-            return -1;
-        }
-        break;
-    case GATUN_ORDER_LOW_FIRST:
-        if (!divides && packed) {
-            return -1;
-        }
-        break;
-    case GATUN_ORDER_WORDS_K:
-        if (bits == 3) {
-            return m->k % 32 != 0 ? -1 : times(times(m->k / 32 * 3, m->n), 4);
-        }
-        return divides ? times(times(pieces(m->k, 32 / bits), m->n), 4) : -1;
-    case GATUN_ORDER_WORDS_N:
-        return bits == 4 && m->n % 8 == 0 ? elements / 2 : -1;
-    case GATUN_ORDER_SPLIT_ROWS:
-        if (!divides || bits >= 8 || m->block_cols < 1 || m->k % m->block_cols != 0) {
-            return -1;
-        }
-        return times(pieces(elements / m->block_cols, 8 / bits), m->block_cols);
-    case GATUN_ORDER_TILES_8X16:
-        row = times(pieces(m->k, 128), TILE_BYTES);
-        if (bits != 4 || row < 0 || (m->code_row_stride != 0 && m->code_row_stride < row)) {
-            return -1;
-        }
-        return times(pieces(m->n, 8), m->code_row_stride != 0 ? m->code_row_stride : row);
-    default:
-        break;
+    if (m->code_row_stride == 0 && m->code_order <= GATUN_ORDER_BITS && !gatun_is_gguf(m->encoding)) {
+        return pieces(elements * bits, 8); /* one stream, whatever the rows */
     }
-    row = gatun_codes_row_bytes(m);
-    if (row < 0) {
-        return -1;
-    }
-    if (m->code_row_stride == 0) {
-        bool flat = m->code_order <= GATUN_ORDER_HIGH_FIRST && bits > 0;
-        return !flat ? times(m->n, row) : bits < 8 ? pieces(elements, 8 / bits) : times(elements, bits / 8);
-    }
-    if (m->code_row_stride < row) {
-        return -1;
-    }
-    return m->n == 0 ? 0 : plus(times(m->n - 1, m->code_row_stride), row);
+    int64_t stride = m->code_row_stride != 0 ? m->code_row_stride : row;
+    return stride < row ? -1 : plus(times(row_count(m, bits) - 1, stride), row);
 }
 
 /* Whether the run starts on a byte and its codes follow each other in it. */

@@ -11,10 +11,6 @@ typedef struct gatun_place {
 } gatun_place;
 
 gatun_place gatun_code_place(const gatun_matrix *matrix, int64_t row, int64_t column);
-/* Bytes of a row of codes without padding, for the orders that have rows; -1: overflow, or K is no whole number of
- * blocks. */
-int64_t gatun_codes_row_bytes(const gatun_matrix *matrix);
-
 /* The byte that a code straddles into. GPTQ's 3-bit words go on in the next row of words. */
 static inline int64_t gatun_next_byte(const gatun_matrix *m, int64_t byte) {
     return m->code_order == GATUN_ORDER_WORDS_K && byte % 4 == 3 ? byte - 3 + m->n * 4 : byte + 1;

@@ -10,13 +10,17 @@ int64_t gatun_parameter_index(const gatun_matrix *m, int64_t row, int64_t column
     if (m->flat_block != 0) {
         return (row * m->k + column) / m->flat_block;
     }
-    int64_t r = row / m->block_rows;
     int64_t c = m->column_groups != NULL ? m->column_groups[column] : column / m->block_cols;
-    if (m->scale_order == GATUN_SCALES_BLOCKED_128X4) {
-        int64_t tiles = ((m->k - 1) / m->block_cols + 4) / 4;
-        return (r / 128 * tiles + c / 4) * 512 + r % 32 * 16 + r % 128 / 32 * 4 + c % 4;
+    return row / m->block_rows * m->scale_row_stride + c * m->scale_col_stride;
+}
+
+int64_t gatun_scale_index(const gatun_matrix *m, int64_t row, int64_t column) {
+    if (m->scale_order == GATUN_SCALES_STRIDED) {
+        return gatun_parameter_index(m, row, column);
     }
-    return r * m->scale_row_stride + c * m->scale_col_stride;
+    int64_t r = row / m->block_rows, c = column / m->block_cols;
+    int64_t tiles = ((m->k - 1) / m->block_cols + 4) / 4;
+    return (r / 128 * tiles + c / 4) * 512 + r % 32 * 16 + r % 128 / 32 * 4 + c % 4;
 }
 
 int64_t gatun_scale_run(const gatun_matrix *m, int64_t row, int64_t column) {
@@ -39,7 +43,7 @@ float gatun_stored_scale_at(const gatun_matrix *m, int64_t row, int64_t column) 
     if (m->scale_type == GATUN_NONE) {
         return 1.0f;
     }
-    int64_t index = gatun_parameter_index(m, row, column);
+    int64_t index = gatun_scale_index(m, row, column);
     if (m->nested_codebook == NULL) {
         return gatun_number_get(m->scale_type, m->scales, index);
     }
@@ -93,24 +97,29 @@ static void decode(const gatun_matrix *m, int64_t row, int64_t first, int64_t co
     }
 }
 
+/* A product to the nearest integer of -127 .. 127, as row scales take it; NaN stays. */
+static float whole(float product) {
+    float rounded = rintf(product);
+    return rounded > 127.0f ? 127.0f : rounded < -127.0f ? -127.0f : rounded;
+}
+
 /* (code - zero) * scale + offset of a run that shares them. */
 static void scale_run(const gatun_matrix *m, int64_t row, int64_t first, int64_t count, bool integers, float *v) {
     float zero = gatun_zero_at(m, row, first);
     float scale = gatun_scale_at(m, row, first);
     float offset = gatun_offset_at(m, row, first);
     int32_t arithmetic = integers ? GATUN_F32 : m->arithmetic;
-    bool offsets = m->offset_type != GATUN_NONE;
     for (int64_t i = 0; i < count; i++) {
-        float value = gatun_round(arithmetic, (v[i] - zero) * scale);
-        v[i] = offsets ? gatun_round(arithmetic, value + offset) : value;
+        v[i] = gatun_round(arithmetic, (v[i] - zero) * scale);
     }
     if (m->row_scales != NULL) {
         float row_scale = gatun_load_f32(m->row_scales + row);
         for (int64_t i = 0; i < count; i++) {
-            float rounded = rintf(v[i]);
-            rounded = rounded > 127.0f ? 127.0f : rounded < -127.0f ? -127.0f : rounded;
-            v[i] = rounded * row_scale;
+            v[i] = whole(v[i]) * row_scale;
         }
+    }
+    for (int64_t i = 0; m->offset_type != GATUN_NONE && i < count; i++) {
+        v[i] = gatun_round(arithmetic, v[i] + offset);
     }
 }
 
@@ -144,41 +153,44 @@ static void unrotated(const gatun_matrix *m, int64_t row, int64_t first, int64_t
     }
 }
 
-/* Multiplies G values by kron(H4, H4, ...) / sqrt(G): one pass a factor. */
-static void rotate(float *v, int64_t size) {
+void gatun_rotate(float *v, int64_t size) {
+    double d[GATUN_ROTATION_MAX];
+    for (int64_t i = 0; i < size; i++) {
+        d[i] = (double)v[i];
+    }
     for (int64_t step = 1; step < size; step *= 4) {
         for (int64_t i = 0; i < size; i++) {
             if (i / step % 4 != 0) {
                 continue;
             }
-            float a = v[i], b = v[i + step], c = v[i + 2 * step], d = v[i + 3 * step];
-            v[i] = a + b + c - d;
-            v[i + step] = a + b - c + d;
-            v[i + 2 * step] = a - b + c + d;
-            v[i + 3 * step] = -a + b + c + d;
+            double a = d[i], b = d[i + step], c = d[i + 2 * step], e = d[i + 3 * step];
+            d[i] = a + b + c - e;
+            d[i + step] = a + b - c + e;
+            d[i + 2 * step] = a - b + c + e;
+            d[i + 3 * step] = -a + b + c + e;
         }
     }
-    float norm = 1.0f / sqrtf((float)size);
+    double factor = 1 / sqrt((double)size);
     for (int64_t i = 0; i < size; i++) {
-        v[i] *= norm;
+        v[i] = (float)(d[i] * factor);
     }
 }
 
-static void rotated(const gatun_matrix *m, int64_t row, int64_t first, int64_t count, bool integers, float *out) {
+static void rotated(const gatun_matrix *m, int64_t row, int64_t first, int64_t count, float *out) {
     float group[GATUN_ROTATION_MAX];
     for (int64_t done = 0; done < count;) {
         int64_t at = (first + done) % m->rotation;
         int64_t take = m->rotation - at < count - done ? m->rotation - at : count - done;
-        unrotated(m, row, first + done - at, m->rotation, integers, group);
-        rotate(group, m->rotation);
+        unrotated(m, row, first + done - at, m->rotation, false, group);
+        gatun_rotate(group, m->rotation);
         memcpy(out + done, group + at, (size_t)take * sizeof *out);
         done += take;
     }
 }
 
 void gatun_row_values(const gatun_matrix *m, int64_t row, int64_t first, int64_t count, bool integers, float *out) {
-    if (m->rotation != 0) {
-        rotated(m, row, first, count, integers, out);
+    if (m->rotation > 1 && !integers) {
+        rotated(m, row, first, count, out);
     } else {
         unrotated(m, row, first, count, integers, out);
     }

@@ -87,6 +87,10 @@ static bool fill_integers(const gatun_linear_input *in, int64_t row0, int64_t ro
         float *v = values + row * k;
         float *scale = (float *)area + row * scales;
         load_row(in, row, v);
+        int64_t rotation = in->packed->matrix.rotation;
+        for (int64_t b = 0; rotation > 1 && b < k; b += rotation) { /* W's codes are taken as they are */
+            gatun_rotate(v + b, rotation);
+        }
         for (int64_t b = 0; b < scales; b++) {
             scale[b] = quantize(v + b * block, k - b * block < block ? k - b * block : block);
         }

@@ -75,7 +75,7 @@ static void quantize_block(const gatun_quantize_task *t, const block *b) {
         float divided = gatun_round(rule->arithmetic, largest_of(t, b) / rule->divisor);
         scale = divided > rule->scale_floor || isnan(divided) ? divided : rule->scale_floor;
         stored = scale;
-        gatun_plain_put(m->scale_type, m->scales, gatun_parameter_index(m, b->row, b->column), scale);
+        gatun_plain_put(m->scale_type, m->scales, gatun_scale_index(m, b->row, b->column), scale);
     }
     bool multiply = rule->reciprocal != 0 || m->encoding == GATUN_NF4 || m->encoding == GATUN_FP4;
     float reciprocal = gatun_round(rule->arithmetic, 1.0f / stored);
