@@ -7,6 +7,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
 import java.io.IOException;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
@@ -80,7 +81,8 @@ class GgufFileTest {
     GgufBytes good = start(3, 1, 0).info("w", Q4_0, 0, 32, 2).align(32).zeros(64);
     return Stream.of(
         Arguments.of("nothing", new byte[0], "no \"GGUF\""),
-        Arguments.of("another magic", "GGUX0000".getBytes(), "no \"GGUF\""),
+        Arguments.of(
+            "another magic", "GGUX0000".getBytes(StandardCharsets.US_ASCII), "no \"GGUF\""),
         Arguments.of("version 1", start(1, 0, 0).bytes(), "version 1"),
         Arguments.of("version 4", start(4, 0, 0).bytes(), "version 4"),
         Arguments.of("big-endian", start(3 << 24, 0, 0).bytes(), "big-endian"),
