@@ -36,10 +36,8 @@ public final class BenchLinear implements Callable<Integer> {
   /** Up to this many rows the weight's bytes are what takes the time. */
   private static final long FEW_ROWS = 8;
 
-  private static final long WARM_UP_NANOS = 500_000_000L;
-  private static final long MEASURE_NANOS = 1_500_000_000L;
   private static final int FEWEST_CALLS = 5;
-  private static final int MOST_CALLS = 100_000;
+  private static final int MOST_CALLS = 5_000;
 
   @Mixin private CommonOptions common = new CommonOptions();
   @Mixin private DeviceOptions device = new DeviceOptions();
@@ -66,6 +64,14 @@ public final class BenchLinear implements Callable<Integer> {
           "What the multiply is done in: ${COMPLETION-CANDIDATES}; default: ${DEFAULT-VALUE}.")
   private Compute compute = Compute.F32;
 
+  @Option(
+      names = "--seconds",
+      paramLabel = "S",
+      defaultValue = "1.5",
+      description =
+          "How long to measure, after a third of that to warm up; default: ${DEFAULT-VALUE}.")
+  private double seconds = 1.5;
+
   /** Made by picocli. */
   BenchLinear() {}
 
@@ -80,6 +86,9 @@ public final class BenchLinear implements Callable<Integer> {
               + encoding
               + ", which is for scales only, expected one of "
               + RandomWeight.encodings());
+    }
+    if (!(seconds > 0 && seconds <= 3600)) {
+      throw common.usage("--seconds: found " + seconds + ", expected more than 0 and at most 3600");
     }
     try (Device on = device.open();
         Arena arena = Arena.ofShared()) {
@@ -141,17 +150,18 @@ public final class BenchLinear implements Callable<Integer> {
             + ")");
   }
 
-  private static double medianNanos(List<Linear> layers, MemorySegment x, long m, MemorySegment y) {
+  private double medianNanos(List<Linear> layers, MemorySegment x, long m, MemorySegment y) {
+    long nanos = Math.round(seconds * 1e9);
     long begin = System.nanoTime();
     int call = 0;
     do {
       layers.get(call++ % layers.size()).forward(x, m, y);
-    } while (System.nanoTime() - begin < WARM_UP_NANOS);
+    } while (System.nanoTime() - begin < nanos / 3);
     long[] times = new long[MOST_CALLS];
     int count = 0;
     begin = System.nanoTime();
     long end = begin;
-    while (count < FEWEST_CALLS || (end - begin < MEASURE_NANOS && count < MOST_CALLS)) {
+    while (count < FEWEST_CALLS || (end - begin < nanos && count < MOST_CALLS)) {
       Linear layer = layers.get(call++ % layers.size());
       long start = System.nanoTime();
       layer.forward(x, m, y);

@@ -15,6 +15,9 @@ final class Caches {
   /** Copies of a weight take no more than this, however large the cache is said to be. */
   private static final long MOST_BYTES = 1L << 30;
 
+  /** Nor more than this many, however small the weight is. */
+  private static final int MOST_COPIES = 4096;
+
   private Caches() {}
 
   /**
@@ -23,7 +26,7 @@ final class Caches {
    */
   static int copiesBeyond(long weightBytes) {
     long wanted = Math.min(2 * largest(), MOST_BYTES);
-    return Math.clamp(Math.ceilDiv(wanted, Math.max(1, weightBytes)) + 1, 2, 1 << 16);
+    return Math.clamp(Math.ceilDiv(wanted, Math.max(1, weightBytes)) + 1, 2, MOST_COPIES);
   }
 
   /** Bytes of the largest cache that a core sees. */

@@ -27,7 +27,7 @@ final class QuantizeReports {
           layer.columns(),
           layer.bytesBefore(),
           layer.bytesAfter(),
-          layer.how(),
+          Words.of(layer.how()),
           Units.significant(layer.relativeError()),
           Units.decimals(layer.snrDb(), 2),
           Units.significant(layer.maxError()));
@@ -68,7 +68,7 @@ final class QuantizeReports {
     json.put("k", layer.columns());
     json.put("bytesBefore", layer.bytesBefore());
     json.put("bytesAfter", layer.bytesAfter());
-    json.put("how", layer.how());
+    json.put("how", Words.of(layer.how()));
     json.put("relativeError", finite(layer.relativeError()));
     json.put("snrDb", finite(layer.snrDb()));
     json.put("maxError", finite(layer.maxError()));
