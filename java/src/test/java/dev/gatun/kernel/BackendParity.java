@@ -202,7 +202,7 @@ public abstract class BackendParity {
     }
     double rounding = yType == Encoding.F32 ? 0 : yType == Encoding.F16 ? 0x1p-11 : 0x1p-8;
     double bound =
-        (compute == Compute.BF16 ? 4e-3 : 1e-6 * Math.sqrt(Math.max(1, m.k()))) + rounding;
+        (compute == Compute.BF16 ? 4e-3 : 1e-6 * Math.sqrt((double) Math.max(1, m.k()))) + rounding;
     assertThat(Math.sqrt(error))
         .as("%s, %s, %d rows, x %s, y %s", what, compute, rows, xType, yType)
         .isLessThanOrEqualTo(bound * Math.sqrt(size));

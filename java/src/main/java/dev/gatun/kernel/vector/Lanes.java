@@ -213,7 +213,7 @@ final class Lanes {
     }
     // NaN has one payload here
     for (i = 0; i < count; i++) {
-      if (a[at + i] != a[at + i]) {
+      if (Float.isNaN(a[at + i])) {
         halves[i] = HalfFloat.toF16(a[at + i]);
       }
     }
