@@ -13,6 +13,7 @@ import java.lang.foreign.MemoryLayout.PathElement;
 import java.lang.foreign.PaddingLayout;
 import java.lang.foreign.SymbolLookup;
 import java.lang.reflect.Method;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.MessageDigest;
@@ -149,6 +150,21 @@ class DriftTest {
     assertThat(parsed().functions().keySet())
         .allSatisfy(name -> assertThat(lookup.find(name)).as(name).isPresent());
     assertThat(gatun_h.gatun_abi_version()).isEqualTo(gatun_h.GATUN_ABI_VERSION());
+  }
+
+  /** A library that was built before the header changed has another hash in it. */
+  @Test
+  void theLibraryWasBuiltFromThisHeader() throws Exception {
+    assumeNative();
+    assertThat(NativeLibrary.load()).isInstanceOf(NativeLibrary.Loaded.class);
+    String inLibrary =
+        SymbolLookup.loaderLookup()
+            .find("gatun_header_sha256")
+            .orElseThrow(() -> new AssertionError("the library does not tell its header's hash"))
+            .reinterpret(65)
+            .getString(0, StandardCharsets.US_ASCII);
+    byte[] hash = MessageDigest.getInstance("SHA-256").digest(Files.readAllBytes(header()));
+    assertThat(inLibrary).as("build the library again").isEqualTo(HexFormat.of().formatHex(hash));
   }
 
   private static void assumeNative() {

@@ -170,6 +170,10 @@ final class NativeBackend implements Backend {
     if (operation != Operation.LINEAR && operation != Operation.PACK) {
       return Optional.empty();
     }
+    Optional<String> undefined = compute.flatMap(c -> ReferencePacked.refuses(matrix, c));
+    if (undefined.isPresent()) {
+      return undefined;
+    }
     // What can be packed depends on more than the encoding: the library is asked.
     try (Arena arena = Arena.ofConfined()) {
       MatrixCheck.check(matrix);
