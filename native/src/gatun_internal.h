@@ -41,7 +41,8 @@ gatun_status gatun_fail(gatun_status status, const char *format, ...) __attribut
  *           o (what vdpbf16ps takes); K is padded to a multiple of two with zeros. There is one group and no scale.
  *
  * Narrower codes (U1 .. U3, I2) are widened to CODES4 and U5 .. U7 to CODES8. Scales, zeros and offsets keep their
- * source type; nested scales are resolved to F32 in the panels and kept as they came in the parts.
+ * source type; nested scales are resolved to F32 in the panels and kept as they came in the parts. So are codes and
+ * scales with gaps between them (rows or words with room to spare), which unpack gives back as they were.
  *
  * A matrix whose scale blocks cannot be cut at multiples of four within every row (bitsandbytes' flattened blocks with
  * an odd K, for one), or with column groups, row scales, a rotation or GGUF blocks, keeps its source bytes instead

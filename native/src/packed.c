@@ -49,6 +49,34 @@ static int32_t form_of(const gatun_matrix *m, int64_t group) {
     return gatun_encoding_bits(m->encoding) <= 4 ? GATUN_FORM_CODES4 : GATUN_FORM_CODES8;
 }
 
+/* How many scales the matrix is cut into. */
+static int64_t blocks_of(const gatun_matrix *m) {
+    if (m->flat_block != 0) {
+        return (m->n * m->k - 1) / m->flat_block + 1;
+    }
+    return ((m->n - 1) / m->block_rows + 1) * ((m->k - 1) / m->block_cols + 1);
+}
+
+/* Whether a buffer holds what the panels do not: nested scales, and what lies between codes or scales (the ends of rows
+ * and words), which is kept with them so that unpack gives it back. */
+static bool has_more_than_panels(const gatun_matrix *m, int32_t part, int64_t size) {
+    switch (part) {
+    case GATUN_PART_CODES:
+        return size * 8 != m->n * m->k * gatun_encoding_bits(m->encoding);
+    case GATUN_PART_SCALES:
+        return m->scale_type == GATUN_U8 || size != blocks_of(m) * gatun_number_size(m->scale_type);
+    case GATUN_PART_ZEROS:
+        return size != blocks_of(m) * gatun_number_size(m->zero_type);
+    case GATUN_PART_OFFSETS:
+        return size != blocks_of(m) * gatun_number_size(m->offset_type);
+    case GATUN_PART_NESTED_CODEBOOK:
+    case GATUN_PART_NESTED_SCALES:
+        return true;
+    default: /* the codebook is the table */
+        return false;
+    }
+}
+
 /* The description alone: what must be equal for two matrices to be packed alike. */
 static gatun_matrix description(const gatun_matrix *m, const int64_t sizes[GATUN_PARTS]) {
     gatun_matrix d = *m;
@@ -126,12 +154,10 @@ gatun_status gatun_packed_plan(const gatun_matrix *m, gatun_packed *h) {
     h->matrix = description(m, sizes);
     int64_t group = gatun_is_gguf(m->encoding) ? 0 : group_of(m);
     h->form = form_of(m, group);
-    bool keep[GATUN_PARTS] = {false};
+    bool keep[GATUN_PARTS];
     for (int32_t part = 0; part < GATUN_PARTS; part++) {
-        bool nested = m->scale_type == GATUN_U8 && (part == GATUN_PART_SCALES || part == GATUN_PART_NESTED_CODEBOOK ||
-                                                    part == GATUN_PART_NESTED_SCALES);
         h->has |= sizes[part] > 0 ? 1 << part : 0;
-        keep[part] = sizes[part] > 0 && (h->form == GATUN_FORM_SOURCE || nested);
+        keep[part] = sizes[part] > 0 && (h->form == GATUN_FORM_SOURCE || has_more_than_panels(m, part, sizes[part]));
     }
     int64_t at = align((int64_t)sizeof *h);
     if (h->form != GATUN_FORM_SOURCE) {
@@ -384,6 +410,9 @@ gatun_matrix gatun_packed_source(const gatun_packed *h) {
 
 /* ---- unpack ---- */
 
+/* A part that is kept as it came has been copied whole. */
+static bool is_kept(const gatun_packed *h, int32_t part) { return h->part_sizes[part] > 0; }
+
 static void unpack_row(gatun_packed *h, const gatun_matrix *m, int64_t row) {
     int64_t o = row % GATUN_PANEL;
     int32_t shift = o < 16 ? 0 : 4;
@@ -392,7 +421,7 @@ static void unpack_row(gatun_packed *h, const gatun_matrix *m, int64_t row) {
         const uint8_t *in = group_at(h, row / GATUN_PANEL, g);
         int64_t first = g * h->group;
         int64_t end = first + h->group < m->k ? first + h->group : m->k;
-        for (int64_t k = first; k < end; k += PIECE) {
+        for (int64_t k = first; k < end && !is_kept(h, GATUN_PART_CODES); k += PIECE) {
             int64_t count = end - k < PIECE ? end - k : PIECE;
             for (int64_t i = 0; i < count; i++) {
                 uint8_t byte = in[code_byte(h->form, o, k - first + i)];
@@ -401,13 +430,13 @@ static void unpack_row(gatun_packed *h, const gatun_matrix *m, int64_t row) {
             gatun_codes_put(m, row, k, count, codes);
         }
         int64_t index = gatun_parameter_index(m, row, first);
-        if (m->scale_type != GATUN_NONE && m->scale_type != GATUN_U8) {
+        if (m->scale_type != GATUN_NONE && !is_kept(h, GATUN_PART_SCALES)) {
             copy_number(m->scale_type, in + h->scales_offset, o, m->scales, gatun_scale_index(m, row, first));
         }
-        if (m->zero_type != GATUN_NONE) {
+        if (m->zero_type != GATUN_NONE && !is_kept(h, GATUN_PART_ZEROS)) {
             copy_number(m->zero_type, in + h->zeros_offset, o, m->zeros, index);
         }
-        if (m->offset_type != GATUN_NONE) {
+        if (m->offset_type != GATUN_NONE && !is_kept(h, GATUN_PART_OFFSETS)) {
             copy_number(m->offset_type, in + h->offsets_offset, o, m->offsets, index);
         }
     }
@@ -478,9 +507,9 @@ gatun_status gatun_unpack(const void *packed, int64_t packed_size, const gatun_m
         memcpy((void *)out->codebook, gatun_packed_table(h), (size_t)h->matrix.codebook_size);
     }
     for (int64_t row = 0; h->form != GATUN_FORM_SOURCE && row < h->n; row++) {
-        if (h->form == GATUN_FORM_PLAIN) {
+        if (h->form == GATUN_FORM_PLAIN && !is_kept(h, GATUN_PART_CODES)) {
             unpack_plain(h, out, row);
-        } else {
+        } else if (h->form != GATUN_FORM_PLAIN) {
             unpack_row(h, out, row);
         }
     }

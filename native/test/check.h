@@ -2,11 +2,15 @@
 #ifndef GATUN_CHECK_H
 #define GATUN_CHECK_H
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "gatun.h"
 
@@ -71,6 +75,55 @@ static inline void *buffer(int64_t size, int32_t fill) {
     }
     memset(p, fill, size > 0 ? (size_t)size : 1);
     return p;
+}
+
+/* A buffer whose last byte is the last of a page, with a page behind it and one before it that nobody may touch. */
+typedef struct guarded {
+    void *map;
+    size_t mapped;
+    int64_t size;
+    void *data;
+} guarded;
+
+static inline guarded guard(int64_t size) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t inside = ((size_t)size + page - 1) / page * page + (size == 0 ? page : 0);
+    guarded g = {.mapped = inside + 2 * page, .size = size};
+    g.map = mmap(NULL, g.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (g.map == MAP_FAILED || mprotect(g.map, page, PROT_NONE) != 0 ||
+        mprotect((uint8_t *)g.map + page + inside, page, PROT_NONE) != 0) {
+        fprintf(stderr, "no memory for guarded %lld bytes\n", (long long)size);
+        exit(1);
+    }
+    g.data = (uint8_t *)g.map + page + inside - (size_t)size;
+    return g;
+}
+
+static inline guarded guard_copy(const void *from, int64_t size) {
+    guarded g = guard(size);
+    if (size > 0) {
+        memcpy(g.data, from, (size_t)size);
+    }
+    return g;
+}
+
+static inline void unguard(guarded *g) { munmap(g->map, g->mapped); }
+
+/* The instruction set named by the first argument; ends the test as skipped when this machine lacks it. */
+static inline int32_t isa_argument(int count, char **arguments) {
+    int32_t isa = GATUN_ISA_NEON;
+    while (isa > 0 && (count < 2 || strcasecmp(arguments[1], gatun_isa_name(isa)) != 0)) {
+        isa--;
+    }
+    if (isa == 0) {
+        fprintf(stderr, "usage: %s <isa>\n", arguments[0]);
+        exit(2);
+    }
+    if (gatun_isa_check(isa) != GATUN_OK) {
+        printf("skipped: %s\n", gatun_last_error());
+        exit(SKIPPED);
+    }
+    return isa;
 }
 
 #endif

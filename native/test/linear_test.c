@@ -135,12 +135,31 @@ static void multiply(random_state *r, const gatun_matrix *m, int64_t rows, int32
     int64_t y_bytes = rows * ldy * gatun_plain_size(v.y_type);
     void *y = buffer(y_bytes, 0);
     memcpy(y, other, (size_t)y_bytes);
+    if (compute >= GATUN_COMPUTE_I8 && m->codebook != NULL && m->row_scales == NULL) { /* has no integers */
+        CHECK_STATUS(GATUN_UNSUPPORTED, gatun_linear_workspace(packed, size, rows, compute, THREADS, &bytes));
+        free(packed);
+        return;
+    }
     CHECK_STATUS(GATUN_OK, gatun_linear_workspace(packed, size, rows, compute, THREADS, &bytes));
-    void *workspace = buffer(bytes, 0xFF);
+    /* Everything ends where its last page does. */
+    int64_t x_size = gatun_plain_size(v.x_type);
+    int64_t x_used = rows == 0 ? 0 : ((rows - 1) * ldx + m->k) * x_size;
+    int64_t y_used = rows == 0 ? 0 : ((rows - 1) * ldy + m->n) * gatun_plain_size(v.y_type);
+    guarded p = guard_copy(packed, size), xs = guard_copy(x_in, x_used), ys = guard_copy(y, y_used);
+    guarded others = guard_copy(other, y_used), biases = guard_copy(bias, 4 * m->n);
+    guarded multipliers = guard_copy(multiplier, 4 * m->k), workspace = guard(bytes);
+    memset(workspace.data, 0xFF, (size_t)bytes);
     int32_t threads = 1 + (int32_t)random_below(r, THREADS);
-    CHECK_STATUS(GATUN_OK, gatun_linear(packed, size, x_in, v.x_type, ldx, rows, y, v.y_type, ldy, v.bias ? bias : NULL,
-                                        v.multiplier ? multiplier : NULL, v.activation, v.combine,
-                                        v.in_place ? y : other, ldy, compute, isa, threads, workspace, bytes));
+    CHECK_STATUS(GATUN_OK,
+                 gatun_linear(p.data, size, xs.data, v.x_type, ldx, rows, ys.data, v.y_type, ldy,
+                              v.bias ? (const float *)biases.data : NULL,
+                              v.multiplier ? (const float *)multipliers.data : NULL, v.activation, v.combine,
+                              v.in_place ? ys.data : others.data, ldy, compute, isa, threads, workspace.data, bytes));
+    memcpy(y, ys.data, (size_t)y_used);
+    guarded *all[] = {&p, &xs, &ys, &others, &biases, &multipliers, &workspace};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        unguard(all[i]);
+    }
     int32_t index = gatun_last_kernel();
     gatun_kernel kernel = {0};
     CHECK_STATUS(GATUN_OK, gatun_kernel_at(index, &kernel));
@@ -161,7 +180,6 @@ static void multiply(random_state *r, const gatun_matrix *m, int64_t rows, int32
     free(multiplier);
     free(other);
     free(y);
-    free(workspace);
 }
 
 static const variant plain = {.x_type = GATUN_F32, .y_type = GATUN_F32};
@@ -222,15 +240,7 @@ static void try_kernel(random_state *r, int32_t encoding, int32_t compute) {
 }
 
 int main(int count, char **arguments) {
-    for (isa = GATUN_ISA_NEON; isa > 0; isa--) {
-        if (count > 1 && strcmp(arguments[1], gatun_isa_name(isa)) == 0) {
-            break;
-        }
-    }
-    if (gatun_isa_check(isa) != GATUN_OK) {
-        fprintf(stderr, "skipped: %s\n", gatun_last_error());
-        return SKIPPED;
-    }
+    isa = isa_argument(count, arguments);
     CHECK_STATUS(GATUN_OK, gatun_threads_set(THREADS, 10));
     random_state r = {3};
     for (int32_t i = 0; i < gatun_kernel_count(); i++) {

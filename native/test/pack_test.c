@@ -4,24 +4,6 @@
  */
 #include "matrices.h"
 
-/* Bits of the codes that are no codes (the ends of rows and words) are not kept: codes are compared one by one. */
-static void check_codes(const gatun_matrix *a, const gatun_matrix *b) {
-    uint8_t left[64], right[64];
-    if (gatun_encoding_bits(a->encoding) == 0 || gatun_is_plain(a->encoding)) {
-        CHECK(memcmp(a->codes, b->codes, (size_t)a->codes_size) == 0, "%s", gatun_encoding_name(a->encoding));
-        return;
-    }
-    for (int64_t row = 0; row < a->n; row++) {
-        for (int64_t k = 0; k < a->k; k += 64) {
-            int64_t count = a->k - k < 64 ? a->k - k : 64;
-            gatun_codes_get(a, row, k, count, left);
-            gatun_codes_get(b, row, k, count, right);
-            CHECK(memcmp(left, right, (size_t)count) == 0, "%s order %d row %lld k %lld",
-                  gatun_encoding_name(a->encoding), a->code_order, (long long)row, (long long)k);
-        }
-    }
-}
-
 static void check_bytes(const char *what, const void *a, const void *b, int64_t size) {
     CHECK(size == 0 || memcmp(a, b, (size_t)size) == 0, "%s differ", what);
 }
@@ -36,13 +18,10 @@ static void round_trip(const gatun_matrix *m) {
     CHECK_STATUS(GATUN_OK, gatun_packed_check(packed, size));
     gatun_matrix out = empty_like(m);
     CHECK_STATUS(GATUN_OK, gatun_unpack(packed, size, &out));
-    check_codes(m, &out);
-    bool swizzled = m->scale_order == GATUN_SCALES_BLOCKED_128X4; /* has gaps that are no scales */
-    if (!swizzled) {
-        check_bytes("scales", m->scales, out.scales, m->scales_size);
-        check_bytes("zeros", m->zeros, out.zeros, m->zeros_size);
-        check_bytes("offsets", m->offsets, out.offsets, m->offsets_size);
-    }
+    check_bytes("codes", m->codes, out.codes, m->codes_size);
+    check_bytes("scales", m->scales, out.scales, m->scales_size);
+    check_bytes("zeros", m->zeros, out.zeros, m->zeros_size);
+    check_bytes("offsets", m->offsets, out.offsets, m->offsets_size);
     check_bytes("nested codebook", m->nested_codebook, out.nested_codebook, m->nested_codebook != NULL ? 1024 : 0);
     check_bytes("nested scales", m->nested_scales, out.nested_scales, m->nested_scales_size);
     check_bytes("codebook", m->codebook, out.codebook, m->codebook_size);

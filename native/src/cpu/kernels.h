@@ -9,6 +9,7 @@ gatun_convert_kernel gatun_convert__scalar;
 gatun_quantize_kernel gatun_quantize__scalar;
 gatun_linear_kernel gatun_linear_f32__scalar, gatun_linear_bf16__scalar, gatun_linear_i8__scalar,
     gatun_linear_i8_block__scalar;
+gatun_linear_accepts gatun_linear_i8_accepts__scalar;
 extern const gatun_x_layout gatun_x_scalar_f32, gatun_x_scalar_bf16, gatun_x_scalar_i8, gatun_x_scalar_i8_block;
 
 /* A linear kernel, its layout of x and what it accepts. */

@@ -176,12 +176,18 @@ static void mxfp4(const uint8_t *b, float *out) {
     split_nibbles(b + 1, 16, doubled_e2m1, scale, out);
 }
 
-/* Four runs of 16, each with a scale of unsigned e4m3; codes 0 and 0x7F are zero, the highest bit is not looked at. */
+/* Half of an unsigned e4m3 scale: 0x7F is zero; otherwise the highest bit is not looked at, and 0xFF is no NaN. */
+static float half_ue4m3(uint8_t code) {
+    if ((code & 0x7F) == 0x7F) {
+        return code == 0x7F ? 0.0f : 240.0f;
+    }
+    return gatun_codebook(GATUN_F8_E4M3)[code & 0x7F] * 0.5f;
+}
+
+/* Four runs of 16, each with a scale of its own. */
 static void nvfp4(const uint8_t *b, float *out) {
     for (int32_t run = 0; run < 4; run++) {
-        uint8_t code = b[run] & 0x7F;
-        float scale = code == 0x7F ? 0.0f : gatun_codebook(GATUN_F8_E4M3)[code] * 0.5f;
-        split_nibbles(b + 4 + 8 * run, 8, doubled_e2m1, scale, out + 16 * run);
+        split_nibbles(b + 4 + 8 * run, 8, doubled_e2m1, half_ue4m3(b[run]), out + 16 * run);
     }
 }
 

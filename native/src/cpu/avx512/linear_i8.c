@@ -327,8 +327,8 @@ typedef void tile_kernel(const i8_plan *plan, const int32_t *x, const uint8_t *c
 #define TILES_OF(R)                                                                                                    \
     TILE(R, I8_RAW4, 0)                                                                                                \
     TILE(R, I8_RAW4, 1)                                                                                                \
-    TILE(R, I8_TABLE4, 0) TILE(R, I8_TABLE4, 1) TILE(R, I8_RAW8, 0) TILE(R, I8_RAW8, 1) TILE(R, I8_DECODED, 0)         \
-        TILE(R, I8_DECODED, 1)
+    TILE(R, I8_TABLE4, 0)                                                                                              \
+    TILE(R, I8_TABLE4, 1) TILE(R, I8_RAW8, 0) TILE(R, I8_RAW8, 1) TILE(R, I8_DECODED, 0) TILE(R, I8_DECODED, 1)
 #define ROW_OF(R, source)                                                                                              \
     { tile_##R##_##source##_0, tile_##R##_##source##_1 }
 #define ROWS_OF(R)                                                                                                     \

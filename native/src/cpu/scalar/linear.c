@@ -7,6 +7,7 @@
  *   i8        x' = x / scale to the nearest integer (ties to even), scale = absmax / 127 of the row; w unrounded
  *   i8_block  the same with a scale for each 32 k
  *
+ * A codebook of a matrix's own has no integers, unless row scales make integers of its products.
  * A row (block) with NaN or infinity has no scale: it is multiplied as it is, so that they reach y.
  *
  * The x area: [m][scales of a row] floats, 64-byte aligned, then [m][K] floats.
@@ -147,6 +148,10 @@ static void linear(const gatun_linear_task *t, int64_t block, int64_t scales, bo
             gatun_epilogue_store(t, row, n, sum);
         }
     }
+}
+
+bool gatun_linear_i8_accepts__scalar(const gatun_packed *packed) {
+    return (packed->has >> GATUN_PART_CODEBOOK & 1) == 0 || (packed->has >> GATUN_PART_ROW_SCALES & 1) != 0;
 }
 
 void gatun_linear_f32__scalar(const gatun_linear_task *t) { linear(t, 0, 0, false, GATUN_F32); }
