@@ -97,7 +97,8 @@ enum {
 
 /*
  * How the codes lie. b is the encoding's bits, w = 32 / b (rounded down) the codes of a 32-bit word. Code i of a byte
- * or word is at bits b*i unless said otherwise.
+ * or word is at bits b*i unless said otherwise. code_row_stride counts from one row of codes to the next, for
+ * TILES_8X16 from one row of tiles; WORDS_K, WORDS_N and SPLIT_ROWS have none.
  */
 enum {
     GATUN_ORDER_LOW_FIRST =
@@ -112,10 +113,12 @@ enum {
     GATUN_ORDER_TILES_8X16 = 7  /* tensor-core tiles of 8 rows and 16 columns (torchao's tile-packed int4) */
 };
 
-/* How the scales lie. */
+/* How the scales lie, and in what order they are multiplied by. */
 enum {
     GATUN_SCALES_STRIDED = 0,
-    GATUN_SCALES_BLOCKED_128X4 = 1 /* cuBLAS tiles: 128 rows x 4 scales in 512 bytes (ComfyUI's nvfp4 and mxfp8) */
+    GATUN_SCALES_BLOCKED_128X4 = 1, /* cuBLAS tiles: 128 rows x 4 scales in 512 bytes (ComfyUI's nvfp4 and mxfp8) */
+    GATUN_SCALES_THEN_GLOBAL = 2    /* strided; the code times its own scale is rounded to `arithmetic` before it is
+                                       multiplied by global_scale (bitsandbytes' LLM.int8()) */
 };
 
 enum {
@@ -163,9 +166,10 @@ enum {
  * BF16, as the format's own library computes), the result once more to `result`. The offset step is skipped when there
  * are no offsets.
  *
- * With row_scales (ComfyUI's asym_w4a8_int8) the product is rounded to an integer, ties to even, clamped to +-127, and
- * multiplied by row_scales[n]. With a rotation (ComfyUI's convrot) each run of G values is then multiplied by
- * H = kron(H4, H4, ...) / sqrt(G), H4 = [[1,1,1,-1],[1,1,-1,1],[1,-1,1,1],[-1,1,1,1]], in float, before `result`.
+ * With row_scales (ComfyUI's asym_w4a8_int8) the product is rounded to an integer, ties to even, clamped to +-127,
+ * multiplied by row_scales[n], and that rounded to `result`. With a rotation (ComfyUI's convrot) each run of G values is
+ * then multiplied by H = kron(H4, H4, ...) / sqrt(G), H4 = [[1,1,1,-1],[1,1,-1,1],[1,-1,1,1],[-1,1,1,1]], its sums made
+ * in double and rounded to float, before `result`.
  * GGUF's blocks carry their own scales: everything but n, k, codes, code_row_stride, arithmetic (F32) and result is
  * unset.
  *

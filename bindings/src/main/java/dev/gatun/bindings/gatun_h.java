@@ -602,6 +602,15 @@ public class gatun_h extends gatun_h$shared {
     public static int GATUN_SCALES_BLOCKED_128X4() {
         return GATUN_SCALES_BLOCKED_128X4;
     }
+    private static final int GATUN_SCALES_THEN_GLOBAL = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_SCALES_THEN_GLOBAL = 2
+     * }
+     */
+    public static int GATUN_SCALES_THEN_GLOBAL() {
+        return GATUN_SCALES_THEN_GLOBAL;
+    }
     private static final int GATUN_OP_QUANTIZE = (int)1L;
     /**
      * {@snippet lang=c :

@@ -7,6 +7,7 @@ import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.layout.BitsAndBytes4BitLayout;
+import dev.gatun.layout.BitsAndBytesInt8Layout;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
@@ -19,8 +20,8 @@ import java.util.Set;
 
 /**
  * bitsandbytes' weights as transformers and diffusers save them: NF4 and FP4 with a JSON {@code
- * quant_state} tensor, nested scales or not. LLM.int8() weights ({@code SCB}) are recognised and
- * refused by name. Source: bitsandbytes/functional.py (QuantState), nn/modules.py.
+ * quant_state} tensor, nested scales or not, and LLM.int8() weights with their row maxima {@code
+ * X.SCB}. Source: bitsandbytes/functional.py (QuantState), nn/modules.py.
  */
 public final class BitsAndBytes implements CheckpointFormat {
   private static final String SCB = ".SCB";
@@ -47,13 +48,12 @@ public final class BitsAndBytes implements CheckpointFormat {
     List<QuantizedTensor> layers = new ArrayList<>();
     children.forEach((weight, parts) -> layers.add(reader.fourBit(weight, parts)));
     Map<String, String> side = new LinkedHashMap<>();
-    Map<String, String> unsupported = new LinkedHashMap<>();
     for (Tensor tensor : source.tensors().values()) {
       if (tensor.name().endsWith(SCB)) {
-        reader.eightBit(tensor, side, unsupported);
+        reader.eightBit(tensor, layers, side);
       }
     }
-    return new Found(layers, side, unsupported);
+    return new Found(layers, side, Map.of());
   }
 
   @Override
@@ -137,20 +137,48 @@ public final class BitsAndBytes implements CheckpointFormat {
       return new QuantizedTensor(Parts.layerOf(weightName), shape, layout, roles, matrix, dtype);
     }
 
-    /**
-     * The parts of an LLM.int8() weight: its product rounds twice, code times maximum and that
-     * times 1/127.
-     */
-    void eightBit(Tensor scb, Map<String, String> side, Map<String, String> unsupported) {
-      String layer = scb.name().substring(0, scb.name().length() - SCB.length());
-      unsupported.put(layer, "bitsandbytes LLM.int8() is not supported yet");
-      for (String part : List.of(SCB, Parts.WEIGHT, ".weight_format")) {
-        parts
-            .find(layer + part)
-            .ifPresent(
-                t ->
-                    side.put(
-                        t.name(), "part of a bitsandbytes LLM.int8() weight, not supported yet"));
+    /** An LLM.int8() weight, by its row maxima. */
+    void eightBit(Tensor maxima, List<QuantizedTensor> layers, Map<String, String> side) {
+      String layer = maxima.name().substring(0, maxima.name().length() - SCB.length());
+      Tensor weight =
+          parts.require(
+              layer + Parts.WEIGHT, "the weight that " + Problem.quote(maxima.name()) + " scales");
+      parts.dtype(weight, DType.I8);
+      if (weight.shape().size() < 2) {
+        throw parts.problem(weight, "shape " + weight.shape(), "[N, K]");
+      }
+      Parts.Size size = Parts.Size.of(weight.shape());
+      parts.dtype(maxima, DType.F32);
+      parts.count(maxima, size.n());
+      parts
+          .find(layer + ".weight_format")
+          .ifPresent(
+              format -> {
+                rowMajor(format);
+                side.put(format.name(), "layout mark of an LLM.int8() weight: row-major");
+              });
+      BitsAndBytesInt8Layout layout = new BitsAndBytesInt8Layout();
+      Map<String, Tensor> roles = new LinkedHashMap<>();
+      roles.put("codes", weight);
+      roles.put("scales", maxima);
+      Matrix matrix = layout.matrix(size.n(), size.k(), weight.data(), maxima.data());
+      layers.add(new QuantizedTensor(layer, weight.shape(), layout, roles, matrix, Encoding.F32));
+    }
+
+    /** The other layouts are those of GPUs that the library no longer writes for. */
+    private void rowMajor(Tensor format) {
+      parts.dtype(format, DType.U8);
+      parts.count(format, 1);
+      int code = format.data().get(ValueLayout.JAVA_BYTE, 0);
+      if (code != 0) {
+        String name =
+            switch (code) {
+              case 1 -> " (col32)";
+              case 2 -> " (col_turing)";
+              case 3 -> " (col_ampere)";
+              default -> "";
+            };
+        throw parts.problem(format, "weight format " + (code & 0xFF) + name, "0 (row)");
       }
     }
 
@@ -241,7 +269,7 @@ public final class BitsAndBytes implements CheckpointFormat {
      * order.
      */
     private MemorySegment codes(Tensor weight, long elements) {
-      parts.dtype(weight, DType.U8, DType.I8, DType.BF16, DType.F16, DType.F32);
+      parts.dtype(weight, DType.U8, DType.I8, DType.BF16, DType.F16, DType.F32, DType.F64);
       long bytes = Math.ceilDiv(elements, 2L);
       long item = weight.dtype().bits() / 8;
       long stored = Math.ceilDiv(bytes, item);

@@ -7,6 +7,7 @@ import dev.gatun.GatunException;
 import dev.gatun.Linear;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
+import java.lang.foreign.Arena;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collections;
@@ -302,6 +303,11 @@ public final class Checkpoint implements AutoCloseable {
 
   private record Source(Path path, Shards shards, Map<String, Tensor> tensors)
       implements CheckpointSource {
+    @Override
+    public Arena arena() {
+      return shards.arena();
+    }
+
     @Override
     public Map<String, String> metadata() {
       return shards.metadata();

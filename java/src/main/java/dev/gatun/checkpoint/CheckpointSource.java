@@ -2,6 +2,7 @@ package dev.gatun.checkpoint;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.gatun.Tensor;
+import java.lang.foreign.Arena;
 import java.nio.file.Path;
 import java.util.Map;
 
@@ -29,4 +30,10 @@ public interface CheckpointSource {
   default Path fileOf(String tensor) {
     return path();
   }
+
+  /**
+   * Where small parts that have to be unpacked get their memory; it ends with the checkpoint. Used
+   * when a layer's matrix is first asked for, not by {@link CheckpointFormat#read}.
+   */
+  Arena arena();
 }

@@ -6,22 +6,20 @@ import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
-import dev.gatun.kernel.Matrix;
+import dev.gatun.layout.ComfyAwqLayout;
+import dev.gatun.layout.ComfyBlockLayout;
 import dev.gatun.layout.ComfyFloat8Layout;
 import java.util.ArrayList;
-import java.util.EnumMap;
-import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Optional;
 import java.util.Set;
 
 /**
  * ComfyUI's quantized checkpoints: layers marked by {@code _quantization_metadata} in the
  * container's metadata or by a tensor {@code X.comfy_quant}, legacy files with {@code scaled_fp8}
  * and {@code X.scale_weight}, and 8-bit float tensors without any mark, which are read as they are
- * (scale 1). Source: ComfyUI's QUANTIZATION.md, comfy/ops.py and utils.py.
+ * (scale 1). Source: ComfyUI's QUANTIZATION.md, comfy/ops.py, utils.py and quant_ops.py.
  *
  * <p>The type that a layer had before quantization is not stored. It is taken from the layer's
  * bias, else from the checkpoint's other float tensors (the most frequent type), else it is F32.
@@ -31,16 +29,8 @@ public final class ComfyUi implements CheckpointFormat {
   private static final String MARK = ".comfy_quant";
   private static final String LEGACY_MARK = "scaled_fp8";
   private static final String LEGACY_SCALE = ".scale_weight";
-  private static final String WRITES = "float8_e4m3fn";
 
-  /** QUANT_ALGOS entries that are recognised and not read. */
-  private static final Set<String> NOT_YET =
-      Set.of("mxfp8", "nvfp4", "int8_tensorwise", "convrot_w4a4", "asym_w4a8_int8", "awq_w4a16");
-
-  /**
-   * Endings that make an 8-bit float tensor another format's weight rather than one without a
-   * scale.
-   */
+  /** Endings that make an 8-bit float tensor another format's weight, not one without a scale. */
   private static final List<String> FOREIGN_SCALES =
       List.of("_scale", "_scale_inv", "_scale_2", "._scale");
 
@@ -63,15 +53,19 @@ public final class ComfyUi implements CheckpointFormat {
     return new Reader(source).read();
   }
 
-  /** ComfyUI dequantizes in the type that is asked for. */
+  /** ComfyUI dequantizes to the type that is asked for; some layouts also compute in it. */
   @Override
   public QuantizedTensor withDtype(QuantizedTensor layer, Encoding dtype) {
-    if (!(layer.layout() instanceof ComfyFloat8Layout layout)) {
-      return layer;
-    }
-    Matrix m = layer.matrix();
-    Matrix matrix = layout.matrix(m.n(), m.k(), m.codes(), m.scales(), dtype);
-    return new QuantizedTensor(layer.name(), layer.shape(), layout, layer.parts(), matrix, dtype);
+    boolean computes =
+        switch (layer.layout()) {
+          case ComfyFloat8Layout f -> true;
+          case ComfyBlockLayout b -> b.computesInResult();
+          case ComfyAwqLayout a -> false;
+          default -> false;
+        };
+    return layer.withMatrix(
+        m -> computes ? m.toBuilder().arithmetic(dtype).result(dtype).build() : m.withResult(dtype),
+        dtype);
   }
 
   @Override
@@ -81,56 +75,57 @@ public final class ComfyUi implements CheckpointFormat {
 
   @Override
   public Map<String, String> writes() {
-    return Map.of(WRITES, "ComfyUI: 8-bit floats e4m3fn, one scale per tensor");
+    return ComfyUiWriter.FORMATS;
   }
 
   @Override
   public LayerWriter writer(String format) {
-    if (!format.equals(WRITES)) {
-      throw new GatunException("no format '" + format + "' in comfyui, expected " + WRITES);
+    if (!writes().containsKey(format)) {
+      throw new GatunException(
+          "no format '" + format + "' in comfyui, expected one of " + writes().keySet());
     }
-    return new ComfyUiWriter();
+    return new ComfyUiWriter(format);
   }
 
   /** One pass over one checkpoint. */
   private static final class Reader {
     private final CheckpointSource source;
     private final Parts parts;
-    private final List<QuantizedTensor> layers = new ArrayList<>();
-    private final Set<String> names = new HashSet<>();
+    private final ComfyUiLayers found;
     private final Map<String, String> side = new LinkedHashMap<>();
     private final Map<String, String> unsupported = new LinkedHashMap<>();
-    private final Encoding otherType;
 
     Reader(CheckpointSource source) {
       this.source = source;
       this.parts = new Parts(source);
-      this.otherType = mostFrequentType(source);
+      this.found = new ComfyUiLayers(parts);
     }
 
     Found read() {
-      Map<String, String> marked = new LinkedHashMap<>();
-      source.tensors().values().stream()
-          .filter(tensor -> tensor.name().endsWith(MARK))
-          .forEach(tensor -> mark(tensor, marked));
+      Map<String, ComfyMark> marked = new LinkedHashMap<>();
       String metadata = source.metadata().get(METADATA);
       if (metadata != null) {
         marked.putAll(fromMetadata(metadata));
-      } else if (marked.isEmpty()) {
+      }
+      source.tensors().values().stream()
+          .filter(tensor -> tensor.name().endsWith(MARK))
+          .forEach(tensor -> mark(tensor, marked));
+      if (metadata == null && marked.isEmpty()) {
         readLegacy();
       }
       marked.forEach(this::readMarked);
       source.tensors().values().forEach(this::readUnmarked);
-      return new Found(layers, side, unsupported);
+      return new Found(new ArrayList<>(found.layers().values()), side, unsupported);
     }
 
-    private void mark(Tensor tensor, Map<String, String> marked) {
+    private void mark(Tensor tensor, Map<String, ComfyMark> marked) {
       String layer = tensor.name().substring(0, tensor.name().length() - MARK.length());
-      marked.put(layer, format(layer, parts.json(tensor)));
-      side.put(tensor.name(), "ComfyUI's mark of a quantized layer");
+      ComfyMark mark = ComfyMark.of(source, layer, parts.json(tensor));
+      marked.put(layer, mark);
+      side.put(tensor.name(), "ComfyUI's mark of a quantized layer, " + mark.describe());
     }
 
-    private Map<String, String> fromMetadata(String text) {
+    private Map<String, ComfyMark> fromMetadata(String text) {
       JsonNode root;
       try {
         root = Json.tree(text);
@@ -149,41 +144,45 @@ public final class ComfyUi implements CheckpointFormat {
         throw Problem.tensor(
             source.path(), METADATA, "no object 'layers'", "one entry a quantized layer");
       }
-      Map<String, String> marked = new LinkedHashMap<>();
-      entries
-          .properties()
-          .forEach(entry -> marked.put(entry.getKey(), format(entry.getKey(), entry.getValue())));
+      Map<String, ComfyMark> marked = new LinkedHashMap<>();
+      for (Map.Entry<String, JsonNode> entry : entries.properties()) {
+        String layer = fullName(entry.getKey());
+        marked.put(layer, ComfyMark.of(source, layer, entry.getValue()));
+      }
       return marked;
     }
 
-    /** The entry is an object with {@code format}, or with some writers the bare name of it. */
-    private String format(String layer, JsonNode entry) {
-      JsonNode format = entry.isTextual() ? entry : entry.path("format");
-      if (!format.isTextual()) {
-        throw Problem.tensor(source.path(), layer, "no 'format' in its ComfyUI mark", "a string");
+    /**
+     * Some writers leave the model's prefix out: the one tensor that ends with the name is meant.
+     */
+    private String fullName(String layer) {
+      String weight = layer + Parts.WEIGHT;
+      if (source.tensors().containsKey(weight)) {
+        return layer;
       }
-      return format.asText();
+      List<String> longer =
+          source.tensors().keySet().stream().filter(n -> n.endsWith("." + weight)).toList();
+      return longer.size() == 1 ? Parts.layerOf(longer.get(0)) : layer;
     }
 
-    private void readMarked(String layer, String format) {
-      if (!format.equals("float8_e4m3fn") && !format.equals("float8_e5m2")) {
-        String kind = NOT_YET.contains(format) ? "ComfyUI format " : "unknown ComfyUI format ";
-        unsupported.put(layer, kind + Problem.quote(format) + " is not supported yet");
+    private void readMarked(String layer, ComfyMark mark) {
+      if (!ComfyUiLayers.reads(mark.format())) {
+        unsupported.put(
+            layer,
+            "unknown ComfyUI format " + Problem.quote(mark.format()) + " is not supported yet");
         for (String name : source.tensors().keySet()) {
           if (name.startsWith(layer + ".") && !name.endsWith(".bias")) {
             side.putIfAbsent(
-                name, "part of a ComfyUI " + Problem.quote(format) + " weight, not supported yet");
+                name,
+                "part of a ComfyUI " + Problem.quote(mark.format()) + " weight, not supported yet");
           }
         }
         return;
       }
-      Tensor weight =
-          parts.require(layer + Parts.WEIGHT, "the weight of a layer that is marked as " + format);
-      parts.dtype(weight, format.equals("float8_e5m2") ? DType.F8_E5M2 : DType.F8_E4M3);
-      Tensor scale =
-          parts.require(layer + ".weight_scale", "the F32 scale of a " + format + " weight");
-      add(layer, weight, Optional.of(scale));
-      note(layer + ".input_scale", "scale of the activations, for products in 8-bit floats");
+      found.read(layer, mark);
+      parts
+          .find(layer + ".weight_correction")
+          .ifPresent(t -> side.put(t.name(), "correction that ComfyUI itself does not read"));
     }
 
     private void readLegacy() {
@@ -197,8 +196,7 @@ public final class ComfyUi implements CheckpointFormat {
               parts.require(
                   layer + Parts.WEIGHT, "the weight that " + Problem.quote(name) + " scales");
           parts.dtype(weight, DType.F8_E4M3, DType.F8_E5M2);
-          add(layer, weight, Optional.of(tensor));
-          note(layer + ".scale_input", "scale of the activations, for products in 8-bit floats");
+          found.float8(layer, weight, tensor, ".scale_input");
         }
       }
     }
@@ -210,7 +208,7 @@ public final class ComfyUi implements CheckpointFormat {
       boolean known =
           side.containsKey(tensor.name())
               || unsupported.containsKey(layer)
-              || names.contains(layer);
+              || found.isPart(tensor.name());
       if (!float8 || known) {
         return;
       }
@@ -231,44 +229,7 @@ public final class ComfyUi implements CheckpointFormat {
           return;
         }
       }
-      add(layer, tensor, Optional.empty());
-    }
-
-    private void note(String name, String line) {
-      parts
-          .find(name)
-          .ifPresent(
-              tensor -> {
-                parts.scalar(tensor);
-                side.put(name, line);
-              });
-    }
-
-    private void add(String layer, Tensor weight, Optional<Tensor> scale) {
-      Encoding dtype =
-          parts.find(layer + ".bias").filter(Parts::isFloat).map(Parts::encoding).orElse(otherType);
-      Parts.Size size = Parts.Size.of(weight.shape());
-      ComfyFloat8Layout layout = new ComfyFloat8Layout(Parts.encoding(weight), scale.isPresent());
-      Matrix matrix =
-          layout.matrix(size.n(), size.k(), weight.data(), scale.map(parts::scalar), dtype);
-      Map<String, Tensor> roles = new LinkedHashMap<>();
-      roles.put("codes", weight);
-      scale.ifPresent(tensor -> roles.put("scales", tensor));
-      names.add(layer);
-      layers.add(new QuantizedTensor(layer, weight.shape(), layout, roles, matrix, dtype));
-    }
-
-    private static Encoding mostFrequentType(CheckpointSource source) {
-      Map<Encoding, Integer> counts = new EnumMap<>(Encoding.class);
-      for (Tensor tensor : source.tensors().values()) {
-        if (Parts.isFloat(tensor) && !tensor.name().contains("scale")) {
-          counts.merge(Parts.encoding(tensor), 1, Integer::sum);
-        }
-      }
-      return counts.entrySet().stream()
-          .max(Map.Entry.comparingByValue())
-          .map(Map.Entry::getKey)
-          .orElse(Encoding.F32);
+      found.float8(layer, tensor, null, ".scale_input");
     }
   }
 }

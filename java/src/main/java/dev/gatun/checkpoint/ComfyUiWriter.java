@@ -21,7 +21,14 @@ import java.util.stream.Collectors;
  */
 final class ComfyUiWriter implements LayerWriter {
   private static final float LARGEST = 448f;
+
+  /** What {@code gatun quantize --format} offers. */
+  static final Map<String, String> FORMATS =
+      Map.of("float8_e4m3fn", "ComfyUI: 8-bit floats e4m3fn, one scale per tensor");
+
   private final List<String> layers = new ArrayList<>();
+
+  ComfyUiWriter(String format) {}
 
   @Override
   public boolean accepts(Tensor weight) {

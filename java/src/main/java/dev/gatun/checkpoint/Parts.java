@@ -62,6 +62,27 @@ record Parts(CheckpointSource source) {
     return values(tensor);
   }
 
+  /** Refuses another number of elements, however they are shaped. */
+  void count(Tensor tensor, long expected) {
+    if (tensor.elements() != expected) {
+      throw problem(tensor, "shape " + tensor.shape(), expected + " elements");
+    }
+  }
+
+  /** Numbers of a float type, so many of them, however they are shaped. */
+  Matrix.Values floats(Tensor tensor, long expected) {
+    dtype(tensor, DType.F32, DType.F16, DType.BF16);
+    count(tensor, expected);
+    return values(tensor);
+  }
+
+  /** Refuses a tensor without exactly two dimensions of at least one element. */
+  void matrix(Tensor tensor) {
+    if (tensor.shape().size() != 2 || tensor.elements() == 0) {
+      throw problem(tensor, "shape " + tensor.shape(), "two dimensions that are not empty");
+    }
+  }
+
   static Matrix.Values values(Tensor tensor) {
     return new Matrix.Values(encoding(tensor), tensor.data());
   }

@@ -1,27 +1,33 @@
 package dev.gatun.checkpoint;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Matrix;
+import dev.gatun.layout.QuantoBitsLayout;
 import dev.gatun.layout.QuantoBytesLayout;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 
 /**
  * optimum-quanto's frozen modules: 8-bit codes in {@code X.weight._data} with {@code
- * X.weight._scale}, known by their keys alone and checked against {@code quantization_map.json} or
- * {@code quanto_qmap.json} when one lies beside the file. Source:
- * optimum/quanto/tensor/weights/qbytes.py, nn/qmodule.py.
+ * X.weight._scale}, 2- and 4-bit codes in {@code X.weight._data._data} with {@code X.weight._shift}
+ * too. Known by their keys alone and checked against {@code quantization_map.json} or {@code
+ * quanto_qmap.json} when one lies beside the file. Source: optimum/quanto/tensor/weights,
+ * nn/qmodule.
  */
 public final class Quanto implements CheckpointFormat {
   static final String DATA = ".weight._data";
+  static final String PACKED = ".weight._data._data";
   static final String SCALE = ".weight._scale";
+  static final String SHIFT = ".weight._shift";
   static final String MAP = "quantization_map.json";
   private static final List<String> MAPS = List.of(MAP, "quanto_qmap.json");
 
@@ -37,8 +43,7 @@ public final class Quanto implements CheckpointFormat {
   public Found read(CheckpointSource source) {
     Reader reader = new Reader(source, new Parts(source));
     boolean present =
-        source.tensors().keySet().stream()
-            .anyMatch(n -> n.endsWith(DATA) || n.contains(DATA + "."));
+        source.tensors().keySet().stream().anyMatch(n -> n.endsWith(DATA) || n.endsWith(PACKED));
     return present ? reader.read() : Found.NOTHING;
   }
 
@@ -60,25 +65,19 @@ public final class Quanto implements CheckpointFormat {
     Found read() {
       List<QuantizedTensor> layers = new ArrayList<>();
       Map<String, String> side = new LinkedHashMap<>();
-      Map<String, String> unsupported = new LinkedHashMap<>();
       Map<String, String> declared = declared(side);
+      String configured = configured();
       for (Tensor tensor : source.tensors().values()) {
         String name = tensor.name();
         if (name.endsWith(DATA)) {
           String layer = name.substring(0, name.length() - DATA.length());
-          layers.add(layer(layer, tensor, declared.get(layer)));
-          activationScales(layer, side);
-        } else if (name.endsWith(DATA + "._data")) {
-          String layer = name.substring(0, name.length() - DATA.length() - "._data".length());
-          String type = declared.getOrDefault(layer, "qint2 or qint4");
-          unsupported.put(layer, "quanto type " + type + " is not supported yet");
-          for (String part : List.of(DATA + "._data", SCALE, ".weight._shift")) {
-            side.put(layer + part, "part of a quanto " + type + " weight, not supported yet");
-          }
-          activationScales(layer, side);
+          layers.add(bytes(layer, tensor, declared.get(layer)));
+        } else if (name.endsWith(PACKED)) {
+          String layer = name.substring(0, name.length() - PACKED.length());
+          layers.add(bits(layer, tensor, declared.getOrDefault(layer, configured)));
         }
       }
-      return new Found(layers, side, unsupported);
+      return new Found(layers, side, Map.of());
     }
 
     /** Weight types by module, as the map beside the file says; empty when there is none. */
@@ -102,7 +101,7 @@ public final class Quanto implements CheckpointFormat {
           }
           boolean there =
               source.tensors().containsKey(module + DATA)
-                  || source.tensors().containsKey(module + DATA + "._data")
+                  || source.tensors().containsKey(module + PACKED)
                   || source.tensors().containsKey(module + Parts.WEIGHT); // not frozen
           if (!there) {
             throw Problem.tensor(
@@ -126,7 +125,29 @@ public final class Quanto implements CheckpointFormat {
       }
     }
 
-    private QuantizedTensor layer(String layer, Tensor data, @Nullable String declared) {
+    /** The type of every weight as diffusers' config.json has it; empty when it says nothing. */
+    private String configured() {
+      JsonNode config = source.sidecar("config.json").path("quantization_config");
+      String type = config.path("weights_dtype").asText("");
+      return config.path("quant_method").asText("").equals("quanto") && !type.isEmpty()
+          ? "q" + type
+          : "";
+    }
+
+    /** Activation scales that the module has, as parts of its weight. */
+    private void activationParts(String module, Map<String, Tensor> roles) {
+      for (String role : List.of("input_scale", "output_scale")) {
+        parts
+            .find(module + "." + role)
+            .ifPresent(
+                scale -> {
+                  parts.scalar(scale);
+                  roles.put(role, scale);
+                });
+      }
+    }
+
+    private QuantizedTensor bytes(String layer, Tensor data, @Nullable String declared) {
       parts.dtype(data, DType.I8, DType.F8_E4M3, DType.F8_E4M3FNUZ, DType.F8_E5M2);
       Parts.Size size = Parts.Size.of(data.shape());
       Tensor scale = parts.require(layer + SCALE, "the scales of a quanto weight");
@@ -149,7 +170,83 @@ public final class Quanto implements CheckpointFormat {
       Map<String, Tensor> roles = new LinkedHashMap<>();
       roles.put("codes", data);
       roles.put("scales", scale);
+      activationParts(layer, roles);
       return new QuantizedTensor(layer, data.shape(), layout, roles, matrix, Parts.encoding(scale));
+    }
+
+    /**
+     * 2- and 4-bit weights: bytes of [ceil(rows / codes a byte), columns], where a row is one
+     * group. Neither the shape nor the group size is stored; N is the length of the bias. A layer
+     * without one is given as its rows of groups, to be reshaped by who knows N.
+     */
+    private QuantizedTensor bits(String layer, Tensor data, String declared) {
+      parts.dtype(data, DType.U8);
+      if (data.shape().size() < 2 || data.elements() == 0) {
+        throw parts.problem(data, "shape " + data.shape(), "[rows, columns]");
+      }
+      Tensor scale = parts.require(layer + SCALE, "the scales of a quanto weight");
+      Tensor shift = parts.require(layer + SHIFT, "the shifts of a quanto weight");
+      parts.dtype(scale, DType.F32, DType.F16, DType.BF16);
+      long rows = scale.elements();
+      parts.dtype(shift, scale.dtype(), DType.I8, DType.U8);
+      parts.count(shift, rows);
+      long packedRows = data.shape().get(0);
+      int bits = bitsOf(data, rows, declared);
+      if (packedRows != Math.ceilDiv(rows, 8L / bits)) {
+        throw parts.problem(
+            data,
+            packedRows + " rows of bytes",
+            Math.ceilDiv(rows, 8L / bits) + " for " + rows + " rows of qint" + bits);
+      }
+      long columns = data.elements() / packedRows;
+      long n = rowsOf(layer, rows, columns, data);
+      long k = rows / n * columns;
+      QuantoBitsLayout layout = new QuantoBitsLayout(bits, n == rows ? 0 : columns);
+      List<Long> shape = new ArrayList<>(n == rows ? data.shape() : List.of(n, k));
+      shape.set(0, n);
+      Encoding shiftType = Parts.isFloat(shift) ? Parts.encoding(shift) : Encoding.I8;
+      Matrix matrix =
+          layout.matrix(
+              n, k, data.data(), Parts.values(scale), new Matrix.Values(shiftType, shift.data()));
+      Map<String, Tensor> roles = new LinkedHashMap<>();
+      roles.put("codes", data);
+      roles.put("scales", scale);
+      roles.put(shiftType == Encoding.I8 ? "zeros" : "offsets", shift);
+      activationParts(layer, roles);
+      return new QuantizedTensor(layer, shape, layout, roles, matrix, Parts.encoding(scale));
+    }
+
+    /** N, when the bias gives it and the library would make these groups of K. */
+    private long rowsOf(String layer, long rows, long columns, Tensor data) {
+      Optional<Tensor> bias = parts.find(layer + ".bias").filter(b -> b.shape().size() == 1);
+      if (bias.isEmpty() || bias.get().elements() == rows) {
+        return rows;
+      }
+      long n = bias.get().elements();
+      long k = n > 0 && rows % n == 0 ? rows / n * columns : 0;
+      if (k == 0 || QuantoBitsLayout.groupOf(k) != columns) {
+        throw parts.problem(
+            data,
+            rows + " groups of " + columns + " weights beside a bias of " + n,
+            "groups of " + n + " rows as quanto makes them");
+      }
+      return n;
+    }
+
+    private int bitsOf(Tensor data, long rows, String declared) {
+      long packedRows = data.shape().get(0);
+      if (declared.equals("qint2") || declared.equals("qint4")) {
+        return declared.equals("qint2") ? 2 : 4;
+      }
+      if (!declared.isEmpty()) {
+        throw parts.problem(
+            data, "packed codes of 2 or 4 bits", declared + " as the file beside it says");
+      }
+      if (rows <= 2) {
+        throw parts.problem(
+            data, rows + " rows of qint2 or qint4", "a " + MAP + " that says which");
+      }
+      return packedRows == Math.ceilDiv(rows, 4L) ? 2 : 4;
     }
   }
 }

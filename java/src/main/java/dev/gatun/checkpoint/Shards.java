@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
 import java.io.IOException;
+import java.lang.foreign.Arena;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -34,6 +35,7 @@ final class Shards implements AutoCloseable {
           "diffusion_pytorch_model" + INDEX_SUFFIX);
 
   private final Path file;
+  private final Arena arena = Arena.ofShared();
   private final List<TensorFile> files = new ArrayList<>();
   private final Map<String, Tensor> tensors = new LinkedHashMap<>();
   private final Map<String, TensorFile> owners = new LinkedHashMap<>();
@@ -92,6 +94,11 @@ final class Shards implements AutoCloseable {
     return owner == null ? file : owner.path();
   }
 
+  /** Memory for what is made of the tensors; ends with the files. */
+  Arena arena() {
+    return arena;
+  }
+
   /** Checks that no file has become shorter since it was mapped. */
   void verifyLengths() {
     files.forEach(TensorFile::verifyLength);
@@ -100,6 +107,9 @@ final class Shards implements AutoCloseable {
   @Override
   public void close() {
     files.forEach(TensorFile::close);
+    if (arena.scope().isAlive()) {
+      arena.close();
+    }
   }
 
   private static Path inDirectory(Path directory) {

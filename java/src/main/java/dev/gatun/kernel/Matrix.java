@@ -19,9 +19,10 @@ import java.util.function.UnaryOperator;
  * rounded to {@code arithmetic}.
  *
  * <p>With {@code rowScales} the product is rounded to an integer, ties to even, clamped to ±127,
- * and multiplied by the row's scale. With a {@code rotation} of G each run of G values of a row is
- * then multiplied by the Hadamard matrix {@code kron(H4, H4, …) / √G}, H4 = [[1,1,1,-1],
- * [1,1,-1,1], [1,-1,1,1], [-1,1,1,1]], the sum rounded to float once, before {@code result}.
+ * multiplied by the row's scale, and that rounded to {@code result}. With a {@code rotation} of G
+ * each run of G values of a row is then multiplied by the Hadamard matrix {@code kron(H4, H4, …) /
+ * √G}, H4 = [[1,1,1,-1], [1,1,-1,1], [1,-1,1,1], [-1,1,1,1]], its sums made in double and rounded
+ * to float, before {@code result}.
  *
  * <p>The self-contained blocks of GGUF carry their own scales: only shape, codes, row stride,
  * result and the global scale are set, and the global scale multiplies the decoded numbers.

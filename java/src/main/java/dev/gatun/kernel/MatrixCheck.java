@@ -106,7 +106,7 @@ public final class MatrixCheck {
               + (m.nested().isPresent() ? " with" : " without")
               + " nested scales, expected U8 codes exactly when there are nested scales");
     }
-    long stored = m.scaleOrder() == ScaleOrder.STRIDED ? count : blockedScales(m);
+    long stored = m.scaleOrder() == ScaleOrder.BLOCKED_128X4 ? blockedScales(m) : count;
     need("scales", scales.data(), Math.multiplyExact(stored, scales.type().bits() / 8));
     if (m.nested().isPresent()) {
       Matrix.Nested nested = m.nested().get();

@@ -61,7 +61,7 @@ public final class MatrixValues {
 
   /** The index of the element's scale. */
   public static long scaleIndex(Matrix m, long row, long column) {
-    if (m.scaleOrder() == ScaleOrder.STRIDED
+    if (m.scaleOrder() != ScaleOrder.BLOCKED_128X4
         || !(m.granularity() instanceof Granularity.Tile tile)) {
       return index(m, row, column);
     }
@@ -94,11 +94,11 @@ public final class MatrixValues {
 
   /**
    * The scale that the element is multiplied by: stored and global scale each rounded to {@code
-   * arithmetic}, then their product.
+   * arithmetic}, then their product; without the global scale when that comes after it.
    */
   public static float scale(Matrix m, long row, long column) {
     float stored = HalfFloat.round(m.arithmetic(), storedScale(m, row, column));
-    if (m.globalScale() == 1f) {
+    if (m.globalScale() == 1f || m.scaleOrder() == ScaleOrder.THEN_GLOBAL) {
       return stored;
     }
     return HalfFloat.round(
@@ -140,8 +140,12 @@ public final class MatrixValues {
   private static float value(
       Matrix m, float code, float zero, float scale, float offset, float rowScale) {
     float value = HalfFloat.round(m.arithmetic(), (code - zero) * scale);
+    if (m.scaleOrder() == ScaleOrder.THEN_GLOBAL) {
+      value =
+          HalfFloat.round(m.arithmetic(), value * HalfFloat.round(m.arithmetic(), m.globalScale()));
+    }
     if (m.rowScales().isPresent()) {
-      value = whole(value) * rowScale;
+      value = HalfFloat.round(m.result(), whole(value) * rowScale);
     }
     if (m.offsets().isPresent()) {
       value = HalfFloat.round(m.arithmetic(), value + offset);

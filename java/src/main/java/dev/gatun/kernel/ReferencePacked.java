@@ -199,6 +199,9 @@ final class ReferencePacked implements PackedWeight {
       int end = done + (int) Math.min(k - done, MatrixValues.run(matrix, n, done));
       double zero = MatrixValues.zero(matrix, n, done);
       double scale = MatrixValues.scale(matrix, n, done);
+      if (matrix.scaleOrder() == ScaleOrder.THEN_GLOBAL) {
+        scale *= matrix.globalScale();
+      }
       double offset = MatrixValues.offset(matrix, n, done);
       for (int j = done; j < end; j++) {
         float code = MatrixValues.decode(matrix, n, j);

@@ -176,13 +176,18 @@ public final class GenericOperations {
         m.granularity() instanceof Granularity.Tile tile
             && tile.rows() >= m.n()
             && tile.cols() >= m.k();
+    boolean plain =
+        m.columnGroups().isEmpty() && m.rowScales().isEmpty() && !m.encoding().isBlock();
     boolean stream =
         m.codeRowStride() == 0
             && m.codeOrder().id() <= CodeOrder.BITS.id()
-            && !m.encoding().isBlock()
-            && m.columnGroups().isEmpty()
-            && m.rowScales().isEmpty()
+            && plain
             && m.rotation() <= 1;
+    long group = groupOfRun(m);
+    if (m.codeOrder() == CodeOrder.SPLIT_ROWS && plain && group > 0 && k % group == 0) {
+      Matrix groups = m.toBuilder().shape(n, k).granularity(Granularity.perGroup(k, group)).build();
+      return new QuantizedTensor(t.name(), shape, t.layout(), t.parts(), groups, t.dtype());
+    }
     if (!stream || !(perTensor || m.granularity() instanceof Granularity.Flat)) {
       throw new GatunException(
           t.name()
@@ -198,6 +203,15 @@ public final class GenericOperations {
             .granularity(perTensor ? Granularity.perTensor(n, k) : m.granularity())
             .build();
     return new QuantizedTensor(t.name(), shape, t.layout(), t.parts(), matrix, t.dtype());
+  }
+
+  /** How many consecutive elements share a scale when scales follow one another; 0: they do not. */
+  private static long groupOfRun(Matrix m) {
+    return m.granularity() instanceof Granularity.Tile t
+            && t.equals(Granularity.perGroup(m.k(), t.cols()))
+            && m.k() % t.cols() == 0
+        ? t.cols()
+        : 0;
   }
 
   /**

@@ -23,6 +23,9 @@ class CheckpointReadTest {
     "comfy,float8_e4m3fn_metadata,comfyui.float8_e4m3fn,BF16",
     "comfy,float8_legacy_scaled,comfyui.float8_e4m3fn,BF16",
     "comfy,float8_e5m2_fp16,comfyui.float8_e5m2,F16",
+    "comfy,nvfp4,comfyui.nvfp4,BF16",
+    "bnb,int8,bitsandbytes.int8,F32",
+    "quanto,qint4_bf16,quanto.qint4,BF16",
     "bnb,nf4_bf16,bitsandbytes.nf4,BF16",
     "bnb,nf4_nested_fp16,bitsandbytes.nf4,F16",
     "bnb,nf4_storage_bf16,bitsandbytes.nf4,BF16",
@@ -62,20 +65,6 @@ class CheckpointReadTest {
 
   private static String prefix(String layout) {
     return layout.substring(0, layout.indexOf('.'));
-  }
-
-  @ParameterizedTest
-  @CsvSource({"comfy,nvfp4,nvfp4", "quanto,qint4_bf16,qint4", "bnb,int8,LLM.int8()"})
-  void namesWhatIsNotSupportedOnlyWhenItIsUsed(String family, String name, String format) {
-    try (Checkpoint checkpoint = open(family, name)) {
-      assertThat(checkpoint.layers()).isEmpty();
-      assertThat(checkpoint.unsupported()).containsKeys("blocks.0.to_q", "blocks.0.proj");
-      assertThat(checkpoint.notes()).isNotEmpty();
-      assertThatThrownBy(() -> checkpoint.quantized("blocks.0.to_q"))
-          .isInstanceOf(GatunException.class)
-          .hasMessageContaining(format)
-          .hasMessageContaining("not supported yet");
-    }
   }
 
   @Test

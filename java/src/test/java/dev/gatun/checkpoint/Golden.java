@@ -9,7 +9,9 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.SimpleFileVisitor;
 import java.nio.file.attribute.BasicFileAttributes;
+import java.util.List;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.stream.Stream;
 import java.util.zip.ZipEntry;
 import java.util.zip.ZipInputStream;
 
@@ -20,7 +22,23 @@ import java.util.zip.ZipInputStream;
 public final class Golden {
   private static final ConcurrentHashMap<String, Path> UNPACKED = new ConcurrentHashMap<>();
 
+  /** A directory with families of cases to be tested instead of those among the resources. */
+  private static final String EVERYTHING = "gatun.golden";
+
   private Golden() {}
+
+  /** Names of a family's cases, sorted; empty when there is no such family. */
+  public static List<String> cases(String family) {
+    try (Stream<Path> entries = Files.list(dir(family, "."))) {
+      return entries
+          .filter(path -> Files.exists(path.resolve("case.json")))
+          .map(path -> path.getFileName().toString())
+          .sorted()
+          .toList();
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
 
   /** The directory of a case: {@code bnb}, {@code nf4_bf16}. */
   public static Path dir(String family, String name) {
@@ -38,6 +56,10 @@ public final class Golden {
   }
 
   private static Path unpack(String family) {
+    String everything = System.getProperty(EVERYTHING);
+    if (everything != null && Files.isDirectory(Path.of(everything, family))) {
+      return Path.of(everything, family);
+    }
     try (InputStream in = Golden.class.getResourceAsStream("/golden/" + family + ".zip")) {
       if (in == null) {
         throw new IllegalStateException("no test resource golden/" + family + ".zip");

@@ -1,0 +1,66 @@
+package dev.gatun.checkpoint;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import dev.gatun.Encoding;
+import dev.gatun.Tensor;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Optional;
+import java.util.TreeSet;
+
+/** One golden case: a checkpoint and what its library computes from it. */
+record GoldenCase(String family, String name) {
+  private static final String DEQUANTIZED = ".dq";
+
+  /** The weights whose dequantized numbers are known, by the name that the case gives them. */
+  static List<String> weights(String family, String name) {
+    GoldenCase golden = new GoldenCase(family, name);
+    if (!java.nio.file.Files.exists(golden.file("ref.safetensors"))) {
+      return List.of();
+    }
+    TreeSet<String> names = new TreeSet<>();
+    try (SafetensorsFile reference = SafetensorsFile.open(golden.file("ref.safetensors"))) {
+      for (String tensor : reference.tensors().keySet()) {
+        int end = tensor.endsWith(".head") ? tensor.length() - 5 : tensor.length();
+        if (tensor.substring(0, end).endsWith(DEQUANTIZED)) {
+          names.add(tensor.substring(0, end - DEQUANTIZED.length()));
+        }
+      }
+    }
+    return List.copyOf(names);
+  }
+
+  Path dir() {
+    return Golden.dir(family, name);
+  }
+
+  Path file(String fileName) {
+    return Golden.file(family, name, fileName);
+  }
+
+  JsonNode description() {
+    return Golden.description(family, name);
+  }
+
+  /** The layer's plain name in the checkpoint. */
+  String layer(Checkpoint checkpoint, String weight) {
+    return checkpoint.layers().containsKey(weight) ? weight : "blocks.0." + weight;
+  }
+
+  /** The dequantized weight, or its first rows. */
+  Tensor rows(SafetensorsFile reference, String weight) {
+    Tensor whole = reference.tensors().get(weight + DEQUANTIZED);
+    return whole != null ? whole : reference.tensors().get(weight + DEQUANTIZED + ".head");
+  }
+
+  /** The type that the library dequantizes to. */
+  Encoding type(SafetensorsFile reference, String weight) {
+    return rows(reference, weight).dtype().encoding().orElseThrow();
+  }
+
+  /** The hash of the whole dequantized weight where its rows are not all there. */
+  Optional<String> sha256(String weight) {
+    JsonNode hash = description().path("sha256").path(weight + DEQUANTIZED).path("sha256");
+    return hash.isTextual() ? Optional.of(hash.asText()) : Optional.empty();
+  }
+}
