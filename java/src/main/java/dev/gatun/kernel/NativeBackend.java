@@ -114,15 +114,6 @@ final class NativeBackend implements Backend {
     return isa;
   }
 
-  /** The name of the kernel that runs, or a GatunException. */
-  String kernelName(Operation operation, Encoding encoding, int compute) {
-    int index = gatun_h.gatun_kernel_find(operation.id(), compute, encoding.id(), isa);
-    if (index < 0) {
-      throw new GatunException("native: " + noKernel(operation, encoding, compute));
-    }
-    return table.get(index).name();
-  }
-
   private static String noKernel(Operation operation, Encoding encoding, int compute) {
     String with =
         Arrays.stream(Compute.values())

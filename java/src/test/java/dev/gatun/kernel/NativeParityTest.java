@@ -18,6 +18,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.SplittableRandom;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.DynamicTest;
@@ -31,6 +32,10 @@ import org.junit.jupiter.api.TestFactory;
 class NativeParityTest {
   private static final List<Encoding> PLAIN = List.of(Encoding.F32, Encoding.F16, Encoding.BF16);
   private static final int THREADS = 3;
+
+  /** Of {@link TestMatrices}. */
+  private static final Set<String> ALWAYS_IN_PANELS =
+      Set.of("plain 37x67", "plain 64x128", "tensor", "channel 64x96", "group 32", "group 64");
 
   private final ReferenceBackend reference = new ReferenceBackend();
 
@@ -229,12 +234,27 @@ class NativeParityTest {
           } catch (GatunException e) {
             fail(what + ": " + e.getMessage(), e);
           }
-          assertThat(backend.last().name()).as(what).isEqualTo(row.name());
+          NativeBackend.Row ran = backend.last();
+          if (ran.index() != row.index()) {
+            assertThat(fallsBack(row, ran, each.getKey())).as(what + " ran " + ran).isTrue();
+          }
           done++;
         }
       }
     }
     assertThat(done).isPositive();
+  }
+
+  /**
+   * A tier's kernel takes what could be laid out in panels; the rest is the tier's below. Groups of
+   * whole steps always can be.
+   */
+  private static boolean fallsBack(NativeBackend.Row row, NativeBackend.Row ran, String matrix) {
+    return ran.operation() == row.operation()
+        && ran.compute() == row.compute()
+        && ran.encoding() == row.encoding()
+        && ran.isa() < row.isa()
+        && !ALWAYS_IN_PANELS.contains(matrix);
   }
 
   /** What the definition does not define, the native backend does not run either. */
