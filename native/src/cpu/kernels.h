@@ -18,6 +18,8 @@ extern const gatun_x_layout gatun_x_scalar_f32, gatun_x_scalar_bf16, gatun_x_sca
     gatun_linear_accepts name##_accepts__##isa;                                                                        \
     extern const gatun_x_layout name##_x__##isa;
 
+GATUN_LINEAR_KERNEL(gatun_linear_f32, avx512)
+GATUN_LINEAR_KERNEL(gatun_linear_bf16, avx512)
 GATUN_LINEAR_KERNEL(gatun_linear_i8, avx512)
 GATUN_LINEAR_KERNEL(gatun_linear_i8_block, avx512)
 

@@ -156,7 +156,8 @@ static __m512i weight_constant(const i8_plan *plan) {
  */
 GATUN_INLINE void scales_of_type(int32_t type, bool plain, const gatun_packed *p, const i8_plan *plan, int64_t panel,
                                  int64_t unit0, int64_t unit1, bool shifted, float *out) {
-    __m512 divisor[2] = {_mm512_set1_ps(plan->factor), _mm512_set1_ps(shifted ? 16 * plan->factor : plan->factor)};
+    /* The sums are `factor` and, in the shifted half, 16 times too large. */
+    const float times[2] = {plan->factor, shifted ? 16 * plan->factor : plan->factor};
     int64_t ahead = (unit1 - unit0 + plan->units_per_group - 1) / plan->units_per_group * p->group_stride;
     for (int64_t unit = unit0; unit < unit1; unit++, out += SCALES) {
         const uint8_t *group = gatun_packed_group(p, panel, unit / plan->units_per_group);
@@ -164,15 +165,14 @@ GATUN_INLINE void scales_of_type(int32_t type, bool plain, const gatun_packed *p
         for (int h = 0; h < 2; h++) {
             __m512 scale = plain ? load_parameter(type, group + p->scales_offset, h) : load_scale(p, group, h);
             if (plan->zeros) {
-                __m512 times = _mm512_set1_ps(shifted && h == 1 ? 16 * plan->factor : plan->factor);
-                _mm512_store_ps(out + 32 + 16 * h, _mm512_mul_ps(load_zero(p, group, h), times));
+                _mm512_store_ps(out + 32 + 16 * h, _mm512_mul_ps(load_zero(p, group, h), _mm512_set1_ps(times[h])));
             }
             if (plan->offsets) {
                 _mm512_store_ps(out + 64 + 16 * h, load_offset(p, group, h));
             }
-            /* a power of two but for NF4 and FP4, where the quotient is rounded */
-            _mm512_store_ps(out + 16 * h, plan->factor == 127 ? _mm512_div_ps(scale, divisor[h])
-                                                              : _mm512_mul_ps(scale, _mm512_rcp14_ps(divisor[h])));
+            bool power_of_two = plan->factor != 127;
+            _mm512_store_ps(out + 16 * h, power_of_two ? _mm512_mul_ps(scale, _mm512_set1_ps(1 / times[h]))
+                                                       : _mm512_div_ps(scale, _mm512_set1_ps(times[h])));
         }
     }
 }

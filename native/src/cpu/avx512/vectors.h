@@ -105,7 +105,8 @@ GATUN_INLINE __m512 load_scale(const gatun_packed *p, const uint8_t *group, int 
         scale = round_plain(m->arithmetic, scale);
     }
     if (m->global_scale != 1) {
-        scale = round_plain(m->arithmetic, _mm512_mul_ps(scale, _mm512_set1_ps(m->global_scale)));
+        __m512 global = round_plain(m->arithmetic, _mm512_set1_ps(m->global_scale));
+        scale = round_plain(m->arithmetic, _mm512_mul_ps(scale, global));
     }
     return scale;
 }
