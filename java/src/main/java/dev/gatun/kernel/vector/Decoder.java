@@ -93,10 +93,7 @@ final class Decoder {
     switch (p.form) {
       case NIBBLES -> nibbles(p.codes, at + k0 / 8 * 4L * WIDTH, k1 - k0, table, out);
       case BYTES -> bytes(p, at + k0 * (long) WIDTH, k1 - k0, table, out);
-      case INTEGERS -> {
-        boolean signed = p.matrix.encoding() == Encoding.I8;
-        integers(p.codes, at + k0 * (long) WIDTH, (k1 - k0) * WIDTH, signed, out);
-      }
+      case INTEGERS -> integers(p, at + k0 * (long) WIDTH, (k1 - k0) * WIDTH, out);
       default -> plain(p, at, k0, (k1 - k0) * WIDTH, out);
     }
   }
@@ -132,29 +129,22 @@ final class Decoder {
     }
   }
 
-  private static void integers(
-      MemorySegment codes, long at, int count, boolean signed, float[] out) {
-    if (COUNT * 8 != Lanes.BYTES.vectorBitSize()) {
+  private static void integers(Panels p, long at, int count, float[] out) {
+    if (Lanes.BYTES.length() != COUNT) {
       for (int i = 0; i < count; i++) {
-        byte code = codes.get(ValueLayout.JAVA_BYTE, at + i);
-        out[i] = signed ? code : code & 0xFF;
-      }
-    } else if (signed) {
-      for (int i = 0; i < count; i += COUNT) {
-        ByteVector.fromMemorySegment(Lanes.BYTES, codes, at + i, LITTLE)
-            .convertShape(VectorOperators.B2I, INTS, 0)
-            .convert(VectorOperators.I2F, 0)
-            .reinterpretAsFloats()
-            .intoArray(out, i);
+        out[i] = p.codes.get(ValueLayout.JAVA_BYTE, at + i);
       }
     } else {
       for (int i = 0; i < count; i += COUNT) {
-        ByteVector.fromMemorySegment(Lanes.BYTES, codes, at + i, LITTLE)
-            .convertShape(VectorOperators.ZERO_EXTEND_B2I, INTS, 0)
-            .convert(VectorOperators.I2F, 0)
-            .reinterpretAsFloats()
+        ((FloatVector)
+                ByteVector.fromMemorySegment(Lanes.BYTES, p.codes, at + i, LITTLE)
+                    .convertShape(VectorOperators.B2I, INTS, 0)
+                    .convertShape(VectorOperators.I2F, FLOATS, 0))
             .intoArray(out, i);
       }
+    }
+    if (p.integerZero() != 0) {
+      Lanes.subtract(out, 0, count, p.integerZero());
     }
   }
 
@@ -177,14 +167,13 @@ final class Decoder {
   private static void affine(
       Panels p, int panel, int k0, int k1, Encoding arithmetic, float[] out) {
     int end = (k1 - k0) * WIDTH;
-    Matrix m = p.matrix;
     if (p.zeros != null) {
       for (int k = k0; k < k1; k = Math.min(k1, p.runEnd(k))) {
         int to = Math.min(k1, p.runEnd(k)) - k0;
         subtract(out, k - k0, to, p.zeros, parameter(p, panel, k));
       }
-    } else if (m.zeroPoint() != 0) {
-      Lanes.subtract(out, 0, end, m.zeroPoint());
+    } else if (p.form == Panels.Form.PLAIN && p.matrix.zeroPoint() != 0) {
+      Lanes.subtract(out, 0, end, p.matrix.zeroPoint());
     }
     if (p.scales != null) {
       for (int k = k0; k < k1; k = Math.min(k1, p.runEnd(k))) {

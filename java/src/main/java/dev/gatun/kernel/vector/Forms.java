@@ -80,6 +80,15 @@ final class Forms {
     return integers;
   }
 
+  /** A table less the zero point that all codes share; as it is when each group has its own. */
+  static float[] less(float[] table, Matrix m) {
+    float[] centred = table.clone();
+    for (int i = 0; m.zeros().isEmpty() && i < table.length; i++) {
+      centred[i] -= m.zeroPoint();
+    }
+    return centred;
+  }
+
   /** Whether every bit of the codes' memory belongs to some code. */
   static boolean isDense(Matrix m) {
     return m.codes().byteSize() == m.n() * m.k() / 8.0 * m.encoding().bits();

@@ -272,6 +272,14 @@ final class LinearCall {
     if (w.k == 0) {
       Arrays.fill(s.sums, 0, count * each, 0);
     }
+    MemorySegment scales = w.scales;
+    if (rows == 1 && scales != null && OneRow.takes(w, compute)) {
+      for (int i = 0; i < count; i++) {
+        OneRow.multiply(w, first + i, scales, compute, tiles, s.sums, i * each);
+        emit(w, first + i, s, i * each);
+      }
+      return;
+    }
     for (int k0 = 0; k0 < w.k; k0 += DEPTH) {
       int k1 = Math.min(w.k, k0 + DEPTH);
       for (int i = 0; i < count; i++) {

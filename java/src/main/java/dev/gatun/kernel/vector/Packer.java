@@ -105,8 +105,9 @@ final class Packer {
       }
       return;
     }
+    int flip = panels.flip();
     for (int i = 0; i < count; i++) {
-      codes.set(ValueLayout.JAVA_BYTE, at(panel, lane, column + i), row[i]);
+      codes.set(ValueLayout.JAVA_BYTE, at(panel, lane, column + i), (byte) (row[i] ^ flip));
     }
   }
 
@@ -144,7 +145,7 @@ final class Packer {
         if (panels.form == Panels.Form.NIBBLES) {
           code = code >>> 4 * (column % 2) & 0xF;
         }
-        MatrixValues.putCode(m, row, column, code);
+        MatrixValues.putCode(m, row, column, code ^ panels.flip());
       }
     }
   }

@@ -3,6 +3,7 @@ package dev.gatun.kernel.vector;
 import static dev.gatun.kernel.vector.Tiles.WIDTH;
 
 import dev.gatun.Compute;
+import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixCheck;
@@ -31,7 +32,7 @@ final class Panels implements PackedWeight {
     PLAIN,
     /** Codes of up to 4 bits: [k/8][half][lane] 32-bit words, k in nibble k % 8. */
     NIBBLES,
-    /** Integers of more bits: [k][WIDTH] bytes. */
+    /** Integers of more bits: [k][WIDTH] bytes, unsigned ones less 128 so that all are signed. */
     INTEGERS,
     /** Codes of up to 8 bits that are looked up: [k/4][half][lane] words, k in byte k % 4. */
     BYTES,
@@ -72,7 +73,10 @@ final class Panels implements PackedWeight {
   /** [panel][WIDTH] floats, or none. */
   final @Nullable MemorySegment rowScales;
 
-  /** What the codes mean, and what they mean to an integer multiply. */
+  /**
+   * What the codes mean, and what they mean to an integer multiply, less the zero point if all
+   * codes have the same.
+   */
   final float[] table;
 
   final float[] integerTable;
@@ -92,8 +96,9 @@ final class Panels implements PackedWeight {
     }
     form = form(m);
     boolean panelled = form != Form.ROWS;
-    table = panelled ? Forms.table(m) : new float[0];
-    integerTable = Forms.integerTable(m, table);
+    float[] values = panelled ? Forms.table(m) : new float[0];
+    table = Forms.less(values, m);
+    integerTable = Forms.less(Forms.integerTable(m, values), m);
     byteTable = form == Form.BYTES ? ByteTable.of(table) : null;
     columnGroups = panelled ? Packer.columnGroups(m) : null;
     group = Math.max(1, Forms.group(m));
@@ -171,6 +176,23 @@ final class Panels implements PackedWeight {
 
   private static long size(@Nullable MemorySegment data) {
     return data == null ? 0 : data.byteSize();
+  }
+
+  /**
+   * Whether codes are looked up in a table, from which a common zero point is subtracted already.
+   */
+  boolean isTable() {
+    return form == Form.NIBBLES || form == Form.BYTES;
+  }
+
+  /** What makes an unsigned code a signed byte, by exclusive or. */
+  int flip() {
+    return form == Form.INTEGERS && matrix.encoding() != Encoding.I8 ? 0x80 : 0;
+  }
+
+  /** What is subtracted from the signed bytes of {@link Form#INTEGERS}, zero point included. */
+  float integerZero() {
+    return (zeros == null ? matrix.zeroPoint() : 0) - flip();
   }
 
   /** The group of a column. */
