@@ -33,10 +33,11 @@ public final class Doctor implements Command {
     List<Device.Probe> probes = Device.probe();
     List<Row> kernels = kernels(probes);
     List<Missing> missing = missing(probes);
+    LibraryReport library = LibraryReport.make();
     if (common.json()) {
-      common.printJson(json(probes, kernels, missing));
+      common.printJson(json(probes, library, kernels, missing));
     } else {
-      print(common.out(), probes, kernels, missing);
+      print(common.out(), probes, library, kernels, missing);
     }
     return 0;
   }
@@ -111,7 +112,7 @@ public final class Doctor implements Command {
   }
 
   private static Map<String, Object> json(
-      List<Device.Probe> probes, List<Row> kernels, List<Missing> missing) {
+      List<Device.Probe> probes, LibraryReport library, List<Row> kernels, List<Missing> missing) {
     Map<String, Object> java = new LinkedHashMap<>();
     java.put("version", Runtime.version().toString());
     java.put("vendor", System.getProperty("java.vendor"));
@@ -124,6 +125,7 @@ public final class Doctor implements Command {
     root.put("os", System.getProperty("os.name"));
     root.put("arch", System.getProperty("os.arch"));
     root.put("threads", threads());
+    root.put("library", library.json());
     root.put("best", best(probes));
     root.put("backends", probes.stream().map(Doctor::json).toList());
     root.put("gpu", gpu(probes));
@@ -161,7 +163,11 @@ public final class Doctor implements Command {
   }
 
   private static void print(
-      PrintWriter out, List<Device.Probe> probes, List<Row> kernels, List<Missing> missing) {
+      PrintWriter out,
+      List<Device.Probe> probes,
+      LibraryReport library,
+      List<Row> kernels,
+      List<Missing> missing) {
     out.println("gatun     " + Version.number());
     out.println(
         "java      "
@@ -179,14 +185,18 @@ public final class Doctor implements Command {
         "gpu       "
             + (Boolean.TRUE.equals(gpu.get("available")) ? "" : "none: ")
             + gpu.get("detail"));
+    library.print(out);
     for (Device.Probe probe : probes) {
+      // Where the library was looked for is above.
+      String detail =
+          probe.backend().equals("native") && !probe.available() ? "no library" : probe.detail();
       out.println(
           String.format(
               Locale.ROOT,
               "%-9s %s: %s",
               probe.backend(),
               probe.available() ? "available" : "missing",
-              probe.detail()));
+              detail));
     }
     out.println("runs on   " + best(probes));
     out.println();

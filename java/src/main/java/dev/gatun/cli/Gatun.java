@@ -69,7 +69,7 @@ public final class Gatun implements Runnable {
     int code = line.execute(args);
     boolean lost = out.checkError(); // flushes
     if (lost && code == CommandLine.ExitCode.OK) {
-      err.println("gatun: standard output: cannot be written");
+      err.println("gatun: standard output: cannot be written: it is full or was closed");
       code = CommandLine.ExitCode.SOFTWARE;
     }
     err.flush();

@@ -42,9 +42,9 @@ final class RandomWeight {
     }
   }
 
-  /** Whether random codes of this encoding make a weight; those of scales and blocks do not. */
+  /** Whether codes of this encoding make a weight; those of scales do not. */
   static boolean canBeMade(Encoding encoding) {
-    return encoding != Encoding.F8_E8M0 && !encoding.isBlock();
+    return encoding != Encoding.F8_E8M0;
   }
 
   /** Every encoding that makes a weight. */
@@ -99,6 +99,9 @@ final class RandomWeight {
   }
 
   private static Optional<Scales> scales(Encoding encoding, long n, long k) {
+    if (encoding.isBlock()) {
+      return Optional.empty(); // they are in the blocks
+    }
     return switch (encoding) {
       case F32, F16, BF16 -> Optional.empty();
       case I8 -> Optional.of(new Scales(Granularity.perChannel(k), Encoding.F32, 0));
@@ -130,13 +133,20 @@ final class RandomWeight {
 
   /** Any codes but those that stand for NaN or infinity. */
   private static void fillCodes(MemorySegment data, Encoding encoding, SplittableRandom random) {
-    boolean[] number = new boolean[256];
-    for (int code = 0; code < number.length; code++) {
-      number[code] = encoding.bits() < 8 || Float.isFinite(Codebooks.decode(encoding, code));
+    byte[] codes = new byte[256];
+    for (int code = 0; code < codes.length; code++) {
+      codes[code] = (byte) (isNumber(encoding, code) ? code : 0);
     }
+    // Without bit 6 no byte of a block is the upper one of a float scale that is NaN or infinite.
+    int mask = encoding.isBlock() ? 0xBF : 0xFF;
     for (long i = 0; i < data.byteSize(); i++) {
-      int code = random.nextInt(256);
-      data.set(ValueLayout.JAVA_BYTE, i, (byte) (number[code] ? code : 0));
+      data.set(ValueLayout.JAVA_BYTE, i, codes[random.nextInt(256) & mask]);
     }
+  }
+
+  private static boolean isNumber(Encoding encoding, int code) {
+    return encoding.isBlock()
+        || encoding.bits() < 8
+        || Float.isFinite(Codebooks.decode(encoding, code));
   }
 }

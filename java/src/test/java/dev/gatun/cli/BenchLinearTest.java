@@ -136,8 +136,9 @@ class BenchLinearTest {
   void everyEncodingMakesAWeightOfNumbers(Encoding encoding) {
     try (Arena arena = Arena.ofConfined();
         dev.gatun.Device device = dev.gatun.Device.of("reference", 1)) {
-      var weight = RandomWeight.make(encoding, 3, 77, arena);
-      var floats = arena.allocate(3 * 77 * 4L, 64);
+      long k = encoding.isBlock() ? 2L * encoding.blockElements() : 77;
+      var weight = RandomWeight.make(encoding, 3, k, arena);
+      var floats = arena.allocate(3 * k * 4L, 64);
       device.backend().dequantize(weight.matrix(), 0, 3, floats, Encoding.F32);
       float[] values = floats.toArray(java.lang.foreign.ValueLayout.JAVA_FLOAT);
       double sum = 0;
