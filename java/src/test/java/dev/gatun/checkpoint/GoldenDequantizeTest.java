@@ -63,7 +63,8 @@ class GoldenDequantizeTest {
     for (long i = 0; i < expected.elements(); i++) {
       float a = Numbers.get(type, mine, i);
       float b = Numbers.get(type, expected.data(), i);
-      if (Float.floatToRawIntBits(a) != Float.floatToRawIntBits(b) && !(Float.isNaN(a) && Float.isNaN(b))) {
+      if (Float.floatToRawIntBits(a) != Float.floatToRawIntBits(b)
+          && !(Float.isNaN(a) && Float.isNaN(b))) {
         if (differences++ == 0) {
           first = "element " + i + ": found " + a + ", expected " + b;
         }
