@@ -12,6 +12,17 @@ gatun_linear_kernel gatun_linear_f32__scalar, gatun_linear_bf16__scalar, gatun_l
 gatun_linear_accepts gatun_linear_i8_accepts__scalar;
 extern const gatun_x_layout gatun_x_scalar_f32, gatun_x_scalar_bf16, gatun_x_scalar_i8, gatun_x_scalar_i8_block;
 
+/* The codecs of an instruction set with vectors. */
+#define GATUN_CODECS(isa)                                                                                              \
+    gatun_dequantize_kernel gatun_dequantize__##isa;                                                                   \
+    gatun_codec_accepts gatun_dequantize_accepts__##isa;                                                               \
+    gatun_convert_kernel gatun_convert__##isa;                                                                         \
+    gatun_quantize_kernel gatun_quantize__##isa;                                                                       \
+    gatun_codec_accepts gatun_quantize_accepts__##isa;
+
+GATUN_CODECS(avx2)
+GATUN_CODECS(avx512)
+
 /* A linear kernel, its layout of x and what it accepts. */
 #define GATUN_LINEAR_KERNEL(name, isa)                                                                                 \
     gatun_linear_kernel name##__##isa;                                                                                 \
