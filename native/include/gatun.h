@@ -167,11 +167,10 @@ enum {
  * are no offsets.
  *
  * With row_scales (ComfyUI's asym_w4a8_int8) the product is rounded to an integer, ties to even, clamped to +-127,
- * multiplied by row_scales[n], and that rounded to `result`. With a rotation (ComfyUI's convrot) each run of G values is
- * then multiplied by H = kron(H4, H4, ...) / sqrt(G), H4 = [[1,1,1,-1],[1,1,-1,1],[1,-1,1,1],[-1,1,1,1]], its sums made
- * in double and rounded to float, before `result`.
- * GGUF's blocks carry their own scales: everything but n, k, codes, code_row_stride, arithmetic (F32) and result is
- * unset.
+ * multiplied by row_scales[n], and that rounded to `result`. With a rotation (ComfyUI's convrot) each run of G values
+ * is then multiplied by H = kron(H4, H4, ...) / sqrt(G), H4 = [[1,1,1,-1],[1,1,-1,1],[1,-1,1,1],[-1,1,1,1]], its sums
+ * made in double and rounded to float, before `result`. GGUF's blocks carry their own scales: everything but n, k,
+ * codes, code_row_stride, arithmetic (F32) and result is unset.
  *
  * Granularity: with flat_block != 0, one scale per flat_block consecutive elements of the flattened row-major tensor
  * (rows may straddle a block) at index (n*K + k) / flat_block. Otherwise one scale per block_rows x block_cols tile, at
