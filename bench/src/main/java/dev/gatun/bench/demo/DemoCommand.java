@@ -1,12 +1,10 @@
 package dev.gatun.bench.demo;
 
-import dev.gatun.GatunException;
+import dev.gatun.bench.Outputs;
 import dev.gatun.cli.Command;
 import dev.gatun.cli.CommonOptions;
 import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.util.List;
 import java.util.Locale;
 import picocli.CommandLine;
@@ -70,13 +68,10 @@ public final class DemoCommand implements Command {
         output.getFileName() != null && output.toString().endsWith(".png")
             ? output
             : output.resolve(CHART);
-    Path directory = chart.toAbsolutePath().getParent();
-    if (directory == null || !Files.isDirectory(directory) || !Files.isWritable(directory)) {
-      throw new GatunException(chart + ": found no directory that can be written to, expected one");
-    }
+    Outputs.check(chart);
     Demo.Result result =
         Demo.run(threads, batch, seconds, line -> common.err().println("gatun: " + line));
-    write(chart, directory, DemoChart.png(result));
+    Outputs.write(chart, DemoChart.png(result));
     if (common.json()) {
       common.printJson(result.formats().stream().map(FormatResult::toJson).toList());
     } else {
@@ -99,16 +94,6 @@ public final class DemoCommand implements Command {
                   format.format().bar()));
     }
     return missed.isEmpty() ? 0 : 1;
-  }
-
-  private static void write(Path file, Path directory, byte[] bytes) throws IOException {
-    Path unfinished = Files.createTempFile(directory, ".gatun-demo-", ".png");
-    try {
-      Files.write(unfinished, bytes);
-      Files.move(unfinished, file, StandardCopyOption.REPLACE_EXISTING);
-    } finally {
-      Files.deleteIfExists(unfinished);
-    }
   }
 
   private void print(Demo.Result result, Path chart) {

@@ -13,18 +13,16 @@ import java.util.concurrent.atomic.AtomicInteger;
  */
 final class Throughput {
   private final ExecutorService workers;
-  private final int threads;
   private final List<Batch> batches;
   private final int sentences;
 
   /**
    * A measurement over these batches.
    *
-   * @param workers with at least {@code threads} threads
+   * @param workers with as many threads as there will be callers
    */
-  Throughput(ExecutorService workers, int threads, List<Batch> batches) {
+  Throughput(ExecutorService workers, List<Batch> batches) {
     this.workers = workers;
-    this.threads = threads;
     // The longest first: what is left at the end is short, and few threads wait for it.
     this.batches = batches.reversed();
     this.sentences = batches.stream().mapToInt(Batch::size).sum();
@@ -54,11 +52,6 @@ final class Throughput {
       elapsed = (System.nanoTime() - start) * 1e-9;
     } while (elapsed < seconds);
     return passes * sentences / elapsed;
-  }
-
-  /** As many callers as there are threads. */
-  double measure(Encoder encoder, double seconds) {
-    return measure(encoder, threads, seconds);
   }
 
   private void pass(Encoder encoder, int callers) {

@@ -1,39 +1,44 @@
 package dev.gatun.bench.onnx;
 
 import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.OutputStream;
+import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
 
-/** Builds one protobuf message in its wire format. */
+/**
+ * Builds one protobuf message in its wire format. Large fields are kept by reference until the
+ * message is written.
+ */
 final class ProtoWriter {
   private static final int VARINT = 0;
   private static final int BYTES = 2;
   private static final int FIXED32 = 5;
 
-  private final ByteArrayOutputStream out = new ByteArrayOutputStream();
+  private final List<byte[]> parts = new ArrayList<>();
+  private long size;
 
   /** Adds an integer. */
   ProtoWriter integer(int field, long value) {
     varint((long) field << 3 | VARINT);
-    varint(value);
-    return this;
+    return varint(value);
   }
 
   /** Adds a 32-bit float. */
   ProtoWriter real(int field, float value) {
     varint((long) field << 3 | FIXED32);
     int bits = Float.floatToRawIntBits(value);
-    for (int shift = 0; shift < 32; shift += 8) {
-      out.write(bits >>> shift);
-    }
-    return this;
+    return add(
+        new byte[] {(byte) bits, (byte) (bits >>> 8), (byte) (bits >>> 16), (byte) (bits >>> 24)});
   }
 
   /** Adds bytes. */
   ProtoWriter bytes(int field, byte[] value) {
     varint((long) field << 3 | BYTES);
     varint(value.length);
-    out.writeBytes(value);
-    return this;
+    return add(value);
   }
 
   /** Adds text. */
@@ -41,22 +46,48 @@ final class ProtoWriter {
     return bytes(field, value.getBytes(StandardCharsets.UTF_8));
   }
 
-  /** Adds a message. */
+  /** Adds a finished message. */
   ProtoWriter message(int field, ProtoWriter value) {
-    return bytes(field, value.toByteArray());
+    varint((long) field << 3 | BYTES);
+    varint(value.size);
+    parts.addAll(value.parts);
+    size += value.size;
+    return this;
+  }
+
+  /** Writes the message. */
+  void writeTo(OutputStream out) throws IOException {
+    for (byte[] part : parts) {
+      out.write(part);
+    }
   }
 
   /** The message. */
   byte[] toByteArray() {
+    ByteArrayOutputStream out = new ByteArrayOutputStream();
+    try {
+      writeTo(out);
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
     return out.toByteArray();
   }
 
-  private void varint(long value) {
+  private ProtoWriter varint(long value) {
+    byte[] bytes = new byte[10];
+    int count = 0;
     long rest = value;
     while ((rest & ~0x7FL) != 0) {
-      out.write((int) (rest & 0x7F | 0x80));
+      bytes[count++] = (byte) (rest & 0x7F | 0x80);
       rest >>>= 7;
     }
-    out.write((int) rest);
+    bytes[count++] = (byte) rest;
+    return add(java.util.Arrays.copyOf(bytes, count));
+  }
+
+  private ProtoWriter add(byte[] part) {
+    parts.add(part);
+    size += part.length;
+    return this;
   }
 }

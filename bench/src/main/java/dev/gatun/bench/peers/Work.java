@@ -1,0 +1,102 @@
+package dev.gatun.bench.peers;
+
+import dev.gatun.Compute;
+import dev.gatun.Encoding;
+import dev.gatun.bench.Probe;
+import java.util.Locale;
+
+/** What is compared: a kind of weight and what it is multiplied in. */
+enum Work {
+  /** Unsigned nibbles with the zero point 8, one scale per 32. */
+  INT4_G32(
+      Encoding.U4,
+      32,
+      8,
+      Compute.I8,
+      Probe.Peak.I8,
+      "4-bit integers, a scale per 32, int8 multiply"),
+  /** The same, one scale per 128. */
+  INT4_G128(
+      Encoding.U4,
+      128,
+      8,
+      Compute.I8,
+      Probe.Peak.I8,
+      "4-bit integers, a scale per 128, int8 multiply"),
+  /** Unsigned bytes with the zero point 128, one scale per 32. */
+  INT8_G32(
+      Encoding.U8,
+      32,
+      128,
+      Compute.I8,
+      Probe.Peak.I8,
+      "8-bit integers, a scale per 32, int8 multiply"),
+  /** Bytes, one scale a row. */
+  INT8_ROW(
+      Encoding.I8, 0, 0, Compute.I8, Probe.Peak.I8, "8-bit integers, a scale a row, int8 multiply"),
+  /** bitsandbytes' NF4 with blocks of 64. */
+  NF4(Encoding.NF4, 64, 0, Compute.BF16, Probe.Peak.BF16, "NF4, a scale per 64, bfloat16 multiply"),
+  /** 8-bit floats, one scale for all. */
+  FP8(
+      Encoding.F8_E4M3,
+      -1,
+      0,
+      Compute.BF16,
+      Probe.Peak.BF16,
+      "FP8 e4m3, one scale, bfloat16 multiply"),
+  /** Plain floats. */
+  F32(Encoding.F32, -1, 0, Compute.F32, Probe.Peak.F32, "floats");
+
+  private final Encoding encoding;
+  private final int group;
+  private final int zeroPoint;
+  private final Compute compute;
+  private final Probe.Peak peak;
+  private final String description;
+
+  Work(
+      Encoding encoding,
+      int group,
+      int zeroPoint,
+      Compute compute,
+      Probe.Peak peak,
+      String description) {
+    this.encoding = encoding;
+    this.group = group;
+    this.zeroPoint = zeroPoint;
+    this.compute = compute;
+    this.peak = peak;
+    this.description = description;
+  }
+
+  /** The name in JSON and on the command line. */
+  String label() {
+    return name().toLowerCase(Locale.ROOT).replace('_', '-');
+  }
+
+  Encoding encoding() {
+    return encoding;
+  }
+
+  /** Weights of a row that share a scale; 0: all of the row; -1: all of the matrix. */
+  int group() {
+    return group;
+  }
+
+  int zeroPoint() {
+    return zeroPoint;
+  }
+
+  Compute compute() {
+    return compute;
+  }
+
+  /** The machine's limit for the multiply. */
+  Probe.Peak peak() {
+    return peak;
+  }
+
+  String description() {
+    return description;
+  }
+}

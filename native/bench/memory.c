@@ -1,0 +1,89 @@
+/* The rates of memory: reading, and copying with plain and with streaming stores. */
+#include "rounds.h"
+
+#include <string.h>
+
+enum { LINE = 64, LINES = 8 }; /* bytes of a cache line; lines that are read at once */
+
+typedef uint64_t line __attribute__((vector_size(LINE)));
+
+typedef struct copy {
+    uint8_t *to;
+    const uint8_t *from;
+    int64_t size;
+    int32_t streaming;
+} copy;
+
+/* The part of a worker: whole runs of LINES lines. */
+static void part(int64_t size, int32_t worker, int32_t workers, int64_t *first, int64_t *end) {
+    int64_t runs = size / (LINE * LINES);
+    *first = runs * worker / workers * LINE * LINES;
+    *end = runs * (worker + 1) / workers * LINE * LINES;
+}
+
+#if defined(__x86_64__)
+#define WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define WIDE
+#endif
+
+WIDE static void read_lines(const uint8_t *data, int64_t first, int64_t end) {
+    line sum[LINES] = {0};
+    for (int64_t at = first; at < end; at += LINE * LINES) {
+        for (int i = 0; i < LINES; i++) {
+            sum[i] ^= ((const line *)(data + at))[i];
+        }
+    }
+    __asm__ volatile("" : : "r"(sum) : "memory"); /* somebody could look at the sums */
+}
+
+static void read_part(void *context, int32_t worker, int32_t workers) {
+    const copy *c = context;
+    int64_t first, end;
+    part(c->size, worker, workers, &first, &end);
+    read_lines(c->from, first, end);
+}
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+__attribute__((target("avx2"))) static void stream(uint8_t *to, const uint8_t *from, int64_t size) {
+    for (int64_t at = 0; at < size; at += 32) {
+        _mm256_stream_si256((__m256i *)(to + at), _mm256_load_si256((const __m256i *)(from + at)));
+    }
+    _mm_sfence();
+}
+
+static int can_stream(void) { return __builtin_cpu_supports("avx2") != 0; }
+#else
+static void stream(uint8_t *to, const uint8_t *from, int64_t size) { memcpy(to, from, (size_t)size); }
+
+static int can_stream(void) { return 0; }
+#endif
+
+static void copy_part(void *context, int32_t worker, int32_t workers) {
+    const copy *c = context;
+    int64_t first, end;
+    part(c->size, worker, workers, &first, &end);
+    if (c->streaming && can_stream()) {
+        stream(c->to + first, c->from + first, end - first);
+    } else {
+        memcpy(c->to + first, c->from + first, (size_t)(end - first));
+    }
+}
+
+static double rate(round_body *body, copy *c, int32_t threads, int32_t rounds, int passes) {
+    double seconds = best_round(body, c, threads, rounds);
+    int64_t moved = c->size / (LINE * LINES) * LINE * LINES;
+    return seconds > 0 ? (double)moved * passes / seconds * 1e-9 : 0;
+}
+
+double gatun_probe_read(const void *data, int64_t size, int32_t threads, int32_t rounds) {
+    copy c = {.from = data, .size = size};
+    return rate(read_part, &c, threads, rounds, 1);
+}
+
+double gatun_probe_copy(void *to, const void *from, int64_t size, int32_t streaming, int32_t threads, int32_t rounds) {
+    copy c = {.to = to, .from = from, .size = size, .streaming = streaming};
+    return rate(copy_part, &c, threads, rounds, 2);
+}
