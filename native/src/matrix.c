@@ -223,7 +223,7 @@ gatun_status gatun_matrix_check(const gatun_matrix *m, bool writes_codes) {
         status = gatun_fail(GATUN_INVALID_ARGUMENT,
                             "scales: expected U8 codes exactly when there is a nested codebook, found otherwise");
     }
-    if (status == GATUN_OK && writes_codes && (gatun_is_gguf(m->encoding) || gatun_is_plain(m->encoding))) {
+    if (status == GATUN_OK && writes_codes && gatun_is_plain(m->encoding)) {
         status = gatun_fail(GATUN_UNSUPPORTED, "quantize: found %s, expected an encoding with codes of its own",
                             gatun_encoding_name(m->encoding));
     }

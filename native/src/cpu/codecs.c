@@ -256,6 +256,9 @@ static gatun_status check_rule(const gatun_matrix *m, const gatun_quantize_rule 
                           "quantize: found %s, expected a rule with arithmetic F32, F16 or BF16",
                           rule == NULL ? "a null rule" : "another arithmetic");
     }
+    if (gatun_is_gguf(m->encoding)) {
+        return GATUN_OK; /* each type has a rule of its own */
+    }
     if (rule->zero_code < -1 || rule->zero_code >= 1 << gatun_encoding_bits(m->encoding)) {
         return gatun_fail(GATUN_INVALID_ARGUMENT, "quantize: found zero code %d, expected -1 or a code",
                           rule->zero_code);
@@ -269,6 +272,27 @@ static gatun_status check_rule(const gatun_matrix *m, const gatun_quantize_rule 
                           "quantize: found a codebook, column groups, row scales or a rotation, expected none");
     }
     return GATUN_OK;
+}
+
+/* Cuts a matrix that is not empty into pieces of whole blocks that can be written at once. */
+static void cut(quantize_job *j) {
+    const gatun_matrix *m = j->task.matrix;
+    const gatun_block *gguf = gatun_gguf_block(m->encoding);
+    if (gguf != NULL) {
+        j->blocks = m->n * (m->k / gguf->elements);
+        j->at_once = PIECE / gguf->elements;
+    } else {
+        bool flat = m->flat_block != 0;
+        int64_t block = flat ? m->flat_block : minimum(m->block_rows, m->n) * minimum(m->block_cols, m->k);
+        j->blocks = flat ? (m->n * m->k - 1) / m->flat_block + 1
+                         : ((m->n - 1) / m->block_rows + 1) * ((m->k - 1) / m->block_cols + 1);
+        /* A multiple of eight blocks, so that pieces share no byte of codes whatever the block. */
+        j->at_once = (PIECE / block + 8) / 8 * 8;
+        if (!separable(m, j->at_once)) {
+            j->at_once = j->blocks;
+        }
+    }
+    j->pieces.count = (j->blocks + j->at_once - 1) / j->at_once;
 }
 
 gatun_status gatun_quantize(const gatun_matrix *matrix, const gatun_quantize_rule *rule, const void *w, int32_t w_type,
@@ -288,18 +312,9 @@ gatun_status gatun_quantize(const gatun_matrix *matrix, const gatun_quantize_rul
         return GATUN_UNSUPPORTED;
     }
     if (m->n > 0 && m->k > 0) {
-        bool flat = m->flat_block != 0;
-        int64_t block = flat ? m->flat_block : minimum(m->block_rows, m->n) * minimum(m->block_cols, m->k);
         quantize_job j = {.kernel = gatun_table_row(index)->quantize,
                           .task = {.matrix = m, .rule = rule, .w = w, .w_type = w_type, .ldw = ldw}};
-        j.blocks = flat ? (m->n * m->k - 1) / m->flat_block + 1
-                        : ((m->n - 1) / m->block_rows + 1) * ((m->k - 1) / m->block_cols + 1);
-        /* A multiple of eight blocks, so that pieces share no byte of codes whatever the block. */
-        j.at_once = (PIECE / block + 8) / 8 * 8;
-        if (!separable(m, j.at_once)) {
-            j.at_once = j.blocks;
-        }
-        j.pieces.count = (j.blocks + j.at_once - 1) / j.at_once;
+        cut(&j);
         gatun_parallel(useful(workers, j.pieces.count), quantize_body, &j);
     }
     gatun_set_last_kernel(index);

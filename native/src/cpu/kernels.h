@@ -6,7 +6,8 @@
 
 gatun_dequantize_kernel gatun_dequantize__scalar;
 gatun_convert_kernel gatun_convert__scalar;
-gatun_quantize_kernel gatun_quantize__scalar;
+gatun_quantize_kernel gatun_quantize__scalar, gatun_quantize_gguf__scalar;
+gatun_dequantize_kernel gatun_dequantize_gguf__avx512;
 gatun_linear_kernel gatun_linear_f32__scalar, gatun_linear_bf16__scalar, gatun_linear_i8__scalar,
     gatun_linear_i8_block__scalar;
 gatun_linear_accepts gatun_linear_i8_accepts__scalar;

@@ -6,9 +6,9 @@
 
 static float half_at(const uint8_t *at) { return gatun_f16_to_float(gatun_load_u16(at)); }
 
-static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+const int8_t gatun_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 /* E2M1 doubled, so that it is integers. */
-static const int8_t doubled_e2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+const int8_t gatun_e2m1_doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 /* The nibbles of a block: byte j holds element j in its low half and element j + count in its high one. */
 static void split_nibbles(const uint8_t *codes, int32_t count, const int8_t *values, float scale, float *out) {
@@ -132,14 +132,14 @@ static void q6_k(const uint8_t *b, float *out) {
     }
 }
 
-static void iq4_nl(const uint8_t *b, float *out) { split_nibbles(b + 2, 16, iq4_values, half_at(b), out); }
+static void iq4_nl(const uint8_t *b, float *out) { split_nibbles(b + 2, 16, gatun_iq4_values, half_at(b), out); }
 
 static void iq4_xs(const uint8_t *b, float *out) {
     float d = half_at(b);
     uint32_t high = gatun_load_u16(b + 2);
     for (int32_t run = 0; run < 8; run++) {
         int32_t scale = (b[4 + run / 2] >> (run % 2 * 4) & 15) | (int32_t)(high >> (2 * run) & 3) << 4;
-        split_nibbles(b + 8 + 16 * run, 16, iq4_values, d * (float)(scale - 32), out + 32 * run);
+        split_nibbles(b + 8 + 16 * run, 16, gatun_iq4_values, d * (float)(scale - 32), out + 32 * run);
     }
 }
 
@@ -169,25 +169,22 @@ static void tq2_0(const uint8_t *b, float *out) {
     }
 }
 
-/* Half of 2^(e-127), since the values are doubled; e = 0 and 1 are subnormal. */
 static void mxfp4(const uint8_t *b, float *out) {
-    uint32_t e = b[0];
-    float scale = gatun_bits_float(e < 2 ? 0x00200000u << e : (e - 1) << 23);
-    split_nibbles(b + 1, 16, doubled_e2m1, scale, out);
+    split_nibbles(b + 1, 16, gatun_e2m1_doubled, gatun_half_of_e8m0(b[0]), out);
 }
 
 /* Half of an unsigned e4m3 scale: 0x7F is zero; otherwise the highest bit is not looked at, and 0xFF is no NaN. */
-static float half_ue4m3(uint8_t code) {
-    if ((code & 0x7F) == 0x7F) {
-        return code == 0x7F ? 0.0f : 240.0f;
+float gatun_half_of_ue4m3(uint8_t code) {
+    if (code == 0x7F) {
+        return 0.0f;
     }
-    return gatun_codebook(GATUN_F8_E4M3)[code & 0x7F] * 0.5f;
+    return (code & 0x7F) == 0x7F ? 240.0f : gatun_codebook(GATUN_F8_E4M3)[code & 0x7F] * 0.5f;
 }
 
-/* Four runs of 16, each with a scale of its own. */
+/* Four runs of 16, each with a scale. */
 static void nvfp4(const uint8_t *b, float *out) {
     for (int32_t run = 0; run < 4; run++) {
-        split_nibbles(b + 4 + 8 * run, 8, doubled_e2m1, half_ue4m3(b[run]), out + 16 * run);
+        split_nibbles(b + 4 + 8 * run, 8, gatun_e2m1_doubled, gatun_half_of_ue4m3(b[run]), out + 16 * run);
     }
 }
 

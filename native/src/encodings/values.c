@@ -125,8 +125,7 @@ static void scale_run(const gatun_matrix *m, int64_t row, int64_t first, int64_t
 
 static void gguf_values(const gatun_matrix *m, int64_t row, int64_t first, int64_t count, float *out) {
     const gatun_block *block = gatun_gguf_block(m->encoding);
-    int64_t stride = m->code_row_stride != 0 ? m->code_row_stride : m->k / block->elements * block->bytes;
-    const uint8_t *data = (const uint8_t *)m->codes + row * stride;
+    const uint8_t *data = (const uint8_t *)m->codes + row * gatun_gguf_stride(m, block);
     float values[GATUN_BLOCK_MAX];
     for (int64_t done = 0; done < count;) {
         int64_t at = (first + done) % block->elements;
@@ -134,6 +133,10 @@ static void gguf_values(const gatun_matrix *m, int64_t row, int64_t first, int64
         block->decode(data + (first + done) / block->elements * block->bytes, values);
         memcpy(out + done, values + at, (size_t)take * sizeof *out);
         done += take;
+    }
+    float factor = gatun_gguf_factor(m);
+    for (int64_t i = 0; factor != 1.0f && i < count; i++) {
+        out[i] *= factor;
     }
 }
 
