@@ -71,8 +71,7 @@ static void q4_k_real(const float *x, double *scale, double *minimum) {
             a = sum_qx / sum_qq;
             m = 0;
         }
-        double error =
-            sum_xx + a * a * sum_qq + 32 * m * m - 2 * a * sum_qx + 2 * m * sum_x - 2 * a * m * sum_q;
+        double error = sum_xx + a * a * sum_qq + 32 * m * m - 2 * a * sum_qx + 2 * m * sum_x - 2 * a * m * sum_q;
         if (error < least && a > 0) {
             least = error;
             *scale = a;

@@ -138,8 +138,8 @@ static void q6_k(const uint8_t *b, float *out) {
             };
             for (int32_t quarter = 0; quarter < 4; quarter++) {
                 float scale = d * (float)scales[8 * half + 2 * quarter + part];
-                put_scaled(out + 128 * half + 32 * quarter + 16 * part,
-                           _mm_sub_epi8(q[quarter], _mm_set1_epi8(32)), _mm512_set1_ps(scale));
+                put_scaled(out + 128 * half + 32 * quarter + 16 * part, _mm_sub_epi8(q[quarter], _mm_set1_epi8(32)),
+                           _mm512_set1_ps(scale));
             }
         }
     }
@@ -167,8 +167,8 @@ static void put_numbers(const float *values, int64_t count, float factor, int32_
 
 GATUN_INLINE void dequantize(const gatun_matrix *m, int64_t row, int64_t first, int64_t count, void *out,
                              int32_t out_type, int32_t elements, int32_t bytes, decoder *decode) {
-    const uint8_t *data =
-        (const uint8_t *)m->codes + row * gatun_gguf_stride(m, gatun_gguf_block(m->encoding)) + first / elements * bytes;
+    const uint8_t *data = (const uint8_t *)m->codes + row * gatun_gguf_stride(m, gatun_gguf_block(m->encoding)) +
+                          first / elements * bytes;
     float factor = gatun_gguf_factor(m);
     int64_t skip = first % elements;
     int64_t done = 0;

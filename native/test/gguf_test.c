@@ -1,0 +1,119 @@
+/*
+ * GGUF's blocks on one instruction set: every decoder bit for bit as the definition over random bytes (scales that are
+ * NaN, infinite or subnormal included), parts of rows, strides, 16-bit outputs and a factor; blocks that are quantized
+ * are near what they were made of, whatever the threads. Usage: gguf_test <isa>; exit code 77 when this machine lacks
+ * it.
+ */
+#include <math.h>
+
+#include "encodings/codes.h"
+#include "matrices.h"
+
+#define GGUF_ENTRY(ENCODING, name, bits, unused) GATUN_##ENCODING,
+static const int32_t blocks[] = {GATUN_GGUF_ENCODINGS(GGUF_ENTRY, 0)};
+static const int32_t written[] = {GATUN_GGUF_WRITTEN_ENCODINGS(GGUF_ENTRY, 0)};
+
+static int32_t isa;
+
+/* Equal bits; NaN is NaN. */
+static bool same(int32_t type, const uint8_t *a, const uint8_t *b, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        float x = gatun_plain_get(type, a, i), y = gatun_plain_get(type, b, i);
+        if (gatun_float_bits(x) != gatun_float_bits(y) && !(isnan(x) && isnan(y))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void decodes_as_the_definition(random_state *r, int32_t encoding, float factor) {
+    const gatun_block *block = gatun_gguf_block(encoding);
+    const char *name = gatun_encoding_name(encoding);
+    int64_t across = 1 + random_below(r, 5), rows = 1 + random_below(r, 6), k = across * block->elements;
+    int64_t stride = random_below(r, 2) == 0 ? 0 : across * block->bytes + random_below(r, 7);
+    int64_t size = (rows - 1) * (stride != 0 ? stride : across * block->bytes) + across * block->bytes;
+    uint8_t *codes = (uint8_t *)buffer(size, 0);
+    for (int64_t i = 0; i < size; i++) {
+        codes[i] = (uint8_t)random_bits(r);
+    }
+    gatun_matrix m = {.n = rows,
+                      .k = k,
+                      .encoding = encoding,
+                      .code_row_stride = stride,
+                      .codes = codes,
+                      .codes_size = size,
+                      .arithmetic = GATUN_F32,
+                      .result = GATUN_F32,
+                      .global_scale = factor};
+    for (int32_t type = GATUN_F32; type <= GATUN_BF16; type++) {
+        uint8_t *expected = (uint8_t *)buffer(rows * k * 4, 0), *found = (uint8_t *)buffer(rows * k * 4, 1);
+        CHECK_STATUS(GATUN_OK, gatun_dequantize(&m, 0, rows, expected, type, k, GATUN_ISA_SCALAR, 1));
+        CHECK_STATUS(GATUN_OK, gatun_dequantize(&m, 0, rows, found, type, k, isa, 2));
+        CHECK(same(type, expected, found, rows * k), "%s as type %d", name, type);
+        int32_t index = gatun_kernel_find(GATUN_OP_DEQUANTIZE, 0, encoding, isa);
+        CHECK(index == gatun_last_kernel(), "%s ran kernel %d, not %d", name, gatun_last_kernel(), index);
+        int64_t first = random_below(r, k), count = 1 + random_below(r, k - first);
+        const gatun_kernel_row *row = gatun_table_row(index);
+        row->dequantize(&m, rows - 1, first, count, found, type);
+        int64_t at = ((rows - 1) * k + first) * gatun_plain_size(type);
+        CHECK(same(type, expected + at, found, count), "%s from %lld", name, (long long)first);
+        free(expected);
+        free(found);
+    }
+    free(codes);
+}
+
+static void quantizes(random_state *r, int32_t encoding) {
+    const gatun_block *block = gatun_gguf_block(encoding);
+    const char *name = gatun_encoding_name(encoding);
+    int64_t rows = 7, k = 3 * block->elements, ldw = k + 5, size = rows * 3 * block->bytes;
+    float *w = (float *)buffer(rows * ldw * 4, 0), *back = (float *)buffer(rows * k * 4, 0);
+    for (int64_t i = 0; i < rows * ldw; i++) {
+        w[i] = i / ldw == 3 ? 0.0f : random_float(r);
+    }
+    uint8_t *one = (uint8_t *)buffer(size, 1), *many = (uint8_t *)buffer(size, 2);
+    gatun_matrix m = {.n = rows,
+                      .k = k,
+                      .encoding = encoding,
+                      .codes = one,
+                      .codes_size = size,
+                      .arithmetic = GATUN_F32,
+                      .result = GATUN_F32};
+    gatun_quantize_rule rule = {.arithmetic = GATUN_F32};
+    CHECK_STATUS(GATUN_OK, gatun_quantize(&m, &rule, w, GATUN_F32, ldw, GATUN_ISA_SCALAR, 1));
+    m.codes = many;
+    CHECK_STATUS(GATUN_OK, gatun_quantize(&m, &rule, w, GATUN_F32, ldw, isa, 3));
+    CHECK(memcmp(one, many, (size_t)size) == 0, "%s: other bytes", name);
+    CHECK_STATUS(GATUN_OK, gatun_dequantize(&m, 0, rows, back, GATUN_F32, k, isa, 1));
+    double noise = 0, signal = 0;
+    for (int64_t i = 0; i < rows * k; i++) {
+        float v = w[i / k * ldw + i % k];
+        noise += (double)(v - back[i]) * (v - back[i]);
+        signal += (double)v * v;
+    }
+    CHECK(noise < 0.02 * signal, "%s: relative error %g", name, sqrt(noise / signal));
+    free(w);
+    free(back);
+    free(one);
+    free(many);
+}
+
+int main(int argc, char **argv) {
+    for (isa = GATUN_ISA_SCALAR; argc > 1 && isa <= GATUN_ISA_NEON && strcmp(gatun_isa_name(isa), argv[1]) != 0;
+         isa++) {
+    }
+    if (gatun_isa_check(isa) != GATUN_OK) {
+        printf("skipped: %s\n", gatun_last_error());
+        return SKIPPED;
+    }
+    random_state r = {.seed = 11};
+    for (int32_t round = 0; round < 40; round++) {
+        for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
+            decodes_as_the_definition(&r, blocks[i], round % 4 == 3 ? 0.75f : (float)(round & 1));
+        }
+    }
+    for (size_t i = 0; i < sizeof written / sizeof written[0]; i++) {
+        quantizes(&r, written[i]);
+    }
+    return finish();
+}
