@@ -105,6 +105,10 @@ class NativeParityTest {
   private void quantize(
       NativeBackend backend, NativeBackend.Row row, Encoding encoding, Arena arena) {
     TestMatrices matrices = new TestMatrices(arena, 3, true);
+    if (encoding.isBlock()) {
+      quantizeBlocks(backend, row, matrices, encoding, arena);
+      return;
+    }
     int bits = encoding.bits();
     float max = Fp8.is(encoding) ? Fp8.max(encoding) : (1 << Math.max(1, bits - 1)) - 1;
     float min = Fp8.is(encoding) || encoding != Encoding.U8 ? -max : 0;
@@ -142,6 +146,39 @@ class NativeParityTest {
           assertThat(found.codes().mismatch(expected.codes())).as("codes of " + what).isEqualTo(-1);
         }
       }
+    }
+  }
+
+  /**
+   * Blocks of usual numbers, of zeros, of one number, of powers of two, of the largest and least.
+   */
+  private void quantizeBlocks(
+      NativeBackend backend,
+      NativeBackend.Row row,
+      TestMatrices matrices,
+      Encoding encoding,
+      Arena arena) {
+    long n = 9;
+    long k = 3L * encoding.blockElements();
+    long bytes = 3L * encoding.blockBytes() * n;
+    float[] specials = {0.5f, -0.25f, 8f, 3e38f, -1e-38f, 1e-45f, 65504f, Float.NaN};
+    for (Encoding wType : PLAIN) {
+      MemorySegment w = matrices.numbers(wType, n * k, false);
+      for (long i = 0; i < 2 * k; i++) {
+        Numbers.put(wType, w, i, i < k ? specials[(int) (i / 32 % specials.length)] : 0.5f);
+      }
+      for (long i = 2 * k; i < 3 * k; i += 17) {
+        Numbers.put(wType, w, i, specials[(int) (i % specials.length)]);
+      }
+      for (long i = 3 * k; i < 4 * k; i++) {
+        Numbers.put(wType, w, i, Math.scalb(1f, (int) (i % 40) - 20) * 0.99999994f);
+      }
+      Matrix expected = Matrix.builder(n, k, encoding, arena.allocate(bytes)).build();
+      Matrix found = Matrix.builder(n, k, encoding, arena.allocate(bytes)).build();
+      reference.quantize(expected, QuantizeRule.OF_THE_BLOCK, w, wType);
+      assertThat(backend.quantize(found, QuantizeRule.OF_THE_BLOCK, w, wType))
+          .isEqualTo(row.name());
+      assertThat(found.codes().mismatch(expected.codes())).as("from " + wType).isEqualTo(-1);
     }
   }
 
