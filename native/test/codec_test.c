@@ -311,7 +311,12 @@ static void quantize(random_state *r, int32_t encoding, int32_t order, int64_t n
 #define CODE_ENTRY(ENCODING, name, bits, unused) GATUN_##ENCODING,
 static const int32_t code_encodings[] = {GATUN_CODE_ENCODINGS(CODE_ENTRY, 0)};
 
+static const int32_t block_encodings[] = {GATUN_GGUF_WRITTEN_ENCODINGS(CODE_ENTRY, 0)};
+
 static void check_quantize(random_state *r) {
+    for (size_t e = 0; e < sizeof block_encodings / sizeof block_encodings[0]; e++) {
+        quantize(r, block_encodings[e], GATUN_ORDER_LOW_FIRST, 3, 512, PER_TENSOR, 0, GATUN_NONE, GATUN_F32);
+    }
     for (size_t e = 0; e < sizeof code_encodings / sizeof code_encodings[0]; e++) {
         int32_t encoding = code_encodings[e], bits = gatun_encoding_bits(encoding);
         int32_t order = 8 % bits != 0 ? GATUN_ORDER_BITS : GATUN_ORDER_LOW_FIRST;
