@@ -6,6 +6,7 @@ import static dev.gatun.kernel.vector.Tiles.WIDTH;
 import java.lang.foreign.MemorySegment;
 import java.nio.ByteOrder;
 import jdk.incubator.vector.ByteVector;
+import jdk.incubator.vector.FloatVector;
 import jdk.incubator.vector.IntVector;
 import jdk.incubator.vector.VectorMask;
 import jdk.incubator.vector.VectorOperators;
@@ -48,10 +49,14 @@ final class ByteTable {
     return codes.selectFrom(a, b).blend(codes.selectFrom(c, d), upper);
   }
 
-  /** Codes [k/4][WIDTH][4] into {@code out} [k][WIDTH], which has room for the last four k. */
-  void lookup(MemorySegment codes, long at, int k, float[] out) {
-    for (int i = 0; i < k; i += 4) {
-      for (int lane = 0; lane < WIDTH; lane += COUNT) {
+  /**
+   * What the codes [k/4][WIDTH][4] mean times {@code scale} [WIDTH] into {@code out} [k][WIDTH]
+   * from {@code first} on, which has room for the last four k.
+   */
+  void lookup(MemorySegment codes, long at, int k, float[] scale, float[] out, int first) {
+    for (int lane = 0; lane < WIDTH; lane += COUNT) {
+      FloatVector s = FloatVector.fromArray(Lanes.FLOATS, scale, lane);
+      for (int i = 0; i < k; i += 4) {
         long word = at + 4L * (i / 4 * WIDTH + lane);
         ByteVector code =
             ByteVector.fromMemorySegment(
@@ -59,15 +64,12 @@ final class ByteTable {
         VectorMask<Byte> upper = code.compare(VectorOperators.LT, (byte) 0);
         IntVector h = lookup(high, code, upper).reinterpretAsInts();
         IntVector l = lookup(low, code, upper).reinterpretAsInts();
-        int to = i * WIDTH + lane;
-        put(left(h, 24), left(l.and(0xFF), 16), out, to);
-        put(left(h.and(0xFF00), 16), left(l.and(0xFF00), 8), out, to + WIDTH);
-        put(left(h.and(0xFF0000), 8), l.and(0xFF0000), out, to + 2 * WIDTH);
-        put(
-            h.and(0xFF000000),
-            l.lanewise(VectorOperators.LSHR, 8).and(0xFF0000),
-            out,
-            to + 3 * WIDTH);
+        int to = first + i * WIDTH + lane;
+        put(left(h, 24).or(left(l.and(0xFF), 16)), s, out, to);
+        put(left(h.and(0xFF00), 16).or(left(l.and(0xFF00), 8)), s, out, to + WIDTH);
+        put(left(h.and(0xFF0000), 8).or(l.and(0xFF0000)), s, out, to + 2 * WIDTH);
+        IntVector second = l.lanewise(VectorOperators.LSHR, 8).and(0xFF0000);
+        put(h.and(0xFF000000).or(second), s, out, to + 3 * WIDTH);
       }
     }
   }
@@ -76,7 +78,7 @@ final class ByteTable {
     return v.lanewise(VectorOperators.LSHL, bits);
   }
 
-  private static void put(IntVector high, IntVector low, float[] out, int at) {
-    high.or(low).reinterpretAsFloats().intoArray(out, at);
+  private static void put(IntVector bits, FloatVector scale, float[] out, int at) {
+    bits.reinterpretAsFloats().mul(scale).intoArray(out, at);
   }
 }

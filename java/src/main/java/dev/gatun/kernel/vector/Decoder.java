@@ -30,6 +30,7 @@ final class Decoder {
 
   private final float[] row = new float[LinearCall.DEPTH];
   private final short[] halves = new short[LinearCall.DEPTH * WIDTH];
+  private final float[] scale = new float[WIDTH];
   private final double[] turned = new double[LinearCall.DEPTH];
 
   /**
@@ -90,11 +91,25 @@ final class Decoder {
 
   private void codes(Panels p, int panel, int k0, int k1, float[] table, float[] out) {
     long at = panel * p.panelBytes;
-    switch (p.form) {
-      case NIBBLES -> nibbles(p.codes, at + k0 / 8 * 4L * WIDTH, k1 - k0, table, out);
-      case BYTES -> bytes(p, at + k0 * (long) WIDTH, k1 - k0, table, out);
-      case INTEGERS -> integers(p, at + k0 * (long) WIDTH, (k1 - k0) * WIDTH, out);
-      default -> plain(p, at, k0, (k1 - k0) * WIDTH, out);
+    if (p.form == Panels.Form.PLAIN) {
+      plain(p, at, k0, (k1 - k0) * WIDTH, out);
+      return;
+    }
+    Arrays.fill(scale, 1);
+    int k = k0;
+    while (k < k1) {
+      int to = k1;
+      if (p.scalesWithCodes && p.scales != null) {
+        to = Math.min(k1, p.runEnd(k));
+        MemorySegment.copy(p.scales, Lanes.FLOAT, parameter(p, panel, k), scale, 0, WIDTH);
+      }
+      int first = (k - k0) * WIDTH;
+      switch (p.form) {
+        case NIBBLES -> nibbles(p.codes, at + k / 8 * 4L * WIDTH, to - k, table, scale, out, first);
+        case BYTES -> bytes(p, at + k * (long) WIDTH, to - k, table, scale, out, first);
+        default -> integers(p, at + k * (long) WIDTH, to - k, scale, out, first);
+      }
+      k = to;
     }
   }
 
@@ -105,14 +120,18 @@ final class Decoder {
     Lanes.load(type, p.codes, first, out, 0, count, halves);
   }
 
-  private static void nibbles(MemorySegment codes, long at, int k, float[] table, float[] out) {
+  private static void nibbles(
+      MemorySegment codes, long at, int k, float[] table, float[] scale, float[] out, int first) {
     if (!Nibbles.FAST) {
       for (int i = 0; i < k * WIDTH; i++) {
         long word = at + 4L * (i / WIDTH / 8 * WIDTH + i % WIDTH);
-        out[i] = table[codes.get(Lanes.INT, word) >>> 4 * (i / WIDTH % 8) & 0xF];
+        float value = table[codes.get(Lanes.INT, word) >>> 4 * (i / WIDTH % 8) & 0xF];
+        out[first + i] = value * scale[i % WIDTH];
       }
       return;
     }
+    FloatVector scale0 = FloatVector.fromArray(FLOATS, scale, 0);
+    FloatVector scale1 = FloatVector.fromArray(FLOATS, scale, COUNT);
     IntVector low = Nibbles.low(table);
     IntVector high = Nibbles.high(table);
     for (int i = 0; i < k; i += 8) {
@@ -120,45 +139,51 @@ final class Decoder {
       IntVector a = IntVector.fromMemorySegment(INTS, codes, word, LITTLE);
       IntVector b = IntVector.fromMemorySegment(INTS, codes, word + 4 * COUNT, LITTLE);
       // The last word may hold fewer than 8; the block has room for all of them.
-      for (int j = i * WIDTH; j < (i + 8) * WIDTH; j += WIDTH) {
-        Nibbles.lookup(a, low, high).intoArray(out, j);
-        Nibbles.lookup(b, low, high).intoArray(out, j + COUNT);
+      for (int j = first + i * WIDTH; j < first + (i + 8) * WIDTH; j += WIDTH) {
+        Nibbles.lookup(a, low, high).mul(scale0).intoArray(out, j);
+        Nibbles.lookup(b, low, high).mul(scale1).intoArray(out, j + COUNT);
         a = a.lanewise(VectorOperators.LSHR, 4);
         b = b.lanewise(VectorOperators.LSHR, 4);
       }
     }
   }
 
-  private static void integers(Panels p, long at, int count, float[] out) {
+  private static void integers(Panels p, long at, int k, float[] scale, float[] out, int first) {
+    float zero = p.integerZero();
     if (Lanes.BYTES.length() != COUNT) {
-      for (int i = 0; i < count; i++) {
-        out[i] = p.codes.get(ValueLayout.JAVA_BYTE, at + i);
+      for (int i = 0; i < k * WIDTH; i++) {
+        out[first + i] = (p.codes.get(ValueLayout.JAVA_BYTE, at + i) - zero) * scale[i % WIDTH];
       }
-    } else {
-      for (int i = 0; i < count; i += COUNT) {
-        ((FloatVector)
-                ByteVector.fromMemorySegment(Lanes.BYTES, p.codes, at + i, LITTLE)
-                    .convertShape(VectorOperators.B2I, INTS, 0)
-                    .convertShape(VectorOperators.I2F, FLOATS, 0))
-            .intoArray(out, i);
-      }
+      return;
     }
-    if (p.integerZero() != 0) {
-      Lanes.subtract(out, 0, count, p.integerZero());
+    FloatVector scale0 = FloatVector.fromArray(FLOATS, scale, 0);
+    FloatVector scale1 = FloatVector.fromArray(FLOATS, scale, COUNT);
+    for (int i = 0; i < k * WIDTH; i += WIDTH) {
+      FloatVector a =
+          (FloatVector)
+              ByteVector.fromMemorySegment(Lanes.BYTES, p.codes, at + i, LITTLE)
+                  .castShape(FLOATS, 0);
+      FloatVector b =
+          (FloatVector)
+              ByteVector.fromMemorySegment(Lanes.BYTES, p.codes, at + i + COUNT, LITTLE)
+                  .castShape(FLOATS, 0);
+      a.sub(zero).mul(scale0).intoArray(out, first + i);
+      b.sub(zero).mul(scale1).intoArray(out, first + i + COUNT);
     }
   }
 
-  private static void bytes(Panels p, long at, int k, float[] table, float[] out) {
+  private static void bytes(
+      Panels p, long at, int k, float[] table, float[] scale, float[] out, int first) {
     ByteTable planes = p.byteTable;
     if (planes != null) {
-      planes.lookup(p.codes, at, k, out);
+      planes.lookup(p.codes, at, k, scale, out, first);
       return;
     }
     for (int i = 0; i < k; i++) {
       long word = at + i / 4 * 4L * WIDTH + i % 4;
       for (int lane = 0; lane < WIDTH; lane++) {
         byte code = p.codes.get(ValueLayout.JAVA_BYTE, word + 4L * lane);
-        out[i * WIDTH + lane] = table[code & 0xFF];
+        out[first + i * WIDTH + lane] = table[code & 0xFF] * scale[lane];
       }
     }
   }
@@ -175,7 +200,7 @@ final class Decoder {
     } else if (p.form == Panels.Form.PLAIN && p.matrix.zeroPoint() != 0) {
       Lanes.subtract(out, 0, end, p.matrix.zeroPoint());
     }
-    if (p.scales != null) {
+    if (p.scales != null && !p.scalesWithCodes) {
       for (int k = k0; k < k1; k = Math.min(k1, p.runEnd(k))) {
         int to = Math.min(k1, p.runEnd(k)) - k0;
         multiply(out, k - k0, to, p.scales, parameter(p, panel, k));

@@ -169,15 +169,43 @@ final class Lanes {
   }
 
   private static void widen(Encoding type, short[] halves, float[] out, int at, int count) {
+    int i = 0;
+    int whole = FLOATS.loopBound(count);
     if (type == Encoding.F16) {
-      for (int i = 0; i < count; i++) {
-        out[at + i] = Float.float16ToFloat(halves[i]);
+      for (; i < whole; i += COUNT) {
+        IntVector bits =
+            (IntVector)
+                ShortVector.fromArray(SHORTS, halves, i)
+                    .convertShape(VectorOperators.ZERO_EXTEND_S2I, INTS, 0);
+        fromF16(bits).intoArray(out, at + i);
       }
     } else {
-      for (int i = 0; i < count; i++) {
-        out[at + i] = Float.intBitsToFloat(halves[i] << 16);
+      for (; i < whole; i += COUNT) {
+        ((IntVector)
+                ShortVector.fromArray(SHORTS, halves, i)
+                    .convertShape(VectorOperators.ZERO_EXTEND_S2I, INTS, 0))
+            .lanewise(VectorOperators.LSHL, 16)
+            .reinterpretAsFloats()
+            .intoArray(out, at + i);
       }
     }
+    for (; i < count; i++) {
+      out[at + i] =
+          type == Encoding.F16 ? HalfFloat.fromF16(halves[i]) : HalfFloat.fromBf16(halves[i]);
+    }
+  }
+
+  /** The floats of binary16 bits in the low half of each lane. */
+  private static FloatVector fromF16(IntVector bits) {
+    IntVector size = bits.and(0x7FFF).lanewise(VectorOperators.LSHL, 13);
+    IntVector normal = size.add(112 << 23);
+    // Below the smallest normal number, 2^-14, the fraction counts from it.
+    IntVector small = size.add(113 << 23).reinterpretAsFloats().sub(0x1p-14f).reinterpretAsInts();
+    return normal
+        .blend(size.add(224 << 23), size.compare(VectorOperators.GE, 0x7C00 << 13))
+        .blend(small, size.compare(VectorOperators.LT, 0x400 << 13))
+        .or(bits.and(0x8000).lanewise(VectorOperators.LSHL, 16))
+        .reinterpretAsFloats();
   }
 
   /** Floats as numbers {@code index ..} of a plain type; {@code halves} is working memory. */

@@ -70,6 +70,9 @@ final class Panels implements PackedWeight {
   final @Nullable MemorySegment zeros;
   final @Nullable MemorySegment offsets;
 
+  /** Whether scales directly follow codes, in runs of whole words of codes. */
+  final boolean scalesWithCodes;
+
   /** [panel][WIDTH] floats, or none. */
   final @Nullable MemorySegment rowScales;
 
@@ -104,6 +107,11 @@ final class Panels implements PackedWeight {
     group = Math.max(1, Forms.group(m));
     groups =
         !panelled ? 0 : columnGroups != null ? Packer.count(columnGroups) : Math.ceilDiv(k, group);
+    scalesWithCodes =
+        form != Form.PLAIN
+            && m.zeros().isEmpty()
+            && columnGroups == null
+            && (group % 8 == 0 || groups <= 1);
     boolean done = false;
     try {
       long panels = Math.ceilDiv(m.n(), (long) WIDTH);
