@@ -196,8 +196,8 @@ int64_t gatun_parameter_index(const gatun_matrix *matrix, int64_t row, int64_t c
 int64_t gatun_scale_index(const gatun_matrix *matrix, int64_t row, int64_t column);
 /* How many elements from this one to the row's end at most share its scale. */
 int64_t gatun_scale_run(const gatun_matrix *matrix, int64_t row, int64_t column);
-/* The scale of the tile or flat block that (row, column) lies in, nested scales resolved, global scale applied, rounded
- * to matrix->arithmetic. */
+/* The scale of the tile or flat block that (row, column) lies in, nested scales resolved, rounded to
+ * matrix->arithmetic; the global scale is applied unless it comes later (GATUN_SCALES_THEN_GLOBAL). */
 float gatun_scale_at(const gatun_matrix *matrix, int64_t row, int64_t column);
 float gatun_stored_scale_at(const gatun_matrix *matrix, int64_t row, int64_t column);
 float gatun_zero_at(const gatun_matrix *matrix, int64_t row, int64_t column);

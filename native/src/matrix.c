@@ -41,7 +41,7 @@ static gatun_status parameter_count(const gatun_matrix *m, bool reads_groups, in
         return GATUN_OK;
     }
     if (m->flat_block != 0) {
-        if (m->flat_block < 0 || m->column_groups_size != 0 || m->scale_order != GATUN_SCALES_STRIDED) {
+        if (m->flat_block < 0 || m->column_groups_size != 0 || m->scale_order == GATUN_SCALES_BLOCKED_128X4) {
             return invalid_granularity(m);
         }
         *count = *scales = (m->n * m->k - 1) / m->flat_block + 1;
@@ -96,8 +96,8 @@ static gatun_status check_types(const gatun_matrix *m) {
     if (m->offset_type != GATUN_NONE && m->offset_sign != 1 && m->offset_sign != -1) {
         return gatun_fail(GATUN_INVALID_ARGUMENT, "offsets: found sign %d, expected 1 or -1", m->offset_sign);
     }
-    if (m->scale_order != GATUN_SCALES_STRIDED && m->scale_order != GATUN_SCALES_BLOCKED_128X4) {
-        return gatun_fail(GATUN_INVALID_ARGUMENT, "scales: found order %d, expected 0 or 1", m->scale_order);
+    if (m->scale_order < GATUN_SCALES_STRIDED || m->scale_order > GATUN_SCALES_THEN_GLOBAL) {
+        return gatun_fail(GATUN_INVALID_ARGUMENT, "scales: found order %d, expected 0 to 2", m->scale_order);
     }
     return GATUN_OK;
 }

@@ -43,7 +43,8 @@ static int32_t form_of(const gatun_matrix *m, int64_t group) {
     if (gatun_is_plain(m->encoding)) {
         return is_bare(m) ? GATUN_FORM_PLAIN : GATUN_FORM_SOURCE;
     }
-    if (group == 0) {
+    /* Kernels multiply by one scale, which differs from two by no more than a float's rounding. */
+    if (group == 0 || (m->scale_order == GATUN_SCALES_THEN_GLOBAL && m->arithmetic != GATUN_F32)) {
         return GATUN_FORM_SOURCE;
     }
     return gatun_encoding_bits(m->encoding) <= 4 ? GATUN_FORM_CODES4 : GATUN_FORM_CODES8;
@@ -525,6 +526,7 @@ static void panel_values(const gatun_packed *h, int64_t n, int64_t k0, int64_t c
     int32_t shift = o < 16 ? 0 : 4;
     int32_t arithmetic = integers ? GATUN_F32 : m->arithmetic;
     float global = gatun_round(m->arithmetic, m->global_scale);
+    bool then_global = m->scale_order == GATUN_SCALES_THEN_GLOBAL;
     bool rounded = integers && (m->encoding == GATUN_NF4 || m->encoding == GATUN_FP4) && m->codebook_size == 0;
     const float *table = gatun_packed_table(h);
     for (int64_t done = 0; done < count;) {
@@ -537,12 +539,13 @@ static void panel_values(const gatun_packed *h, int64_t n, int64_t k0, int64_t c
         float offset = h->offset_type == GATUN_NONE ? 0.0f : gatun_plain_get(h->offset_type, in + h->offsets_offset, o);
         offset = m->offset_sign < 0 ? -offset : offset;
         scale = gatun_round(m->arithmetic, scale);
-        scale = m->global_scale == 1.0f ? scale : gatun_round(m->arithmetic, scale * global);
+        scale = m->global_scale == 1.0f || then_global ? scale : gatun_round(m->arithmetic, scale * global);
         for (int64_t i = 0; i < take; i++) {
             uint8_t byte = in[code_byte(h->form, o, at + i)];
             float code = table[h->form == GATUN_FORM_CODES4 ? byte >> shift & 15 : byte];
             code = rounded ? rintf(code * 127.0f) / 127.0f : code;
             float value = gatun_round(arithmetic, (code - zero) * scale);
+            value = then_global ? gatun_round(arithmetic, value * global) : value;
             value = h->offset_type == GATUN_NONE ? value : gatun_round(arithmetic, value + offset);
             out[done + i] = integers ? value : gatun_round(m->result, value);
         }

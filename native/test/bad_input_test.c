@@ -62,7 +62,7 @@ static void bad_matrices(void) {
     REFUSE(GATUN_BUFFER_TOO_SMALL, scale_col_stride = 2);
     REFUSE(GATUN_INVALID_ARGUMENT, arithmetic = GATUN_U4);
     REFUSE(GATUN_INVALID_ARGUMENT, result = GATUN_NONE);
-    REFUSE(GATUN_INVALID_ARGUMENT, scale_order = 2);
+    REFUSE(GATUN_INVALID_ARGUMENT, scale_order = 3);
     REFUSE(GATUN_INVALID_ARGUMENT, rotation = 2);
     REFUSE(GATUN_INVALID_ARGUMENT, rotation = 256);
     REFUSE(GATUN_INVALID_ARGUMENT, codebook_size = 64);

@@ -234,6 +234,7 @@ static void check_dequantize(random_state *r) {
                 dequantize(r, encoding, order, 5, k, PER_GROUP, 32, 0, GATUN_F16, plain_types[a]);
                 dequantize(r, encoding, order, 5, k, FLAT, 64, WITH_NESTED, GATUN_NONE, plain_types[a]);
                 dequantize(r, encoding, order, 5, k, PER_GROUP, 16, WITH_OFFSETS, GATUN_BF16, plain_types[a]);
+                dequantize(r, encoding, order, 5, k, PER_ROW, 0, WITH_THEN_GLOBAL, GATUN_F32, plain_types[a]);
                 dequantize(r, encoding, order, 5, k, PER_GROUP, 7, WITH_ZEROS, GATUN_F32, plain_types[a]);
                 dequantize(r, encoding, order, 5, k, PER_TILE, 128, WITH_CODEBOOK, GATUN_F32, plain_types[a]);
                 dequantize(r, encoding, GATUN_ORDER_HIGH_FIRST, 5, k, FLAT, 64, 0, GATUN_F32, plain_types[a]);

@@ -241,6 +241,7 @@ static void try_kernel(random_state *r, int32_t encoding, int32_t compute) {
         try_cut(r, encoding, compute, rows, n, k, FLAT, 64, WITH_NESTED, GATUN_F32, GATUN_F32, 0);
         try_cut(r, encoding, compute, rows, n, k, PER_GROUP, 32, WITH_CODEBOOK, GATUN_F32, GATUN_F32, 0);
         try_cut(r, encoding, compute, rows, n, k, PER_GROUP, 16, WITH_ROTATION, GATUN_F32, GATUN_F32, 0);
+        try_cut(r, encoding, compute, rows, n, k, PER_ROW, 0, WITH_THEN_GLOBAL, GATUN_F32, GATUN_F32, 0);
         try_cut(r, encoding, compute, rows, n, k, PER_GROUP, 32, 0, GATUN_F32, GATUN_F32, INFINITY);
         try_cut(r, encoding, compute, rows, n, k, PER_ROW, 0, 0, GATUN_F32, GATUN_F32, NAN);
     }

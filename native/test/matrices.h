@@ -22,7 +22,8 @@ enum {
     WITH_GROUPS = 16,
     WITH_ROW_SCALES = 32,
     WITH_ROTATION = 64,
-    WITH_SWIZZLE = 128
+    WITH_SWIZZLE = 128,
+    WITH_THEN_GLOBAL = 256
 };
 
 /* Numbers of a type, in a buffer of its own. */
@@ -89,6 +90,10 @@ static inline bool random_matrix(random_state *r, int32_t encoding, int32_t orde
         m->scale_col_stride = cut == PER_GROUP || cut == PER_TILE || (with & WITH_GROUPS) != 0 ? 1 : 0;
         m->scale_row_stride = cut == PER_TENSOR ? 0 : k > 0 ? (k - 1) / m->block_cols + 1 : 1;
         m->scale_order = (with & WITH_SWIZZLE) != 0 ? GATUN_SCALES_BLOCKED_128X4 : GATUN_SCALES_STRIDED;
+        if ((with & WITH_THEN_GLOBAL) != 0) {
+            m->scale_order = GATUN_SCALES_THEN_GLOBAL;
+            m->global_scale = 1.0f / 127.0f;
+        }
         m->nested_block = 5;
         m->nested_offset = 0.25f;
         m->zero_point = (int32_t)random_below(r, 3);

@@ -83,7 +83,7 @@ int main(void) {
                                GATUN_F32);
                 }
             }
-            for (int32_t with = 1; with <= WITH_SWIZZLE; with <<= 1) {
+            for (int32_t with = 1; with <= WITH_THEN_GLOBAL; with <<= 1) {
                 try_matrix(&r, weight_encodings[e], 0, shapes[s][0], shapes[s][1], PER_GROUP, 16, with, GATUN_F32,
                            GATUN_F32);
             }

@@ -15,7 +15,7 @@ int64_t gatun_parameter_index(const gatun_matrix *m, int64_t row, int64_t column
 }
 
 int64_t gatun_scale_index(const gatun_matrix *m, int64_t row, int64_t column) {
-    if (m->scale_order == GATUN_SCALES_STRIDED) {
+    if (m->scale_order != GATUN_SCALES_BLOCKED_128X4) {
         return gatun_parameter_index(m, row, column);
     }
     int64_t r = row / m->block_rows, c = column / m->block_cols;
@@ -55,7 +55,7 @@ float gatun_stored_scale_at(const gatun_matrix *m, int64_t row, int64_t column) 
 
 float gatun_scale_at(const gatun_matrix *m, int64_t row, int64_t column) {
     float stored = gatun_round(m->arithmetic, gatun_stored_scale_at(m, row, column));
-    if (m->global_scale == 1.0f) {
+    if (m->global_scale == 1.0f || m->scale_order == GATUN_SCALES_THEN_GLOBAL) {
         return stored;
     }
     return gatun_round(m->arithmetic, stored * gatun_round(m->arithmetic, m->global_scale));
@@ -112,10 +112,16 @@ static void scale_run(const gatun_matrix *m, int64_t row, int64_t first, int64_t
     for (int64_t i = 0; i < count; i++) {
         v[i] = gatun_round(arithmetic, (v[i] - zero) * scale);
     }
+    if (m->scale_order == GATUN_SCALES_THEN_GLOBAL) {
+        float global = gatun_round(m->arithmetic, m->global_scale);
+        for (int64_t i = 0; i < count; i++) {
+            v[i] = gatun_round(arithmetic, v[i] * global);
+        }
+    }
     if (m->row_scales != NULL) {
         float row_scale = gatun_load_f32(m->row_scales + row);
         for (int64_t i = 0; i < count; i++) {
-            v[i] = whole(v[i]) * row_scale;
+            v[i] = gatun_round(integers ? GATUN_F32 : m->result, whole(v[i]) * row_scale);
         }
     }
     for (int64_t i = 0; m->offset_type != GATUN_NONE && i < count; i++) {
