@@ -30,6 +30,8 @@ GATUN_CODECS(avx512)
     gatun_linear_accepts name##_accepts__##isa;                                                                        \
     extern const gatun_x_layout name##_x__##isa;
 
+GATUN_LINEAR_KERNEL(gatun_linear_f32, avx2)
+GATUN_LINEAR_KERNEL(gatun_linear_bf16, avx2)
 GATUN_LINEAR_KERNEL(gatun_linear_f32, avx512)
 GATUN_LINEAR_KERNEL(gatun_linear_bf16, avx512)
 GATUN_LINEAR_KERNEL(gatun_linear_i8, avx512)
