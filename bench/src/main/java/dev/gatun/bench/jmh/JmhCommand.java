@@ -69,9 +69,7 @@ public final class JmhCommand implements Command {
           new OptionsBuilder()
               .include(pattern)
               .addProfiler(GCProfiler.class)
-              .shouldFailOnError(true)
-              .resultFormat(ResultFormatType.JSON)
-              .result(results.toString());
+              .shouldFailOnError(true);
       parameters.forEach((name, values) -> options.param(name, values.split(",", -1)));
       seconds.ifPresent(
           s -> {
@@ -82,7 +80,10 @@ public final class JmhCommand implements Command {
             options.warmupTime(time).measurementTime(time);
           });
       if (common.json()) {
-        options.verbosity(VerboseMode.SILENT);
+        options
+            .verbosity(VerboseMode.SILENT)
+            .resultFormat(ResultFormatType.JSON)
+            .result(results.toString());
       }
       if (new Runner(options.build()).run().isEmpty()) {
         throw new GatunException(
