@@ -45,8 +45,9 @@ gatun_status gatun_fail(gatun_status status, const char *format, ...) __attribut
  * scales with gaps between them (rows or words with room to spare), which unpack gives back as they were.
  *
  * A matrix whose scale blocks cannot be cut at multiples of four within every row (bitsandbytes' flattened blocks with
- * an odd K, for one), or with column groups, row scales, a rotation or GGUF blocks, keeps its source bytes instead
- * (SOURCE): `linear` dequantizes its rows, a panel at a time, and multiplies by that PLAIN panel.
+ * an odd K, for one), or with column groups, row scales, a rotation or GGUF blocks other than those of 32 weights with
+ * one scale (packed_gguf.h), keeps its source bytes instead (SOURCE): `linear` dequantizes its rows, a panel at a time,
+ * and multiplies by that PLAIN panel.
  */
 enum { GATUN_PANEL = 32, GATUN_PACKED_ALIGNMENT = 64, GATUN_PACKED_VERSION = 1 };
 enum { GATUN_FORM_CODES4 = 1, GATUN_FORM_CODES8 = 2, GATUN_FORM_SOURCE = 3, GATUN_FORM_PLAIN = 4 };
@@ -232,6 +233,10 @@ gatun_matrix gatun_packed_source(const gatun_packed *packed);
 void gatun_packed_values(const gatun_packed *packed, int64_t n, int64_t k0, int64_t count, bool integers, float *out);
 static inline const float *gatun_packed_table(const gatun_packed *packed) {
     return (const float *)((const uint8_t *)packed + packed->table_offset);
+}
+/* Where code k of output o lies in its group: the byte; of CODES4, in its low nibble for o < 16, else its high one. */
+static inline int64_t gatun_panel_code_byte(int32_t form, int64_t o, int64_t k) {
+    return form == GATUN_FORM_CODES4 ? k / 4 * 64 + o % 16 * 4 + k % 4 : k / 4 * 128 + o / 16 * 64 + o % 16 * 4 + k % 4;
 }
 static inline const uint8_t *gatun_packed_group(const gatun_packed *packed, int64_t panel, int64_t group) {
     return (const uint8_t *)packed + packed->panels_offset + panel * packed->panel_stride +

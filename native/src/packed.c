@@ -2,7 +2,7 @@
  * The packed form: how big it is, how a matrix gets into it and back, and whether a block's header holds together. The
  * header is a function of the matrix's description, so a block is checked by working its header out anew.
  */
-#include "encodings/codes.h"
+#include "packed_gguf.h"
 
 enum { PIECE = 512 };
 static const char magic[8] = "GATUNPK";
@@ -37,6 +37,10 @@ static int64_t group_of(const gatun_matrix *m) {
 }
 
 static int32_t form_of(const gatun_matrix *m, int64_t group) {
+    const gatun_gguf_panels *gguf = gatun_gguf_panels_of(m);
+    if (gguf != NULL) {
+        return gguf->form;
+    }
     if (gatun_is_gguf(m->encoding) || m->column_groups_size != 0 || m->row_scales_size != 0 || m->rotation > 1) {
         return GATUN_FORM_SOURCE;
     }
@@ -63,6 +67,9 @@ static int64_t blocks_of(const gatun_matrix *m) {
 static bool has_more_than_panels(const gatun_matrix *m, int32_t part, int64_t size) {
     switch (part) {
     case GATUN_PART_CODES:
+        if (gatun_is_gguf(m->encoding)) {
+            return false; /* rows that are padded are no panels */
+        }
         return size * 8 != m->n * m->k * gatun_encoding_bits(m->encoding);
     case GATUN_PART_SCALES:
         return m->scale_type == GATUN_U8 || size != blocks_of(m) * gatun_number_size(m->scale_type);
@@ -109,9 +116,10 @@ static int64_t lay_panels(gatun_packed *h, const gatun_matrix *m, int64_t group)
         h->groups = m->k / h->group + (m->k % h->group != 0);
         codes = h->group * GATUN_PANEL / (h->form == GATUN_FORM_CODES4 ? 2 : 1);
     }
-    h->scale_type = m->scale_type == GATUN_U8 ? GATUN_F32 : m->scale_type;
+    const gatun_gguf_panels *gguf = gatun_gguf_panels_of(m);
+    h->scale_type = gguf != NULL ? gguf->scale_type : m->scale_type == GATUN_U8 ? GATUN_F32 : m->scale_type;
     h->zero_type = m->zero_type;
-    h->offset_type = m->offset_type;
+    h->offset_type = gguf != NULL ? gguf->offset_type : m->offset_type;
     size = codes;
     if (h->scale_type != GATUN_NONE) {
         h->scales_offset = size;
@@ -153,7 +161,7 @@ gatun_status gatun_packed_plan(const gatun_matrix *m, gatun_packed *h) {
     h->n = m->n;
     h->k = m->k;
     h->matrix = description(m, sizes);
-    int64_t group = gatun_is_gguf(m->encoding) ? 0 : group_of(m);
+    int64_t group = gatun_is_gguf(m->encoding) ? GATUN_GGUF_PANEL_GROUP : group_of(m);
     h->form = form_of(m, group);
     bool keep[GATUN_PARTS];
     for (int32_t part = 0; part < GATUN_PARTS; part++) {
@@ -206,14 +214,6 @@ static uint8_t *group_at(gatun_packed *h, int64_t panel, int64_t group) {
     return (uint8_t *)h + h->panels_offset + panel * h->panel_stride + group * h->group_stride;
 }
 
-/* Where code k of output o lies in its group: the byte, and the shift of its nibble. */
-static int64_t code_byte(int32_t form, int64_t o, int64_t k) {
-    if (form == GATUN_FORM_CODES4) {
-        return k / 4 * 64 + o % 16 * 4 + k % 4;
-    }
-    return k / 4 * 128 + o / 16 * 64 + o % 16 * 4 + k % 4;
-}
-
 static int64_t plain_index(int32_t encoding, int64_t o, int64_t k) {
     return encoding == GATUN_F32 ? k * GATUN_PANEL + o : k / 2 * (2 * GATUN_PANEL) + 2 * o + k % 2;
 }
@@ -230,7 +230,7 @@ static void pack_codes(const gatun_matrix *m, gatun_packed *h, int64_t row) {
             int64_t count = end - k < PIECE ? end - k : PIECE;
             gatun_codes_get(m, row, k, count, codes);
             for (int64_t i = 0; i < count; i++) {
-                int64_t at = code_byte(h->form, o, k - first + i);
+                int64_t at = gatun_panel_code_byte(h->form, o, k - first + i);
                 out[at] = h->form == GATUN_FORM_CODES4 ? (uint8_t)(out[at] | codes[i] << shift) : codes[i];
             }
         }
@@ -290,6 +290,8 @@ static void pack_body(void *context, int32_t worker, int32_t workers) {
         for (int64_t row = panel * GATUN_PANEL; row < end; row++) {
             if (h->form == GATUN_FORM_PLAIN) {
                 pack_plain(j->matrix, h, row);
+            } else if (gatun_is_gguf(h->matrix.encoding)) {
+                gatun_gguf_pack_row(j->matrix, h, row);
             } else {
                 pack_codes(j->matrix, h, row);
                 pack_parameters(j->matrix, h, row);
@@ -307,6 +309,10 @@ static void buffers_of(const gatun_matrix *m, const void *buffers[GATUN_PARTS]) 
 
 static void fill_table(const gatun_matrix *m, gatun_packed *h) {
     float *table = (float *)((uint8_t *)h + h->table_offset);
+    if (gatun_is_gguf(m->encoding)) {
+        gatun_gguf_fill_table(gatun_gguf_panels_of(m), table);
+        return;
+    }
     size_t entries = h->form == GATUN_FORM_CODES4 ? 16 : 256;
     size_t count = (size_t)1 << gatun_encoding_bits(m->encoding);
     memset(table, 0, entries * sizeof *table);
@@ -425,7 +431,7 @@ static void unpack_row(gatun_packed *h, const gatun_matrix *m, int64_t row) {
         for (int64_t k = first; k < end && !is_kept(h, GATUN_PART_CODES); k += PIECE) {
             int64_t count = end - k < PIECE ? end - k : PIECE;
             for (int64_t i = 0; i < count; i++) {
-                uint8_t byte = in[code_byte(h->form, o, k - first + i)];
+                uint8_t byte = in[gatun_panel_code_byte(h->form, o, k - first + i)];
                 codes[i] = h->form == GATUN_FORM_CODES4 ? byte >> shift & 15 : byte;
             }
             gatun_codes_put(m, row, k, count, codes);
@@ -510,6 +516,8 @@ gatun_status gatun_unpack(const void *packed, int64_t packed_size, const gatun_m
     for (int64_t row = 0; h->form != GATUN_FORM_SOURCE && row < h->n; row++) {
         if (h->form == GATUN_FORM_PLAIN && !is_kept(h, GATUN_PART_CODES)) {
             unpack_plain(h, out, row);
+        } else if (gatun_is_gguf(h->matrix.encoding)) {
+            gatun_gguf_unpack_row(h, out, row);
         } else if (h->form != GATUN_FORM_PLAIN) {
             unpack_row(h, out, row);
         }
@@ -541,7 +549,7 @@ static void panel_values(const gatun_packed *h, int64_t n, int64_t k0, int64_t c
         scale = gatun_round(m->arithmetic, scale);
         scale = m->global_scale == 1.0f || then_global ? scale : gatun_round(m->arithmetic, scale * global);
         for (int64_t i = 0; i < take; i++) {
-            uint8_t byte = in[code_byte(h->form, o, at + i)];
+            uint8_t byte = in[gatun_panel_code_byte(h->form, o, at + i)];
             float code = table[h->form == GATUN_FORM_CODES4 ? byte >> shift & 15 : byte];
             code = rounded ? rintf(code * 127.0f) / 127.0f : code;
             float value = gatun_round(arithmetic, (code - zero) * scale);

@@ -109,7 +109,8 @@ static inline bool i8_make_plan(const gatun_packed *p, bool block, int64_t m, i8
     if (p->group == 0) {
         return false; /* K = 0 */
     }
-    int codes = 1 << gatun_encoding_bits(p->matrix.encoding);
+    int bits = gatun_encoding_bits(p->matrix.encoding); /* 0 for GGUF's blocks, which use all codes of their form */
+    int codes = bits != 0 ? 1 << bits : p->form == GATUN_FORM_CODES4 ? 16 : 256;
     if (p->form == GATUN_FORM_CODES4 && i8_plain_codes(p, codes, plan)) {
         plan->source = I8_RAW4;
     } else if (p->form == GATUN_FORM_CODES8 && i8_plain_codes(p, codes, plan)) {

@@ -73,6 +73,14 @@
     ROW(MXFP4, mxfp4, 0, __VA_ARGS__)                                                                                  \
     ROW(NVFP4, nvfp4, 0, __VA_ARGS__)
 
+/* The blocks that become panels (packed_gguf.c). */
+#define GATUN_GGUF_PANEL_ENCODINGS(ROW, ...)                                                                           \
+    ROW(Q4_0, q4_0, 0, __VA_ARGS__)                                                                                    \
+    ROW(Q4_1, q4_1, 0, __VA_ARGS__)                                                                                    \
+    ROW(Q8_0, q8_0, 0, __VA_ARGS__)                                                                                    \
+    ROW(IQ4_NL, iq4_nl, 0, __VA_ARGS__)                                                                                \
+    ROW(MXFP4, mxfp4, 0, __VA_ARGS__)
+
 /* The blocks with AVX-512 decoders. */
 #define GATUN_GGUF_VECTOR_ENCODINGS(ROW, ...)                                                                          \
     ROW(Q4_0, q4_0, 0, __VA_ARGS__)                                                                                    \
