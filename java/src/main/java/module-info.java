@@ -29,10 +29,16 @@ module dev.gatun {
   uses dev.gatun.layout.LayoutProvider;
 
   provides dev.gatun.checkpoint.CheckpointFormat with
+      dev.gatun.checkpoint.Awq,
       dev.gatun.checkpoint.BitsAndBytes,
+      dev.gatun.checkpoint.BlockFloat8,
       dev.gatun.checkpoint.ComfyUi,
+      dev.gatun.checkpoint.CompressedTensors,
       dev.gatun.checkpoint.Gguf,
-      dev.gatun.checkpoint.Quanto;
+      dev.gatun.checkpoint.Gptq,
+      dev.gatun.checkpoint.Mlx,
+      dev.gatun.checkpoint.Quanto,
+      dev.gatun.checkpoint.TorchAo;
   provides dev.gatun.cli.Command with
       dev.gatun.cli.Bench,
       dev.gatun.cli.Convert,

@@ -123,6 +123,16 @@ public enum Encoding {
     return this == F32 || this == F16 || this == BF16;
   }
 
+  /**
+   * Unsigned integers of so many bits, 1 to 8.
+   *
+   * @throws IllegalArgumentException for another number
+   */
+  public static Encoding unsigned(int bits) {
+    return named("U" + bits)
+        .orElseThrow(() -> new IllegalArgumentException("no integers of " + bits + " bits"));
+  }
+
   /** The encoding with this name, case ignored: {@code "nf4"}, {@code "f8_e4m3"}. */
   public static Optional<Encoding> named(String name) {
     String upper = name.toUpperCase(Locale.ROOT);

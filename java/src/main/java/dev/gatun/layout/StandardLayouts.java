@@ -7,6 +7,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.stream.Stream;
 
 /**
  * The layouts that come with the library, and one entry point per operation and backend that serves
@@ -63,6 +64,38 @@ public final class StandardLayouts implements LayoutProvider {
             new QuantoBytesLayout(Encoding.F8_E4M3, true),
             new QuantoBytesLayout(Encoding.F8_E4M3FNUZ, true),
             new QuantoBytesLayout(Encoding.F8_E5M2, true)));
+    layouts.put(
+        "torchao",
+        List.of(
+            new TorchAoLayout("Int8Tensor", Encoding.I8),
+            new TorchAoLayout("Float8Tensor", Encoding.F8_E4M3),
+            new TorchAoLayout("Int4Tensor", Encoding.I4),
+            new TorchAoLayout("Int4TilePackedTo4dTensor", Encoding.U4),
+            new TorchAoLayout("Int4PlainInt32Tensor", Encoding.U4),
+            new TorchAoLayout("IntxUnpackedToInt8Tensor", Encoding.I8),
+            new TorchAoLayout("MXTensor", Encoding.F4_E2M1),
+            new TorchAoLayout("NVFP4Tensor", Encoding.F4_E2M1)));
+    layouts.put(
+        "compressed-tensors",
+        List.of(
+            new CompressedTensorsLayout("pack-quantized", Encoding.U4),
+            new CompressedTensorsLayout("int-quantized", Encoding.I8),
+            new CompressedTensorsLayout("float-quantized", Encoding.F8_E4M3),
+            new CompressedTensorsLayout("nvfp4-pack-quantized", Encoding.F4_E2M1),
+            new CompressedTensorsLayout("mxfp4-pack-quantized", Encoding.F4_E2M1)));
+    layouts.put("awq", List.of(new AwqLayout(false, 128), new AwqLayout(true, 128)));
+    layouts.put("gptq", Stream.of(2, 3, 4, 8).<Layout>map(b -> new GptqLayout(b, 128)).toList());
+    layouts.put(
+        "mlx",
+        Stream.concat(
+                Stream.of(2, 3, 4, 5, 6, 8).map(b -> new MlxLayout("affine", b, 64)),
+                Stream.of(
+                    new MlxLayout("mxfp4", 4, 32),
+                    new MlxLayout("mxfp8", 8, 32),
+                    new MlxLayout("nvfp4", 4, 16)))
+            .<Layout>map(l -> l)
+            .toList());
+    layouts.put("fp8-block", List.of(new BlockFloat8Layout(128, 128)));
     layouts.put(
         "gguf",
         Arrays.stream(Encoding.values())
