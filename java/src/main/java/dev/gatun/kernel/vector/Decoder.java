@@ -52,6 +52,9 @@ final class Decoder {
         if (p.matrix.rotation() > 1) {
           rotate(out, k1 - k0, p.matrix.rotation());
         }
+      }
+      // An integer multiply, too, takes blocks as the numbers that they dequantize to.
+      if (!integer || p.matrix.encoding().isBlock()) {
         Lanes.round(p.matrix.result(), out, 0, end);
       }
     }

@@ -33,15 +33,13 @@ final class OneRow {
   static boolean takes(Panels p, Compute compute) {
     Matrix m = p.matrix;
     boolean integer = Forms.isInteger(compute);
-    boolean exact =
-        integer
-            || (compute == Compute.F32
-                && m.rotation() <= 1
-                && m.arithmetic() == Encoding.F32
-                && m.result() == Encoding.F32);
+    boolean unrounded =
+        (integer && !m.encoding().isBlock())
+            || (m.arithmetic() == Encoding.F32 && m.result() == Encoding.F32);
+    boolean exact = integer || (compute == Compute.F32 && m.rotation() <= 1);
     boolean plain =
         p.scales != null && p.offsets == null && p.rowScales == null && p.columnGroups == null;
-    return exact && plain && p.group % 8 == 0 && p.k % 8 == 0 && hasLoop(p);
+    return exact && unrounded && plain && p.group % 8 == 0 && p.k % 8 == 0 && hasLoop(p);
   }
 
   private static boolean hasLoop(Panels p) {

@@ -9,6 +9,7 @@ import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixValues;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.util.Arrays;
 import org.jspecify.annotations.Nullable;
 
 /** Moves codes, scales, zero points and offsets between a matrix and its panels. */
@@ -43,6 +44,13 @@ final class Packer {
   /** Fills one panel. */
   void pack(int panel) {
     int rows = rows(panel);
+    BlockParts parts = BlockParts.of(m.encoding());
+    if (parts != null) {
+      for (int lane = 0; lane < rows; lane++) {
+        blocks(panel, lane, parts);
+      }
+      return;
+    }
     byte[] codes = new byte[Rows.PIECE];
     byte[] bytes = new byte[Rows.PIECE];
     for (int lane = 0; lane < rows; lane++) {
@@ -57,6 +65,39 @@ final class Packer {
         CodeRows.read(m, row, column, count, codes, bytes);
         put(panel, lane, column, codes, count);
       }
+    }
+  }
+
+  /** Takes a row of self-contained blocks apart. */
+  private void blocks(int panel, int lane, BlockParts parts) {
+    int size = m.encoding().blockElements();
+    long bytes = m.encoding().blockBytes();
+    long stride = m.codeRowStride() == 0 ? m.k() / size * bytes : m.codeRowStride();
+    long at = ((long) panel * WIDTH + lane) * stride;
+    byte[] codes = new byte[size];
+    for (int column = 0; column < panels.k; column += size) {
+      float[] values = parts.codes(m.codes(), at);
+      for (int i = 0; i < size; i++) {
+        boolean table = panels.form == Panels.Form.NIBBLES;
+        codes[i] = (byte) (table ? Arrays.binarySearch(panels.table, values[i] + 0f) : values[i]);
+      }
+      put(panel, lane, column, codes, size);
+      groups(panels.scales, panel, lane, column, parts.scales(m.codes(), at));
+      if (parts.hasOffsets()) {
+        groups(panels.offsets, panel, lane, column, parts.offsets(m.codes(), at));
+      }
+      at += bytes;
+    }
+  }
+
+  /** Stores what the elements of a block have, once for each group. */
+  private void groups(@Nullable MemorySegment to, int panel, int lane, int column, float[] values) {
+    if (to == null) {
+      return;
+    }
+    for (int i = 0; i < values.length; i += panels.group) {
+      long at = ((long) panel * panels.groups + panels.groupOf(column + i)) * WIDTH + lane;
+      to.setAtIndex(FLOAT, at, values[i] * m.globalScale());
     }
   }
 

@@ -20,7 +20,8 @@ import org.jspecify.annotations.Nullable;
 /**
  * A weight in panels of {@link Tiles#WIDTH} outputs, so that one vector holds the same k of as many
  * outputs as it has lanes. Codes keep their bits; scales, zero points and offsets lie beside them
- * as floats, resolved once.
+ * as floats, resolved once. GGUF's blocks are taken apart into the same; they are kept beside it,
+ * since their bytes cannot be put together again from floats.
  */
 final class Panels implements PackedWeight {
   /** So that a row fits into an array. */
@@ -97,14 +98,15 @@ final class Panels implements PackedWeight {
     for (Compute compute : Compute.values()) {
       refusals.put(compute, kernels.refuses(Operation.LINEAR, m, Optional.of(compute)));
     }
-    form = form(m);
+    BlockParts parts = BlockParts.of(m.encoding());
+    float[] values = parts == null ? Forms.table(m) : parts.table();
+    form = parts == null ? form(m) : values.length > 0 ? Form.NIBBLES : Form.INTEGERS;
     boolean panelled = form != Form.ROWS;
-    float[] values = panelled ? Forms.table(m) : new float[0];
     table = Forms.less(values, m);
     integerTable = Forms.less(Forms.integerTable(m, values), m);
     byteTable = form == Form.BYTES ? ByteTable.of(table) : null;
     columnGroups = panelled ? Packer.columnGroups(m) : null;
-    group = Math.max(1, Forms.group(m));
+    group = parts == null ? Math.max(1, Forms.group(m)) : parts.group();
     groups =
         !panelled ? 0 : columnGroups != null ? Packer.count(columnGroups) : Math.ceilDiv(k, group);
     scalesWithCodes =
@@ -117,12 +119,13 @@ final class Panels implements PackedWeight {
       long panels = Math.ceilDiv(m.n(), (long) WIDTH);
       panelBytes = panelBytes(m);
       codes = arena.allocate(Math.multiplyExact(panels, panelBytes), 64);
-      scales =
-          floats(panelled && (m.scales().isPresent() || m.globalScale() != 1f), panels, groups);
+      boolean scaled = parts != null || m.scales().isPresent() || m.globalScale() != 1f;
+      scales = floats(panelled && scaled, panels, groups);
       zeros = floats(panelled && m.zeros().isPresent(), panels, groups);
-      offsets = floats(panelled && m.offsets().isPresent(), panels, groups);
+      boolean offset = parts == null ? m.offsets().isPresent() : parts.hasOffsets();
+      offsets = floats(panelled && offset, panels, groups);
       rowScales = floats(panelled && m.rowScales().isPresent(), panels, 1);
-      codesKept = !panelled || !Forms.isDense(m);
+      codesKept = !panelled || parts != null || !Forms.isDense(m);
       Matrix kept = codesKept ? m : m.toBuilder().codes(MemorySegment.NULL).build();
       matrix = kept.withMemory(this::copy);
       byteSize =
@@ -195,7 +198,8 @@ final class Panels implements PackedWeight {
 
   /** What makes an unsigned code a signed byte, by exclusive or. */
   int flip() {
-    return form == Form.INTEGERS && matrix.encoding() != Encoding.I8 ? 0x80 : 0;
+    boolean signed = matrix.encoding() == Encoding.I8 || matrix.encoding().isBlock();
+    return form == Form.INTEGERS && !signed ? 0x80 : 0;
   }
 
   /** What is subtracted from the signed bytes of {@link Form#INTEGERS}, zero point included. */
