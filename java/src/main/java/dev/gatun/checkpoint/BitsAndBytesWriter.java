@@ -201,12 +201,7 @@ final class BitsAndBytesWriter implements LayerWriter {
   }
 
   @Override
-  public Map<String, String> metadata() {
+  public Map<String, String> metadata(List<Written> layers, List<String> copied) {
     return Map.of("format", "pt"); // transformers refuses a file without it
-  }
-
-  @Override
-  public Map<String, String> sidecars() {
-    return Map.of();
   }
 }

@@ -7,7 +7,6 @@ import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.QuantizeRule;
 import dev.gatun.layout.ComfyFloat8Layout;
 import java.lang.foreign.Arena;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -25,8 +24,6 @@ final class ComfyUiWriter implements LayerWriter {
   /** What {@code gatun quantize --format} offers. */
   static final Map<String, String> FORMATS =
       Map.of("float8_e4m3fn", "ComfyUI: 8-bit floats e4m3fn, one scale per tensor");
-
-  private final List<String> layers = new ArrayList<>();
 
   ComfyUiWriter(String format) {}
 
@@ -47,21 +44,15 @@ final class ComfyUiWriter implements LayerWriter {
             .matrix(n, k, codes.data(), Optional.of(Parts.values(scale)), type);
     QuantizeRule rule = new QuantizeRule(type, true, LARGEST, 0, -LARGEST, LARGEST, false, 0);
     backend.quantize(matrix, rule, weight.data(), type);
-    layers.add(layer);
     return new Quantized(List.of(codes, scale), matrix);
   }
 
   @Override
-  public Map<String, String> metadata() {
+  public Map<String, String> metadata(List<Written> layers, List<String> copied) {
     String entries =
         layers.stream()
-            .map(layer -> PythonJson.string(layer) + ": {\"format\": \"float8_e4m3fn\"}")
+            .map(w -> PythonJson.string(w.layer()) + ": {\"format\": \"" + w.format() + "\"}")
             .collect(Collectors.joining(", "));
     return Map.of(ComfyUi.METADATA, "{\"format_version\": \"1.0\", \"layers\": {" + entries + "}}");
-  }
-
-  @Override
-  public Map<String, String> sidecars() {
-    return Map.of();
   }
 }

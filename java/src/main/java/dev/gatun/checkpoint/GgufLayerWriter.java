@@ -150,14 +150,4 @@ final class GgufLayerWriter implements LayerWriter {
     values.put(FILE_TYPE, GgufValue.u32(fileType()));
     return values;
   }
-
-  @Override
-  public Map<String, String> metadata() {
-    return Map.of();
-  }
-
-  @Override
-  public Map<String, String> sidecars() {
-    return Map.of();
-  }
 }

@@ -11,7 +11,11 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/** Quantizes and names the weights of one output checkpoint, layer by layer. */
+/**
+ * Quantizes and names the weights of one output checkpoint, layer by layer. Keeps nothing from one
+ * layer to the next: layers are quantized in any order, on any thread, and those that an earlier,
+ * interrupted run has written are not quantized again.
+ */
 public interface LayerWriter {
   /**
    * One quantized weight.
@@ -20,6 +24,28 @@ public interface LayerWriter {
    * @param matrix the same for the kernels: to dequantize it and measure the error
    */
   record Quantized(List<Tensor> tensors, Matrix matrix) {}
+
+  /**
+   * A layer that is in the output checkpoint.
+   *
+   * @param layer plain name without {@code .weight}
+   * @param format the name that it was written under, one of {@link CheckpointFormat#writes()}
+   * @param dtype of the weight before: F32, F16 or BF16
+   * @param shape of the weight before
+   * @param tensors what stands for it in the file
+   */
+  record Written(
+      String layer,
+      String format,
+      DType dtype,
+      List<Long> shape,
+      List<SafetensorsWriter.Entry> tensors) {
+    /** Copies the lists. */
+    public Written {
+      shape = List.copyOf(shape);
+      tensors = List.copyOf(tensors);
+    }
+  }
 
   /**
    * Whether this weight can be quantized: two dimensions, a float type, a shape the layout can
@@ -55,7 +81,7 @@ public interface LayerWriter {
    *
    * @param entries every tensor that will be written
    * @param source what is quantized
-   * @param metadata the source's and {@link #metadata()}
+   * @param metadata the source's and {@link #metadata}
    */
   default TensorFileWriter create(
       Path target,
@@ -65,9 +91,22 @@ public interface LayerWriter {
     return SafetensorsWriter.create(target, entries, metadata);
   }
 
-  /** Metadata for the container once every layer is known: {@code __metadata__}. */
-  Map<String, String> metadata();
+  /**
+   * Metadata for the container: {@code __metadata__}.
+   *
+   * @param layers every layer of this checkpoint format, in the source's order
+   * @param copied the names of all other tensors
+   */
+  default Map<String, String> metadata(List<Written> layers, List<String> copied) {
+    return Map.of();
+  }
 
-  /** JSON files to write beside the checkpoint, by name: {@code quantization_map.json}. */
-  Map<String, String> sidecars();
+  /**
+   * JSON files to write beside the checkpoint, by name: {@code quantization_map.json}.
+   *
+   * @param layers every layer of this checkpoint format, in the source's order
+   */
+  default Map<String, String> sidecars(List<Written> layers) {
+    return Map.of();
+  }
 }

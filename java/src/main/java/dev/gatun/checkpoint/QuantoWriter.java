@@ -7,7 +7,6 @@ import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.QuantizeRule;
 import dev.gatun.layout.QuantoBytesLayout;
 import java.lang.foreign.Arena;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
@@ -29,7 +28,6 @@ final class QuantoWriter implements LayerWriter {
               "qfloat8_e5m2", "quanto: 8-bit floats e5m2, one scale per row"));
 
   private final String qtype;
-  private final List<String> layers = new ArrayList<>();
 
   QuantoWriter(String qtype) {
     this.qtype = qtype;
@@ -71,27 +69,21 @@ final class QuantoWriter implements LayerWriter {
             .matrix(n, k, codes.data(), Parts.values(scale));
     QuantizeRule rule = new QuantizeRule(type, false, largest, 0, smallest, largest, false, 0);
     backend.quantize(matrix, rule, weight.data(), type);
-    layers.add(layer);
     Tensor inputScale = WriterSupport.one(arena, layer + ".input_scale", weight.dtype());
     Tensor outputScale = WriterSupport.one(arena, layer + ".output_scale", weight.dtype());
     return new Quantized(List.of(codes, scale, inputScale, outputScale), matrix);
   }
 
   @Override
-  public Map<String, String> metadata() {
-    return Map.of();
-  }
-
-  @Override
-  public Map<String, String> sidecars() {
+  public Map<String, String> sidecars(List<Written> layers) {
     String entries =
         layers.stream()
             .map(
-                layer ->
+                written ->
                     "    "
-                        + PythonJson.string(layer)
+                        + PythonJson.string(written.layer())
                         + ": {\n        \"weights\": \""
-                        + qtype
+                        + written.format()
                         + "\",\n        \"activations\": \"none\"\n    }")
             .collect(Collectors.joining(",\n"));
     return Map.of(Quanto.MAP, "{\n" + entries + "\n}");

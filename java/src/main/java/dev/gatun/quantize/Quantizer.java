@@ -32,22 +32,25 @@ public final class Quantizer {
   private static final String WEIGHT = ".weight";
 
   private final Checkpoint source;
+  private final String format;
   private final LayerWriter writer;
   private final NameFilter filter;
   private final Backend backend;
   private final ProgressListener progress;
   private final List<LayerReport> layers = new ArrayList<>();
+  private final List<LayerWriter.Written> written = new ArrayList<>();
   private final List<Tensor> copied = new ArrayList<>();
   private long bytesAfter;
 
   private Quantizer(
       Checkpoint source,
-      LayerWriter writer,
+      String format,
       NameFilter filter,
       Backend backend,
       ProgressListener progress) {
     this.source = source;
-    this.writer = writer;
+    this.format = format;
+    this.writer = writer(format);
     this.filter = filter;
     this.backend = backend;
     this.progress = progress;
@@ -80,7 +83,7 @@ public final class Quantizer {
       NameFilter filter,
       Backend backend,
       ProgressListener progress) {
-    LayerWriter writer = writer(format);
+    Quantizer quantizer = new Quantizer(source, format, filter, backend, progress);
     if (!source.layers().isEmpty() || !source.unsupported().isEmpty()) {
       String layer =
           source.layers().isEmpty()
@@ -93,7 +96,7 @@ public final class Quantizer {
               + "': found a quantized weight, expected plain floats (convert it, or dequantize it"
               + " first)");
     }
-    return new Quantizer(source, writer, filter, backend, progress).run(target, format);
+    return quantizer.run(target);
   }
 
   /**
@@ -109,7 +112,8 @@ public final class Quantizer {
    */
   public static Report convert(
       Checkpoint source, Path target, String format, Backend backend, ProgressListener progress) {
-    LayerWriter writer = writer(format);
+    NameFilter filter = source.layers().isEmpty() ? NameFilter.DEFAULT : NameFilter.NOTHING;
+    Quantizer quantizer = new Quantizer(source, format, filter, backend, progress);
     for (Map.Entry<String, String> layer : source.unsupported().entrySet()) {
       throw new GatunException(
           source.path() + ": layer '" + layer.getKey() + "': " + layer.getValue());
@@ -118,8 +122,7 @@ public final class Quantizer {
         .unclaimed()
         .forEach(
             (name, why) -> progress.warning("tensor '" + name + "' is copied as it is: " + why));
-    NameFilter filter = source.layers().isEmpty() ? NameFilter.DEFAULT : NameFilter.NOTHING;
-    return new Quantizer(source, writer, filter, backend, progress).run(target, format);
+    return quantizer.run(target);
   }
 
   private static LayerWriter writer(String name) {
@@ -132,7 +135,7 @@ public final class Quantizer {
         "no format '" + name + "' to write, expected one of " + formats().keySet());
   }
 
-  private Report run(Path target, String format) {
+  private Report run(Path target) {
     long bytesBefore = source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).sum();
     progress.start(bytesBefore);
     try (Spool spool = Spool.create(target)) {
@@ -230,6 +233,15 @@ public final class Quantizer {
       spool.add(tensor);
       bytes += tensor.data().byteSize();
     }
+    if (how != LayerReport.How.DEQUANTIZED) {
+      written.add(
+          new LayerWriter.Written(
+              layer,
+              format,
+              before.dtype(),
+              before.shape(),
+              quantized.tensors().stream().map(SafetensorsWriter.Entry::of).toList()));
+    }
     ErrorMeter meter = ErrorMeter.measure(quantized.matrix(), before, backend);
     boolean rounded = how == LayerReport.How.QUANTIZED || how == LayerReport.How.REQUANTIZED;
     if (rounded && !meter.isFinite()) {
@@ -251,7 +263,7 @@ public final class Quantizer {
     copied.forEach(tensor -> entries.add(SafetensorsWriter.Entry.of(tensor)));
     Map<String, String> metadata = new LinkedHashMap<>(source.metadata());
     Checkpoint.formats().forEach(known -> metadata.keySet().removeAll(known.metadataKeys()));
-    metadata.putAll(writer.metadata());
+    metadata.putAll(writer.metadata(written, copied.stream().map(Tensor::name).toList()));
     List<Path> files = new ArrayList<>(List.of(target));
     List<OutputFile> sidecars = new ArrayList<>();
     try (TensorFileWriter out = writer.create(target, entries, source, metadata)) {
@@ -262,7 +274,7 @@ public final class Quantizer {
         progress.advance(tensor.name(), tensor.data().byteSize());
       }
       writer
-          .sidecars()
+          .sidecars(written)
           .forEach(
               (name, text) -> {
                 OutputFile sidecar = OutputFile.create(target.resolveSibling(name));
