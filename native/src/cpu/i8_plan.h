@@ -106,8 +106,8 @@ static inline bool i8_plain_codes(const gatun_packed *p, int count, i8_plan *pla
 static inline bool i8_make_plan(const gatun_packed *p, bool block, int64_t m, i8_plan *plan) {
     memset(plan, 0, sizeof *plan);
     plan->block = block;
-    if (p->group == 0) {
-        return false; /* K = 0 */
+    if (p->group == 0 || p->matrix.codebook_size != 0) {
+        return false; /* K = 0, or a codebook of the matrix's own: it has no integers */
     }
     int bits = gatun_encoding_bits(p->matrix.encoding); /* 0 for GGUF's blocks, which use all codes of their form */
     int codes = bits != 0 ? 1 << bits : p->form == GATUN_FORM_CODES4 ? 16 : 256;

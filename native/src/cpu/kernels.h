@@ -32,6 +32,8 @@ GATUN_CODECS(avx512)
 
 GATUN_LINEAR_KERNEL(gatun_linear_f32, avx2)
 GATUN_LINEAR_KERNEL(gatun_linear_bf16, avx2)
+GATUN_LINEAR_KERNEL(gatun_linear_i8, avx2)
+GATUN_LINEAR_KERNEL(gatun_linear_i8_block, avx2)
 GATUN_LINEAR_KERNEL(gatun_linear_f32, avx512)
 GATUN_LINEAR_KERNEL(gatun_linear_bf16, avx512)
 GATUN_LINEAR_KERNEL(gatun_linear_bf16_fma, avx512)

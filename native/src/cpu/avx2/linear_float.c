@@ -2,6 +2,9 @@
  * linear_f32_<weight>__avx2 and linear_bf16_<weight>__avx2: y[m][n] = sum over k of x[m][k] * w[n][k] by float
  * fused multiply-add. AVX2 has no bfloat16 product: both operands are rounded to it, and then multiplied as floats.
  *
+ * linear_i8_<weight>__avx2 and linear_i8_block_<weight>__avx2 are the same with x as integers times their scale, and
+ * with weights as the integer computes have them: not rounded, NF4's and FP4's table in 127ths.
+ *
  * A piece of K of a panel (half of the first-level cache) is dequantized to [k][32] floats, as the definition rounds
  * it; x lies in tiles of rows, piece by piece, [k][R]. Register plan: 6 rows x 16 outputs: 12 sums, 2 of weights, 1
  * broadcast; the two halves of a panel are two passes over the piece. Fewer rows have 2 chains of sums.
@@ -15,22 +18,30 @@
 
 enum { TILE = 6, ROW_TILE = 24, SUM_ROWS = 504 };
 enum { TABLE4, TABLE8, INTEGERS8, PLAIN };
+enum { AS_IS, ROUNDED, QUANTIZED, QUANTIZED_BLOCK, X_BLOCK = 32 }; /* what is done to the operands first */
 
 typedef struct float_plan {
     int source;
     int32_t flip; /* INTEGERS8: value = (code ^ flip) - flip */
-    bool bf16;
+    int operands;
+    float table4[16];
     int64_t k, piece; /* padded K; k of a piece */
 } float_plan;
 
-static bool make_plan(const gatun_packed *p, bool bf16, float_plan *plan) {
-    *plan = (float_plan){.source = PLAIN, .bf16 = bf16, .k = p->k};
+static bool make_plan(const gatun_packed *p, int operands, float_plan *plan) {
+    *plan = (float_plan){.source = PLAIN, .operands = operands, .k = p->k};
     if (p->k == 0 || p->form == GATUN_FORM_SOURCE) {
         return false;
     }
     if (p->form != GATUN_FORM_PLAIN) {
         plan->k = p->groups * p->group;
         plan->source = p->form == GATUN_FORM_CODES4 ? TABLE4 : TABLE8;
+    }
+    bool in_127ths = operands >= QUANTIZED && p->matrix.codebook_size == 0 &&
+                     (p->matrix.encoding == GATUN_NF4 || p->matrix.encoding == GATUN_FP4);
+    for (int32_t c = 0; plan->source == TABLE4 && c < 16; c++) {
+        float value = gatun_packed_table(p)[c];
+        plan->table4[c] = in_127ths ? rintf(value * 127.0f) / 127.0f : value;
     }
     for (int32_t flip = 0; plan->source == TABLE8 && flip <= 128; flip += 128) {
         bool same = true;
@@ -40,7 +51,7 @@ static bool make_plan(const gatun_packed *p, bool bf16, float_plan *plan) {
         plan->source = same ? INTEGERS8 : TABLE8;
         plan->flip = flip;
     }
-    int64_t fit = gatun_cache_bytes(1) / 2 / (4 * GATUN_PANEL) / 4 * 4;
+    int64_t fit = gatun_cache_bytes(1) / 2 / (4 * GATUN_PANEL) / X_BLOCK * X_BLOCK;
     plan->piece = fit < plan->k ? fit : plan->k;
     return true;
 }
@@ -57,14 +68,48 @@ static float *tile_of(const float_plan *plan, const void *area, int64_t m, int64
 
 static int64_t x_bytes(const gatun_packed *p, int64_t m) {
     float_plan plan;
-    make_plan(p, false, &plan);
+    make_plan(p, AS_IS, &plan);
     return 4 * (m + TILE) * plan.k;
 }
 
-static bool fill(const gatun_linear_input *in, bool bf16, int64_t row0, int64_t row1, void *area) {
+/* Eight of a row's numbers from k on; zeros beyond its end. */
+static __m256 load_x(const gatun_linear_input *in, int64_t row, int64_t k) {
+    int64_t size = gatun_plain_size(in->x_type);
+    int64_t count = in->packed->k - k < 8 ? in->packed->k - k : 8;
+    float v[8] = {0}, factors[8] = {0};
+    memcpy(v, (const uint8_t *)in->x + (row * in->ldx + k) * size, (size_t)(count * size));
+    if (in->x_multiplier == NULL) {
+        return load_plain(in->x_type, v);
+    }
+    memcpy(factors, in->x_multiplier + k, (size_t)(4 * count));
+    return _mm256_mul_ps(load_plain(in->x_type, v), _mm256_loadu_ps(factors));
+}
+
+/* absmax / 127 of k0 .. k1-1 of a row; 0 where there is nothing to quantize: zeros alone, or NaN or infinity. */
+static float x_scale(const gatun_linear_input *in, int64_t row, int64_t k0, int64_t k1) {
+    __m256 largest = _mm256_setzero_ps(), finite = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+    for (int64_t k = k0; k < k1; k += 8) {
+        __m256 v = V_ABS(load_x(in, row, k));
+        finite = _mm256_and_ps(finite, _mm256_cmp_ps(v, _mm256_set1_ps(INFINITY), _CMP_LT_OQ));
+        largest = _mm256_max_ps(largest, v);
+    }
+    float eight[8], most = 0;
+    _mm256_storeu_ps(eight, largest);
+    for (int i = 0; i < 8; i++) {
+        most = eight[i] > most ? eight[i] : most;
+    }
+    return _mm256_movemask_ps(finite) == 255 ? most / 127.0f : 0;
+}
+
+static __m256 quantized(__m256 v, float scale) {
+    __m256 by = _mm256_set1_ps(scale);
+    return scale == 0 ? v : _mm256_mul_ps(V_ROUND(_mm256_div_ps(v, by)), by);
+}
+
+static bool fill(const gatun_linear_input *in, int operands, int64_t row0, int64_t row1, void *area) {
     float_plan plan;
-    make_plan(in->packed, bf16, &plan);
-    int64_t rows, size = gatun_plain_size(in->x_type);
+    make_plan(in->packed, operands, &plan);
+    int64_t rows, k_end = in->packed->k;
     for (int64_t first = row0; first < row1; first += rows) {
         rows = tile_rows(in->m, first);
         for (int64_t k0 = 0; k0 < plan.k; k0 += plan.piece) {
@@ -72,18 +117,15 @@ static bool fill(const gatun_linear_input *in, bool bf16, int64_t row0, int64_t 
             int64_t count = plan.k - k0 < plan.piece ? plan.k - k0 : plan.piece;
             memset(x, 0, (size_t)(4 * rows * count)); /* for what is beyond M and K */
             for (int64_t r = 0; r < rows && first + r < in->m; r++) {
-                for (int64_t k = k0; k < k0 + count && k < in->packed->k; k += 8) {
-                    int64_t here = in->packed->k - k < 8 ? in->packed->k - k : 8;
-                    float v[8] = {0}, factor[8];
-                    memcpy(v, (const uint8_t *)in->x + ((first + r) * in->ldx + k) * size, (size_t)(here * size));
-                    __m256 eight = load_plain(in->x_type, v);
-                    if (in->x_multiplier != NULL) {
-                        memset(factor, 0, sizeof factor);
-                        memcpy(factor, in->x_multiplier + k, (size_t)(4 * here));
-                        eight = _mm256_mul_ps(eight, _mm256_loadu_ps(factor));
+                float scale = operands == QUANTIZED ? x_scale(in, first + r, 0, k_end) : 0;
+                for (int64_t k = k0; k < k0 + count && k < k_end; k += 8) {
+                    __m256 eight = load_x(in, first + r, k);
+                    if (operands == QUANTIZED_BLOCK && k % X_BLOCK == 0) {
+                        scale = x_scale(in, first + r, k, k_end - k < X_BLOCK ? k_end : k + X_BLOCK);
                     }
-                    _mm256_storeu_ps(v, bf16 ? round_to_bf16(eight) : eight);
-                    for (int64_t i = 0; i < here && k + i < k0 + count; i++) {
+                    float v[8];
+                    _mm256_storeu_ps(v, operands == ROUNDED ? round_to_bf16(eight) : quantized(eight, scale));
+                    for (int64_t i = 0; i < 8 && k + i < k0 + count; i++) {
                         x[(k - k0 + i) * rows + r] = v[i];
                     }
                 }
@@ -126,10 +168,10 @@ GATUN_INLINE __m256 lookup(int source, const float_plan *plan, const float *tabl
 GATUN_INLINE void decode_codes(int source, const gatun_packed *p, const float_plan *plan, int64_t panel, int64_t k0,
                                int64_t k1, float *out) {
     const gatun_matrix *m = &p->matrix;
-    const float *table = gatun_packed_table(p);
+    const float *table = source == TABLE4 ? plan->table4 : gatun_packed_table(p);
     const int64_t step_bytes = source == TABLE4 ? 64 : 128;
     group_values g = {.offsets = p->offsets_offset != 0, .arithmetic = m->arithmetic, .result = m->result};
-    bool rounded = m->arithmetic != GATUN_F32 || m->result != GATUN_F32;
+    bool rounded = plan->operands < QUANTIZED && (m->arithmetic != GATUN_F32 || m->result != GATUN_F32);
     for (int64_t k = k0; k < k1; k += 4, out += 4 * GATUN_PANEL) {
         const uint8_t *group = gatun_packed_group(p, panel, k / p->group);
         if (k == k0 || k % p->group == 0) {
@@ -151,7 +193,7 @@ GATUN_INLINE void decode_codes(int source, const gatun_packed *p, const float_pl
                     v = rounded ? round_plain(g.arithmetic, v) : v;
                 }
                 v = rounded ? round_plain(g.result, v) : v;
-                _mm256_storeu_ps(out + 32 * i + 8 * q, plan->bf16 ? round_to_bf16(v) : v);
+                _mm256_storeu_ps(out + 32 * i + 8 * q, plan->operands == ROUNDED ? round_to_bf16(v) : v);
             }
         }
     }
@@ -173,7 +215,7 @@ static void decode_plain(const gatun_packed *p, const float_plan *plan, int64_t 
                 __m128i eight = _mm256_castsi256_si128(packed);
                 v = p->matrix.encoding == GATUN_F16 ? _mm256_cvtph_ps(eight) : bf16_to_float(eight);
             }
-            _mm256_storeu_ps(out, plan->bf16 ? round_to_bf16(v) : v);
+            _mm256_storeu_ps(out, plan->operands == ROUNDED ? round_to_bf16(v) : v);
         }
     }
 }
@@ -245,16 +287,16 @@ static tile_kernel *const TILES[] = {[1] = tile_1, [2] = tile_2, [4] = tile_4, [
 
 static int64_t scratch_bytes(const gatun_packed *p) {
     float_plan plan;
-    make_plan(p, false, &plan);
+    make_plan(p, AS_IS, &plan);
     return 4 * GATUN_PANEL * (SUM_ROWS + TILE + plan.piece);
 }
 
-static void run(const gatun_linear_task *t, bool bf16) {
+static void run(const gatun_linear_task *t, int operands) {
     float_plan plan;
-    make_plan(t->packed, bf16, &plan);
+    make_plan(t->packed, operands, &plan);
     float *sums = (float *)(void *)t->scratch;
     float *decoded = sums + (SUM_ROWS + TILE) * GATUN_PANEL;
-    bool direct = !bf16 && plan.source == PLAIN && t->packed->matrix.encoding == GATUN_F32;
+    bool direct = operands != ROUNDED && plan.source == PLAIN && t->packed->matrix.encoding == GATUN_F32;
     int64_t row1;
     for (int64_t row0 = t->row0; row0 < t->row1; row0 = row1) {
         row1 = row0 + SUM_ROWS < t->row1 ? row0 + SUM_ROWS : t->row1;
@@ -282,12 +324,22 @@ static void run(const gatun_linear_task *t, bool bf16) {
     }
 }
 
-#define KERNEL(name, bf16)                                                                                             \
+/* SOURCE blocks come dequantized: their values are the integer computes' own only where nothing is rounded. */
+static bool accepts(const gatun_packed *p, int operands) {
+    bool exact =
+        gatun_is_gguf(p->matrix.encoding) && p->matrix.arithmetic == GATUN_F32 && p->matrix.result == GATUN_F32;
+    bool integers = gatun_linear_i8_accepts__scalar(p) && (p->form != GATUN_FORM_SOURCE || exact);
+    return p->k != 0 && (operands < QUANTIZED || integers);
+}
+
+#define KERNEL(name, operands)                                                                                         \
     static bool name##_fill(const gatun_linear_input *in, int64_t row0, int64_t row1, void *area) {                    \
-        return fill(in, bf16, row0, row1, area);                                                                       \
+        return fill(in, operands, row0, row1, area);                                                                   \
     }                                                                                                                  \
     const gatun_x_layout name##_x__avx2 = {ROW_TILE, x_bytes, name##_fill, scratch_bytes};                             \
-    void name##__avx2(const gatun_linear_task *t) { run(t, bf16); }                                                    \
-    bool name##_accepts__avx2(const gatun_packed *p) { return p->k != 0; }
-KERNEL(gatun_linear_f32, false)
-KERNEL(gatun_linear_bf16, true)
+    void name##__avx2(const gatun_linear_task *t) { run(t, operands); }                                                \
+    bool name##_accepts__avx2(const gatun_packed *p) { return accepts(p, operands); }
+KERNEL(gatun_linear_f32, AS_IS)
+KERNEL(gatun_linear_bf16, ROUNDED)
+KERNEL(gatun_linear_i8, QUANTIZED)
+KERNEL(gatun_linear_i8_block, QUANTIZED_BLOCK)
