@@ -84,7 +84,10 @@ static void encode_q8_0(const float *x, uint8_t *b) {
     float reciprocal = reciprocal_of(d);
     put_half(b, d);
     for (int32_t j = 0; j < 32; j++) {
-        b[2 + j] = (uint8_t)truncated(roundf(x[j] * reciprocal));
+        /* to nearest, halves away from zero; exact in double */
+        float v = x[j] * reciprocal;
+        double away = (double)v + (v < 0.0f ? -0.5 : 0.5);
+        b[2 + j] = fabsf(v) < 0x1p31f ? (uint8_t)(int32_t)away : 0;
     }
 }
 
@@ -97,7 +100,7 @@ static float largest_of(const float *x, int32_t count) {
 }
 
 /* The first of the values that is nearest: ties go to the smaller code, toward zero. */
-static int32_t nearest_e2m1(float x, float d) {
+static int32_t search_e2m1(float x, float d) {
     int32_t best = 0;
     float least = fabsf((float)gatun_e2m1_doubled[0] * d - x);
     for (int32_t i = 1; i < 16; i++) {
@@ -110,6 +113,30 @@ static int32_t nearest_e2m1(float x, float d) {
     return best;
 }
 
+/* The same for `count` numbers, by the middles between values: they and the distances to the two values beside them are
+ * exact unless values overflow. */
+static void nearest_e2m1(const float *x, int32_t count, float d, int32_t *codes) {
+    static const float middles[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5.0f, 7.0f, 10.0f};
+    if (d == 0.0f || d > 0x1p124f) {
+        for (int32_t j = 0; j < count; j++) {
+            codes[j] = search_e2m1(x[j], d);
+        }
+        return;
+    }
+    for (int32_t j = 0; j < count; j++) {
+        codes[j] = 0;
+    }
+    for (int32_t i = 0; i < 7; i++) {
+        float middle = middles[i] * d;
+        for (int32_t j = 0; j < count; j++) {
+            codes[j] += fabsf(x[j]) > middle;
+        }
+    }
+    for (int32_t j = 0; j < count; j++) {
+        codes[j] |= (x[j] < 0.0f) & (codes[j] > 0) ? 8 : 0;
+    }
+}
+
 static void encode_mxfp4(const float *x, uint8_t *b) {
     float largest = largest_of(x, 32);
     /* The logarithm is one of floats: just below a power of two it may round up to it. */
@@ -117,9 +144,7 @@ static void encode_mxfp4(const float *x, uint8_t *b) {
     b[0] = largest > 0.0f ? (uint8_t)truncated(floorf(logarithm) - 2.0f + 127.0f) : 0;
     float d = gatun_half_of_e8m0(b[0]);
     int32_t codes[32];
-    for (int32_t j = 0; j < 32; j++) {
-        codes[j] = nearest_e2m1(x[j], d);
-    }
+    nearest_e2m1(x, 32, d, codes);
     put_nibbles(codes, 16, b + 1);
 }
 
@@ -149,9 +174,7 @@ static void encode_nvfp4(const float *x, uint8_t *b) {
         b[run] = encode_ue4m3(largest_of(v, 16) / 6.0f);
         float d = gatun_half_of_ue4m3(b[run]);
         int32_t codes[16];
-        for (int32_t j = 0; j < 16; j++) {
-            codes[j] = nearest_e2m1(v[j], d);
-        }
+        nearest_e2m1(v, 16, d, codes);
         put_nibbles(codes, 8, b + 4 + 8 * run);
     }
 }

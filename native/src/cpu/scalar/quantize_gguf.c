@@ -10,7 +10,10 @@ void gatun_quantize_gguf__scalar(const gatun_quantize_task *task) {
     for (int64_t i = task->block0; i < task->block1; i++) {
         int64_t row = i / across, column = i % across;
         int64_t first = row * task->ldw + column * block->elements;
-        for (int32_t j = 0; j < block->elements; j++) {
+        if (task->w_type == GATUN_F32) {
+            memcpy(x, (const uint8_t *)task->w + first * 4, (size_t)block->elements * sizeof *x);
+        }
+        for (int32_t j = 0; task->w_type != GATUN_F32 && j < block->elements; j++) {
             x[j] = gatun_plain_get(task->w_type, task->w, first + j);
         }
         gatun_gguf_encode(m->encoding, x,
