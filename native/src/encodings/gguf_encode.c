@@ -114,10 +114,10 @@ static int32_t search_e2m1(float x, float d) {
 }
 
 /* The same for `count` numbers, by the middles between values: they and the distances to the two values beside them are
- * exact unless values overflow. */
+ * exact unless values overflow or numbers are far beyond them. */
 static void nearest_e2m1(const float *x, int32_t count, float d, int32_t *codes) {
     static const float middles[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5.0f, 7.0f, 10.0f};
-    if (d == 0.0f || d > 0x1p124f) {
+    if (!(largest_of(x, count) <= 16.0f * d) || d == 0.0f || d > 0x1p124f) {
         for (int32_t j = 0; j < count; j++) {
             codes[j] = search_e2m1(x[j], d);
         }
