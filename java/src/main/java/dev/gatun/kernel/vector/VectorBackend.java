@@ -28,6 +28,9 @@ public final class VectorBackend implements Backend, AutoCloseable {
   /** Elements of a unit of a codec's work. */
   private static final long UNIT = 1 << 16;
 
+  /** Numbers of a unit of conversion. */
+  private static final long CONVERTED = 1 << 20;
+
   private final ReferenceBackend definition = new ReferenceBackend();
   private final Kernels kernels = new Kernels(definition);
   private final Workers workers;
@@ -118,7 +121,23 @@ public final class VectorBackend implements Backend, AutoCloseable {
 
   @Override
   public String quantize(Matrix matrix, QuantizeRule rule, MemorySegment w, Encoding wType) {
-    definition.quantize(matrix, rule, w, wType);
+    MatrixCheck.quantize(matrix, rule, w, wType);
+    long step = RowRange.step(matrix);
+    int threads = threads(matrix, w);
+    if (step == 0 || threads == 1) {
+      definition.quantize(matrix, rule, w, wType);
+    } else {
+      long each = Math.ceilDiv(Math.max(1, UNIT / matrix.k()), step) * step;
+      workers.run(
+          (unit, worker) -> {
+            long first = unit * each;
+            long rows = Math.min(each, matrix.n() - first);
+            MemorySegment numbers = w.asSlice(first * matrix.k() * (wType.bits() / 8));
+            definition.quantize(RowRange.of(matrix, first, rows), rule, numbers, wType);
+          },
+          Math.toIntExact(Math.ceilDiv(matrix.n(), each)),
+          threads);
+    }
     return kernels.name(Operation.QUANTIZE, matrix.encoding());
   }
 
@@ -130,7 +149,17 @@ public final class VectorBackend implements Backend, AutoCloseable {
       Encoding dstType,
       long count,
       boolean saturate) {
-    definition.convert(src, srcType, dst, dstType, count, saturate);
+    MatrixCheck.convert(src, srcType, dst, dstType, count);
+    Thread helper = workers.helper();
+    boolean shared = helper != null && src.isAccessibleBy(helper) && dst.isAccessibleBy(helper);
+    workers.run(
+        (unit, worker) -> {
+          long first = unit * CONVERTED;
+          Converter converter = new Converter(srcType, dstType, saturate);
+          converter.convert(src, dst, first, Math.min(CONVERTED, count - first));
+        },
+        Math.toIntExact(Math.ceilDiv(count, CONVERTED)),
+        shared ? workers.threads() : 1);
     return kernels.name(Operation.CONVERT, dstType);
   }
 
