@@ -3,6 +3,7 @@
  * dev.gatun.checkpoint.Checkpoint} and {@link dev.gatun.Linear}.
  */
 module dev.gatun {
+  requires com.fasterxml.jackson.annotation;
   requires transitive com.fasterxml.jackson.databind;
   requires dev.gatun.bindings;
   requires transitive info.picocli;
@@ -18,6 +19,7 @@ module dev.gatun {
   exports dev.gatun.kernel;
   exports dev.gatun.layout;
   exports dev.gatun.quantize;
+  exports dev.gatun.quantize.config;
 
   // picocli fills annotated fields.
   opens dev.gatun.cli to
