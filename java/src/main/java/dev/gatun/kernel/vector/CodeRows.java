@@ -9,20 +9,20 @@ import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixValues;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.lang.invoke.MethodHandles;
+import java.lang.invoke.VarHandle;
+import java.nio.ByteOrder;
 import jdk.incubator.vector.ByteVector;
 import jdk.incubator.vector.IntVector;
-import jdk.incubator.vector.ShortVector;
 import jdk.incubator.vector.VectorOperators;
-import jdk.incubator.vector.VectorShape;
-import jdk.incubator.vector.VectorSpecies;
 
 /** The codes of a row, one unsigned code a byte, and what they mean as floats. */
 final class CodeRows {
-  private static final VectorSpecies<Short> WIDE =
-      VectorSpecies.of(short.class, Lanes.FLOATS.vectorShape());
-  private static final VectorSpecies<Byte> HALF =
-      VectorSpecies.of(
-          byte.class, VectorShape.forBitSize(Math.max(64, Lanes.FLOATS.vectorBitSize() / 2)));
+  // Plain Java, which is fast before it is compiled: packing is often the first thing done.
+  private static final VarHandle WORDS =
+      MethodHandles.byteArrayViewVarHandle(int[].class, ByteOrder.LITTLE_ENDIAN);
+  private static final VarHandle LONGS =
+      MethodHandles.byteArrayViewVarHandle(long[].class, ByteOrder.LITTLE_ENDIAN);
 
   private CodeRows() {}
 
@@ -44,29 +44,27 @@ final class CodeRows {
     }
     int size = (count + 1) / 2;
     MemorySegment.copy(m.codes(), ValueLayout.JAVA_BYTE, first, bytes, 0, size);
-    int low = m.codeOrder() == CodeOrder.HIGH_FIRST ? 4 : 0;
+    boolean highFirst = m.codeOrder() == CodeOrder.HIGH_FIRST;
     int i = 0;
-    int step = WIDE.length();
-    if (HALF.length() == step) {
-      for (; i + step <= count / 2; i += step) {
-        ShortVector b =
-            (ShortVector)
-                ByteVector.fromArray(HALF, bytes, i)
-                    .convertShape(VectorOperators.ZERO_EXTEND_B2S, WIDE, 0);
-        // The low byte of each short is the first code.
-        b.lanewise(VectorOperators.LSHR, low)
-            .and((short) 0xF)
-            .or(b.lanewise(VectorOperators.LSHL, 4 + low).and((short) 0xF00))
-            .reinterpretAsBytes()
-            .intoArray(out, 2 * i);
-      }
+    for (; i + 4 <= count / 2; i += 4) {
+      LONGS.set(out, 2 * i, spread((int) WORDS.get(bytes, i), highFirst));
     }
+    int low = highFirst ? 4 : 0;
     for (; i < size; i++) {
       out[2 * i] = (byte) (bytes[i] >>> low & 0xF);
       if (2 * i + 1 < count) {
         out[2 * i + 1] = (byte) (bytes[i] >>> 4 - low & 0xF);
       }
     }
+  }
+
+  /** Eight codes of four bits, each in a byte of its own. */
+  private static long spread(int word, boolean highFirst) {
+    long x = word & 0xFFFFFFFFL;
+    x = (x | x << 16) & 0x0000FFFF0000FFFFL;
+    x = (x | x << 8) & 0x00FF00FF00FF00FFL;
+    x = (x | x << 4) & 0x0F0F0F0F0F0F0F0FL;
+    return highFirst ? (x & 0x00FF00FF00FF00FFL) << 8 | x >>> 8 & 0x00FF00FF00FF00FFL : x;
   }
 
   /** The byte in which the codes of the row go on from this column, in order; -1: they do not. */
