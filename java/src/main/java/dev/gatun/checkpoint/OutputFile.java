@@ -25,6 +25,9 @@ public final class OutputFile implements AutoCloseable {
   /** Bytes handed to the operating system at once. */
   private static final long CHUNK = 1L << 26;
 
+  /** Bytes of an array that are copied at once. */
+  private static final long ARRAY_CHUNK = 1L << 20;
+
   /** Bytes read back at once. */
   private static final long READ_CHUNK = 1L << 20;
 
@@ -77,19 +80,40 @@ public final class OutputFile implements AutoCloseable {
     return target;
   }
 
-  /** Writes bytes at a position. */
+  /** Writes bytes at a position: native memory, a mapped file or an array of any type. */
   public void write(long position, MemorySegment data) {
     try {
+      if (data.heapBase().isPresent()) {
+        writeArray(position, data);
+        return;
+      }
       for (long done = 0; done < data.byteSize(); ) {
         long length = Math.min(CHUNK, data.byteSize() - done);
-        ByteBuffer buffer = data.asSlice(done, length).asByteBuffer();
-        while (buffer.hasRemaining()) {
-          done += channel.write(buffer, position + done);
-        }
+        done += write(position + done, data.asSlice(done, length).asByteBuffer());
       }
     } catch (IOException e) {
       throw failed(target, e);
     }
+  }
+
+  /** In pieces through native memory: there are no byte buffers over arrays of wider types. */
+  private void writeArray(long position, MemorySegment data) throws IOException {
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment buffer = arena.allocate(Math.max(1, Math.min(data.byteSize(), ARRAY_CHUNK)));
+      for (long done = 0; done < data.byteSize(); ) {
+        long length = Math.min(ARRAY_CHUNK, data.byteSize() - done);
+        MemorySegment.copy(data, done, buffer, 0, length);
+        done += write(position + done, buffer.asSlice(0, length).asByteBuffer());
+      }
+    }
+  }
+
+  /** All of a buffer; returns how much that is. */
+  private int write(long position, ByteBuffer buffer) throws IOException {
+    while (buffer.hasRemaining()) {
+      channel.write(buffer, position + buffer.position());
+    }
+    return buffer.position();
   }
 
   /** Takes one piece of what is read back. */

@@ -54,6 +54,32 @@ class SafetensorsWriterTest {
   }
 
   @Test
+  void writesArraysOfAnyType() {
+    float[] floats = new float[300_000]; // more than is copied at once
+    for (int i = 0; i < floats.length; i++) {
+      floats[i] = i;
+    }
+    MemorySegment bytes = MemorySegment.ofArray(new byte[] {1, 2, 3});
+    List<SafetensorsWriter.Entry> entries =
+        List.of(
+            new SafetensorsWriter.Entry("f", DType.F32, List.of(300_000L)),
+            new SafetensorsWriter.Entry("d", DType.F64, List.of(0L)),
+            new SafetensorsWriter.Entry("b", DType.U8, List.of(3L)));
+    Path target = temp.resolve("x.safetensors");
+    try (SafetensorsWriter writer = SafetensorsWriter.create(target, entries, Map.of())) {
+      writer.write("f", MemorySegment.ofArray(floats));
+      writer.write("d", MemorySegment.ofArray(new double[0]));
+      writer.write("b", bytes);
+      writer.commit();
+    }
+    try (SafetensorsFile file = SafetensorsFile.open(target)) {
+      assertThat(file.tensors().get("f").data().mismatch(MemorySegment.ofArray(floats)))
+          .isEqualTo(-1);
+      assertThat(file.tensors().get("b").data().mismatch(bytes)).isEqualTo(-1);
+    }
+  }
+
+  @Test
   void leavesNothingBehindWhenItIsNotCommitted() throws IOException {
     Path target = temp.resolve("x.safetensors");
     Files.writeString(target, "before");
