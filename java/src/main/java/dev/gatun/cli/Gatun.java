@@ -41,7 +41,8 @@ public final class Gatun implements Runnable {
   /** Runs one command and ends the process with its exit code. */
   public static void main(String[] args) {
     useGivenStandardError();
-    var out = new PrintWriter(System.out, false, StandardCharsets.UTF_8);
+    var stdout = new WhileRead(new FileOutputStream(FileDescriptor.out));
+    var out = new PrintWriter(stdout, false, StandardCharsets.UTF_8);
     var err = new PrintWriter(System.err, true, StandardCharsets.UTF_8);
     System.exit(run(out, err, args));
   }
@@ -69,7 +70,7 @@ public final class Gatun implements Runnable {
     int code = line.execute(args);
     boolean lost = out.checkError(); // flushes
     if (lost && code == CommandLine.ExitCode.OK) {
-      err.println("gatun: standard output: cannot be written: it is full or was closed");
+      err.println("gatun: standard output: cannot be written: it is full or closed");
       code = CommandLine.ExitCode.SOFTWARE;
     }
     err.flush();
