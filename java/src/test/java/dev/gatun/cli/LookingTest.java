@@ -66,12 +66,12 @@ class LookingTest {
   @Test
   void inspectExplainsKeysThatNobodyKnows() {
     TensorFile file = new TensorFile();
-    file.put("a.qweight", DType.I32, List.of(2L, 2L), new byte[16]);
+    file.put("a.qzeros", DType.I32, List.of(2L, 2L), new byte[16]);
     file.put("evil\nname", DType.I32, List.of(1L), new byte[4]);
     Path path = file.write(temp.resolve("x.safetensors"));
     JsonNode report = Cli.run("inspect", path, "--json").json();
-    assertThat(report.get("unknown").get("a.qweight").asText()).contains("GPTQ or AWQ");
-    assertThat(Cli.run("inspect", path).succeeds().out()).contains("a.qweight: ", "evil?name");
+    assertThat(report.get("unknown").get("a.qzeros").asText()).contains("GPTQ or AWQ");
+    assertThat(Cli.run("inspect", path).succeeds().out()).contains("a.qzeros: ", "evil?name");
   }
 
   @Test
