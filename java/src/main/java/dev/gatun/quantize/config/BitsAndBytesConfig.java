@@ -88,12 +88,10 @@ public record BitsAndBytesConfig(
             in.names("llm_int8_skip_modules"),
             in.bool("llm_int8_enable_fp32_cpu_offload", false),
             in.bool("llm_int8_has_fp16_weight", false),
-            in.type(
-                "bnb_4bit_compute_dtype", TorchType.COMPUTE, DEFAULT.bnb4bitComputeDtype),
+            in.type("bnb_4bit_compute_dtype", TorchType.COMPUTE, DEFAULT.bnb4bitComputeDtype),
             in.text("bnb_4bit_quant_type").orElse(DEFAULT.bnb4bitQuantType),
             in.bool("bnb_4bit_use_double_quant", false),
-            in.type(
-                "bnb_4bit_quant_storage", TorchType.STORAGE, DEFAULT.bnb4bitQuantStorage));
+            in.type("bnb_4bit_quant_storage", TorchType.STORAGE, DEFAULT.bnb4bitQuantStorage));
     in.done();
     return config;
   }

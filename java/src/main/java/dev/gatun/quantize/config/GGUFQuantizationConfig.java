@@ -27,8 +27,7 @@ public record GGUFQuantizationConfig(TorchType computeDtype) implements Quantiza
   public static GGUFQuantizationConfig of(JsonNode json) {
     Fields in = new Fields("GGUFQuantizationConfig", json);
     in.constant(METHOD, NAME);
-    TorchType type =
-        in.type("compute_dtype", TorchType.COMPUTE, DEFAULT.computeDtype);
+    TorchType type = in.type("compute_dtype", TorchType.COMPUTE, DEFAULT.computeDtype);
     if (!in.bool("pre_quantized", true)) {
       throw in.wrong("pre_quantized", "false", "true: a GGUF file is quantized already");
     }

@@ -109,12 +109,7 @@ public record PipelineQuantizationConfig(
                           mapping.put(entry.getKey(), QuantizationConfig.of(entry.getValue()));
                         } catch (GatunException e) {
                           throw new GatunException(
-                              WHAT
-                                  + ": component '"
-                                  + entry.getKey()
-                                  + "': "
-                                  + e.getMessage(),
-                              e);
+                              WHAT + ": component '" + entry.getKey() + "': " + e.getMessage(), e);
                         }
                       });
             });
@@ -124,10 +119,7 @@ public record PipelineQuantizationConfig(
             .orElse(JsonNodeFactory.instance.objectNode());
     PipelineQuantizationConfig config =
         new PipelineQuantizationConfig(
-            in.text("quant_backend"),
-            kwargs,
-            in.nameOrNames("components_to_quantize"),
-            mapping);
+            in.text("quant_backend"), kwargs, in.nameOrNames("components_to_quantize"), mapping);
     in.done();
     config.quantBackend.ifPresent(backend -> config.ofBackend());
     return config;

@@ -43,8 +43,7 @@ public sealed interface QuantizationConfig
   default ObjectNode toDiffJson() {
     ObjectNode json = toJson();
     ObjectNode defaults = defaults();
-    json.properties()
-        .removeIf(entry -> entry.getValue().equals(defaults.get(entry.getKey())));
+    json.properties().removeIf(entry -> entry.getValue().equals(defaults.get(entry.getKey())));
     return json;
   }
 

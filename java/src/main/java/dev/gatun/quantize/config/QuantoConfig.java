@@ -104,8 +104,7 @@ public record QuantoConfig(
 
   @Override
   public ObjectNode defaults() {
-    return new QuantoConfig(
-            DEFAULT.weightsDtype, Optional.empty(), Optional.empty(), dialect)
+    return new QuantoConfig(DEFAULT.weightsDtype, Optional.empty(), Optional.empty(), dialect)
         .toJson();
   }
 

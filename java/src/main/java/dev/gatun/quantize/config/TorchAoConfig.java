@@ -74,8 +74,7 @@ public record TorchAoConfig(
     ObjectNode settings = JsonNodeFactory.instance.objectNode();
     in.value("quant_type_kwargs")
         .ifPresent(
-            kwargs ->
-                settings.setAll(new Fields(CONFIG + ": quant_type_kwargs", kwargs).rest()));
+            kwargs -> settings.setAll(new Fields(CONFIG + ": quant_type_kwargs", kwargs).rest()));
     settings.setAll(in.rest()); // as they are given to the constructor
     return new TorchAoConfig(type.textValue(), Optional.empty(), settings, modules);
   }
@@ -177,7 +176,11 @@ public record TorchAoConfig(
     }
     if (groupSize().isPresent()) {
       throw new GatunException(
-          CONFIG + ": group_size: found " + groupSize().get() + ", expected none with " + quantType);
+          CONFIG
+              + ": group_size: found "
+              + groupSize().get()
+              + ", expected none with "
+              + quantType);
     }
     return Optional.of("torchao-" + withSettings(format));
   }

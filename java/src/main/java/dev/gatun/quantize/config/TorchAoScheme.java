@@ -17,8 +17,8 @@ import java.util.regex.Pattern;
  * @param function torchao's function, in its long spelling: {@code int4_weight_only}
  * @param className the class that replaced it; empty: there is none
  * @param settings the arguments that it takes
- * @param format the name under which {@code gatun quantize} writes it, before any group size; empty:
- *     only torchao's own pickles hold such weights
+ * @param format the name under which {@code gatun quantize} writes it, before any group size;
+ *     empty: only torchao's own pickles hold such weights
  */
 record TorchAoScheme(
     String function, Optional<String> className, Set<String> settings, Optional<String> format) {
@@ -88,8 +88,7 @@ record TorchAoScheme(
         "float8dq",
         "float8dq_e4m3",
         "float8dq_e4m3_tensor");
-    variant(
-        "float8_dynamic_activation_float8_weight", "float8dq_e4m3_row", "float8dq_e4m3_row");
+    variant("float8_dynamic_activation_float8_weight", "float8dq_e4m3_row", "float8dq_e4m3_row");
     add(
         "float8_static_activation_float8_weight",
         "",
@@ -143,8 +142,7 @@ record TorchAoScheme(
     TorchAoScheme base = BY_NAME.get(function);
     for (String name : names) {
       BY_NAME.put(
-          name,
-          new TorchAoScheme(function, base.className, base.settings, Optional.of(format)));
+          name, new TorchAoScheme(function, base.className, base.settings, Optional.of(format)));
     }
   }
 

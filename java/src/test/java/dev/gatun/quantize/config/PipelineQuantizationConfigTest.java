@@ -33,8 +33,7 @@ class PipelineQuantizationConfigTest {
     PipelineQuantizationConfig config =
         config("{'quant_backend':'bitsandbytes_8bit','quant_kwargs':{'llm_int8_threshold':5.0}}");
     assertThat(config.of("anything").orElseThrow().toDiffJson())
-        .isEqualTo(
-            json("{'_load_in_8bit':true,'llm_int8_threshold':5.0,'load_in_8bit':true}"));
+        .isEqualTo(json("{'_load_in_8bit':true,'llm_int8_threshold':5.0,'load_in_8bit':true}"));
     assertThat(config.components()).isEmpty();
     assertThat(
             config(
@@ -69,8 +68,7 @@ class PipelineQuantizationConfigTest {
     assertThat(PipelineQuantizationConfig.of(read.toJson())).isEqualTo(read);
     assertThat(PipelineQuantizationConfig.of(read.toDiffJson())).isEqualTo(read);
     ObjectMapper mapper = new ObjectMapper();
-    assertThat(
-            mapper.readValue(mapper.writeValueAsString(read), PipelineQuantizationConfig.class))
+    assertThat(mapper.readValue(mapper.writeValueAsString(read), PipelineQuantizationConfig.class))
         .isEqualTo(read);
   }
 
