@@ -21,6 +21,12 @@ final class LinearFactory {
   private LinearFactory() {}
 
   static Linear of(QuantizedTensor weight, @Nullable Tensor bias, Compute compute, Device device) {
+    Linear linear = unscaled(weight, bias, compute, device);
+    return weight.inputMultiplier().<Linear>map(m -> new ScaledLinear(linear, m)).orElse(linear);
+  }
+
+  private static Linear unscaled(
+      QuantizedTensor weight, @Nullable Tensor bias, Compute compute, Device device) {
     Objects.requireNonNull(weight, "weight");
     Objects.requireNonNull(compute, "compute");
     Objects.requireNonNull(device, "device");

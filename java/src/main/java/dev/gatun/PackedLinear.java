@@ -88,20 +88,34 @@ final class PackedLinear implements Linear {
     Objects.requireNonNull(y, "y");
     enter();
     try {
-      MatrixCheck.linear(n, k, x, xType, ldx, m, y, yType, ldy);
-      live("x", x);
-      live("y", y);
-      long xBytes = ((m - 1) * ldx + k) * (xType.bits() / 8);
-      long yBytes = ((m - 1) * ldy + n) * (yType.bits() / 8);
-      // Addresses of two heap segments compare only when they are of one array.
-      if (x.asOverlappingSlice(y).isPresent()
-          && x.address() < y.address() + yBytes
-          && y.address() < x.address() + xBytes) {
-        throw new GatunException("linear: found x and y that overlap, expected separate memory");
-      }
+      checkOperands(n, k, x, xType, ldx, m, y, yType, ldy);
       backend.linear(packed, x, xType, ldx, m, y, yType, ldy, bias, compute, threads);
     } finally {
       leave();
+    }
+  }
+
+  /** Refuses operands that are too short, closed, another thread's, or overlap. */
+  static void checkOperands(
+      long n,
+      long k,
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy) {
+    MatrixCheck.linear(n, k, x, xType, ldx, m, y, yType, ldy);
+    live("x", x);
+    live("y", y);
+    long xBytes = ((m - 1) * ldx + k) * (xType.bits() / 8);
+    long yBytes = ((m - 1) * ldy + n) * (yType.bits() / 8);
+    // Addresses of two heap segments compare only when they are of one array.
+    if (x.asOverlappingSlice(y).isPresent()
+        && x.address() < y.address() + yBytes
+        && y.address() < x.address() + xBytes) {
+      throw new GatunException("linear: found x and y that overlap, expected separate memory");
     }
   }
 

@@ -129,6 +129,11 @@ public final class QuantizedTensor {
     return lazy(name, shape, layout, parts, () -> change.apply(matrix()), type);
   }
 
+  /** The same weight under another name. */
+  public QuantizedTensor withName(String other) {
+    return lazy(other, shape, layout, parts, this::matrix, dtype);
+  }
+
   /** What x is multiplied by, element by element, before the weight is applied: K numbers. */
   public Optional<Tensor> inputMultiplier() {
     return part(INPUT_MULTIPLIER);

@@ -17,6 +17,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.TreeMap;
 
 /**
  * bitsandbytes' weights as transformers and diffusers save them: NF4 and FP4 with a JSON {@code
@@ -58,7 +59,9 @@ public final class BitsAndBytes implements CheckpointFormat {
 
   @Override
   public Map<String, String> writes() {
-    return BitsAndBytesWriter.FORMATS;
+    Map<String, String> formats = new TreeMap<>(BitsAndBytesWriter.FORMATS);
+    formats.putAll(LlmInt8Writer.FORMATS);
+    return formats;
   }
 
   @Override
@@ -67,7 +70,9 @@ public final class BitsAndBytes implements CheckpointFormat {
       throw new GatunException(
           "no format '" + format + "' in bitsandbytes, expected one of " + writes().keySet());
     }
-    return new BitsAndBytesWriter(format);
+    return LlmInt8Writer.FORMATS.containsKey(format)
+        ? new LlmInt8Writer()
+        : new BitsAndBytesWriter(format);
   }
 
   private record Reader(Parts parts) {

@@ -7,7 +7,6 @@ import dev.gatun.GatunException;
 import dev.gatun.Linear;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
-import java.lang.foreign.Arena;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collections;
@@ -15,6 +14,7 @@ import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Optional;
 import java.util.ServiceLoader;
 
@@ -27,22 +27,38 @@ public final class Checkpoint implements AutoCloseable {
   private static final String WEIGHT = ".weight";
 
   private final Path path;
-  private final Shards shards;
+  private final List<Component> components;
+  private final Map<String, Component> owners = new LinkedHashMap<>();
   private final Map<String, QuantizedTensor> layers = new LinkedHashMap<>();
   private final Map<String, CheckpointFormat> formats = new LinkedHashMap<>();
   private final Map<String, String> side = new LinkedHashMap<>();
   private final Map<String, String> unsupported = new LinkedHashMap<>();
-  private final Map<String, Tensor> plain;
+  private final Map<String, Tensor> plain = new LinkedHashMap<>();
+  private final Map<String, Tensor> tensors = new LinkedHashMap<>();
+  private final Map<String, String> metadata = new LinkedHashMap<>();
   private volatile boolean closed;
 
-  private Checkpoint(Path path, Shards shards) {
+  private Checkpoint(Path path, Map<String, Shards> models) {
     this.path = path;
-    this.shards = shards;
-    this.plain = new LinkedHashMap<>(shards.tensors());
-    for (CheckpointFormat format : formats()) {
-      add(
-          format,
-          format.read(new Source(shards.file(), shards, Collections.unmodifiableMap(plain))));
+    List<CheckpointFormat> all = formats();
+    this.components =
+        models.entrySet().stream()
+            .map(
+                model ->
+                    new Component(
+                        model.getKey().isEmpty() ? "" : model.getKey() + "/",
+                        model.getValue(),
+                        all))
+            .toList();
+    for (Component component : components) {
+      component.layers().keySet().forEach(layer -> owners.put(layer, component));
+      layers.putAll(component.layers());
+      formats.putAll(component.formats());
+      side.putAll(component.side());
+      unsupported.putAll(component.unsupported());
+      plain.putAll(component.plain());
+      tensors.putAll(component.tensors());
+      metadata.putAll(component.metadata());
     }
   }
 
@@ -50,17 +66,19 @@ public final class Checkpoint implements AutoCloseable {
    * Opens a checkpoint.
    *
    * @param path a safetensors or GGUF file, a {@code *.safetensors.index.json}, any part of a split
-   *     GGUF file, or a directory that holds {@code model.safetensors}, an index or a single file
-   *     of either kind
+   *     GGUF file, a directory that holds {@code model.safetensors}, an index or a single file of
+   *     either kind, or a diffusers pipeline: a directory with {@code model_index.json}, whose
+   *     components' layers and tensors are named {@code folder/layer}
    * @throws GatunException when it cannot be read, breaks a rule of the container, or has a
    *     quantized weight whose parts do not hold together: one line that names file, tensor, found
    *     and expected
    */
   public static Checkpoint open(Path path) {
-    Shards shards = Shards.open(path);
+    Map<String, Shards> models =
+        Pipeline.directory(path).map(Pipeline::open).orElseGet(() -> Map.of("", Shards.open(path)));
     boolean done = false;
     try {
-      Checkpoint checkpoint = new Checkpoint(path, shards);
+      Checkpoint checkpoint = new Checkpoint(path, models);
       done = true;
       return checkpoint;
     } catch (InternalError e) { // how the JVM reports a mapped page that is gone
@@ -68,7 +86,7 @@ public final class Checkpoint implements AutoCloseable {
           path + ": found a file that shrank while it was read, expected a stable file", e);
     } finally {
       if (!done) {
-        shards.close();
+        models.values().forEach(Shards::close);
       }
     }
   }
@@ -89,25 +107,30 @@ public final class Checkpoint implements AutoCloseable {
 
   /** The files that are mapped. */
   public List<Path> files() {
-    return shards.files().stream().map(TensorFile::path).toList();
+    return components.stream()
+        .flatMap(component -> component.shards().files().stream())
+        .map(TensorFile::path)
+        .toList();
   }
 
   /** The files themselves. */
   List<TensorFile> containers() {
     live();
-    return shards.files();
+    return components.stream()
+        .flatMap(component -> component.shards().files().stream())
+        .toList();
   }
 
   /** Every tensor by name, in file order. */
   public Map<String, Tensor> tensors() {
     live();
-    return shards.tensors();
+    return Collections.unmodifiableMap(tensors);
   }
 
   /** The container's metadata; of several shards, all of it. */
   public Map<String, String> metadata() {
     live();
-    return shards.metadata();
+    return Collections.unmodifiableMap(metadata);
   }
 
   /**
@@ -115,7 +138,7 @@ public final class Checkpoint implements AutoCloseable {
    * there is none.
    */
   public JsonNode sidecar(String fileName) {
-    return sidecar(shards, fileName);
+    return Json.file(components.get(0).shards().directory().resolve(fileName));
   }
 
   /** The quantized weights by plain layer name, without {@code .weight}. */
@@ -162,13 +185,13 @@ public final class Checkpoint implements AutoCloseable {
    */
   public Tensor tensor(String name) {
     live();
-    Tensor tensor = shards.tensors().get(name);
+    Tensor tensor = tensors.get(name);
     if (tensor == null) {
       throw new GatunException(
           path
               + ": no tensor "
               + Problem.quote(name)
-              + NearNames.hint(name, shards.tensors().keySet()));
+              + NearNames.hint(name, tensors.keySet()));
     }
     return tensor;
   }
@@ -187,6 +210,7 @@ public final class Checkpoint implements AutoCloseable {
     if (weight == null) {
       throw missing(name);
     }
+    Shards shards = Objects.requireNonNull(owners.get(name)).shards();
     shards.verifyLengths();
     try {
       ScaleCheck.check(weight, shards::fileOf);
@@ -224,7 +248,7 @@ public final class Checkpoint implements AutoCloseable {
     if (weight == null) {
       return Linear.of(quantized(name), bias, compute, device);
     }
-    shards.verifyLengths();
+    verifyFiles();
     return Linear.of(weight, bias, compute, device);
   }
 
@@ -241,14 +265,14 @@ public final class Checkpoint implements AutoCloseable {
    */
   public void verifyFiles() {
     live();
-    shards.verifyLengths();
+    components.forEach(component -> component.shards().verifyLengths());
   }
 
   /** Unmaps every file. A second call does nothing. */
   @Override
   public void close() {
     closed = true;
-    shards.close();
+    components.forEach(component -> component.shards().close());
   }
 
   private void live() {
@@ -276,51 +300,5 @@ public final class Checkpoint implements AutoCloseable {
     }
     return new GatunException(
         path + ": no layer " + Problem.quote(name) + NearNames.hint(name, names));
-  }
-
-  private void add(CheckpointFormat format, CheckpointFormat.Found found) {
-    for (QuantizedTensor layer : found.layers()) {
-      if (layers.putIfAbsent(layer.name(), layer) != null) {
-        throw Problem.tensor(
-            shards.file(),
-            layer.name(),
-            "two quantized weights, " + formats.get(layer.name()).name() + " and " + format.name(),
-            "one");
-      }
-      formats.put(layer.name(), format);
-    }
-    for (QuantizedTensor layer : found.layers()) {
-      layer.parts().values().forEach(part -> plain.remove(part.name()));
-    }
-    found.side().keySet().forEach(plain::remove);
-    side.putAll(found.side());
-    unsupported.putAll(found.unsupported());
-  }
-
-  private static JsonNode sidecar(Shards shards, String fileName) {
-    return Json.file(shards.directory().resolve(fileName));
-  }
-
-  private record Source(Path path, Shards shards, Map<String, Tensor> tensors)
-      implements CheckpointSource {
-    @Override
-    public Arena arena() {
-      return shards.arena();
-    }
-
-    @Override
-    public Map<String, String> metadata() {
-      return shards.metadata();
-    }
-
-    @Override
-    public JsonNode sidecar(String fileName) {
-      return Checkpoint.sidecar(shards, fileName);
-    }
-
-    @Override
-    public Path fileOf(String tensor) {
-      return shards.fileOf(tensor);
-    }
   }
 }

@@ -7,21 +7,24 @@ import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.QuantizeRule;
 import dev.gatun.layout.QuantoBytesLayout;
 import java.lang.foreign.Arena;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.stream.Collectors;
 
 /**
- * Writes quanto's 8-bit weights: one scale per row, absmax / largest code, everything in the
- * weight's own type. A row of zeros gets the scale 0 and codes 0; quanto's own 8-bit floats would
- * hold NaN there.
+ * Writes quanto's weights: of 8 bits with one scale per row, absmax / largest code, everything in
+ * the weight's own type; of 2 and 4 bits in groups. A row of zeros gets the scale 0 and codes 0;
+ * quanto's own 8-bit floats would hold NaN there.
  */
 final class QuantoWriter implements LayerWriter {
   /** What {@code gatun quantize --format} offers. */
   static final Map<String, String> FORMATS =
       new TreeMap<>(
           Map.of(
+              "qint2", "quanto: 2-bit integers, one scale and one shift per group",
+              "qint4", "quanto: 4-bit integers, one scale and one shift per group",
               "qint8", "quanto: 8-bit integers, one scale per row",
               "qfloat8_e4m3fn", "quanto: 8-bit floats e4m3fn, one scale per row",
               "qfloat8_e4m3fnuz", "quanto: 8-bit floats e4m3fnuz, one scale per row",
@@ -40,6 +43,17 @@ final class QuantoWriter implements LayerWriter {
 
   @Override
   public Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena) {
+    Quantized quantized =
+        qtype.equals("qint2") || qtype.equals("qint4")
+            ? QuantoBits.quantize(layer, weight, qtype.equals("qint2") ? 2 : 4, arena)
+            : bytes(layer, weight, backend, arena);
+    List<Tensor> tensors = new ArrayList<>(quantized.tensors());
+    tensors.add(WriterSupport.one(arena, layer + ".input_scale", weight.dtype()));
+    tensors.add(WriterSupport.one(arena, layer + ".output_scale", weight.dtype()));
+    return new Quantized(tensors, quantized.matrix());
+  }
+
+  private Quantized bytes(String layer, Tensor weight, Backend backend, Arena arena) {
     long n = weight.shape().get(0);
     long k = weight.shape().get(1);
     DType codeType =
@@ -69,9 +83,7 @@ final class QuantoWriter implements LayerWriter {
             .matrix(n, k, codes.data(), Parts.values(scale));
     QuantizeRule rule = new QuantizeRule(type, false, largest, 0, smallest, largest, false, 0);
     backend.quantize(matrix, rule, weight.data(), type);
-    Tensor inputScale = WriterSupport.one(arena, layer + ".input_scale", weight.dtype());
-    Tensor outputScale = WriterSupport.one(arena, layer + ".output_scale", weight.dtype());
-    return new Quantized(List.of(codes, scale, inputScale, outputScale), matrix);
+    return new Quantized(List.of(codes, scale), matrix);
   }
 
   @Override

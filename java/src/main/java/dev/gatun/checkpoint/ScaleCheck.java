@@ -27,6 +27,13 @@ final class ScaleCheck {
     matrix.scales().ifPresent(scales -> finite(weight, scales.type(), scales.data(), fileOf));
     matrix.offsets().ifPresent(offsets -> finite(weight, offsets.type(), offsets.data(), fileOf));
     matrix.nested().ifPresent(nested -> finite(weight, Encoding.F32, nested.scales(), fileOf));
+    matrix.rowScales().ifPresent(scales -> finite(weight, Encoding.F32, scales, fileOf));
+    matrix.codebook().ifPresent(values -> finite(weight, Encoding.F32, values, fileOf));
+    if (!Float.isFinite(matrix.globalScale())) {
+      String tensor = weight.part("global_scale").map(Tensor::name).orElse(weight.name());
+      throw Problem.tensor(
+          fileOf.apply(tensor), tensor, String.valueOf(matrix.globalScale()), "a finite number");
+    }
   }
 
   private static void finite(

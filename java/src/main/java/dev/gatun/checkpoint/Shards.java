@@ -65,6 +65,14 @@ final class Shards implements AutoCloseable {
     }
   }
 
+  /** Whether a directory holds anything that {@link #open} could open. */
+  static boolean isModel(Path directory) {
+    return Files.isDirectory(directory)
+        && (!endingWith(directory, SUFFIX).isEmpty()
+            || !endingWith(directory, INDEX_SUFFIX).isEmpty()
+            || !endingWith(directory, GgufFile.SUFFIX).isEmpty());
+  }
+
   /** The file or index that was opened. */
   Path file() {
     return file;

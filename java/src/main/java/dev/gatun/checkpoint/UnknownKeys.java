@@ -28,6 +28,8 @@ final class UnknownKeys {
     BY_ENDING.put(".weight_scale", "scales of a weight that no format claimed");
     BY_ENDING.put(".scale_weight", "scale of a ComfyUI FP8 weight that is not there");
     BY_ENDING.put(".comfy_quant", "ComfyUI's mark of a quantized weight");
+    BY_ENDING.put("_qdata", "codes of a torchao weight");
+    BY_ENDING.put("_scale_and_zero", "scales of a torchao weight");
     BY_ENDING.put("._data", "codes of a quanto weight");
     BY_ENDING.put("._scale", "scales of a quanto weight");
     BY_ENDING.put("._shift", "zero points of a quanto weight");

@@ -36,6 +36,23 @@ record GoldenCase(String family, String name) {
     return List.copyOf(names);
   }
 
+  /** Whether the product with the weight is in the case. */
+  boolean hasProduct(String weight) {
+    try (SafetensorsFile reference = SafetensorsFile.open(file("ref.safetensors"))) {
+      return reference.tensors().containsKey(weight + ".y_dq32");
+    }
+  }
+
+  /** The type that the weight and the input had before the weight was quantized. */
+  Encoding inputType(Encoding dequantized) {
+    return switch (description().path("weight_dtype").asText("")) {
+      case "torch.float32" -> Encoding.F32;
+      case "torch.float16" -> Encoding.F16;
+      case "torch.bfloat16" -> Encoding.BF16;
+      default -> dequantized == Encoding.F32 ? Encoding.F16 : dequantized; // LLM.int8() is for F16
+    };
+  }
+
   Path dir() {
     return Golden.dir(family, name);
   }

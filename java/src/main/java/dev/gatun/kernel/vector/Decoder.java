@@ -9,6 +9,7 @@ import dev.gatun.Compute;
 import dev.gatun.Encoding;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixValues;
+import dev.gatun.kernel.ScaleOrder;
 import dev.gatun.kernel.codec.Hadamard;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -85,6 +86,9 @@ final class Decoder {
       int column = k0 + i;
       float code = Forms.integer(m, MatrixValues.decode(m, n, column));
       float value = (code - MatrixValues.zero(m, n, column)) * MatrixValues.scale(m, n, column);
+      if (m.scaleOrder() == ScaleOrder.THEN_GLOBAL) {
+        value *= m.globalScale();
+      }
       if (m.rowScales().isPresent()) {
         value = MatrixValues.whole(value) * MatrixValues.rowScale(m, n);
       }
@@ -213,6 +217,7 @@ final class Decoder {
     if (p.rowScales != null) {
       Lanes.toWhole(out, 0, end);
       multiply(out, 0, k1 - k0, p.rowScales, 4L * panel * WIDTH);
+      Lanes.round(p.matrix.result(), out, 0, end);
     }
     if (p.offsets != null) {
       for (int k = k0; k < k1; k = Math.min(k1, p.runEnd(k))) {

@@ -7,6 +7,7 @@ import static dev.gatun.kernel.vector.Tiles.WIDTH;
 
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixValues;
+import dev.gatun.kernel.ScaleOrder;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
@@ -110,7 +111,9 @@ final class Packer {
     while (column < panels.k) {
       long at = ((long) panel * panels.groups + panels.groupOf(column)) * WIDTH + lane;
       if (panels.scales != null) {
-        panels.scales.setAtIndex(FLOAT, at, MatrixValues.scale(m, row, column));
+        float scale = MatrixValues.scale(m, row, column);
+        boolean then = m.scaleOrder() == ScaleOrder.THEN_GLOBAL;
+        panels.scales.setAtIndex(FLOAT, at, then ? scale * m.globalScale() : scale);
       }
       if (panels.zeros != null) {
         panels.zeros.setAtIndex(FLOAT, at, MatrixValues.zero(m, row, column));

@@ -6,6 +6,8 @@ import static dev.gatun.kernel.vector.Lanes.FLOATS;
 import dev.gatun.Encoding;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixValues;
+import dev.gatun.kernel.ScaleOrder;
+import dev.gatun.kernel.codec.HalfFloat;
 import jdk.incubator.vector.FloatVector;
 
 /**
@@ -43,9 +45,14 @@ final class Rows {
     }
     runs(row, column, count, out, false);
     Lanes.round(m.arithmetic(), out, 0, count);
+    if (m.scaleOrder() == ScaleOrder.THEN_GLOBAL) {
+      Lanes.multiply(out, 0, count, HalfFloat.round(m.arithmetic(), m.globalScale()));
+      Lanes.round(m.arithmetic(), out, 0, count);
+    }
     if (m.rowScales().isPresent()) {
       Lanes.toWhole(out, 0, count);
       Lanes.multiply(out, 0, count, MatrixValues.rowScale(m, row));
+      Lanes.round(m.result(), out, 0, count);
     }
     if (m.offsets().isPresent()) {
       runs(row, column, count, out, true);

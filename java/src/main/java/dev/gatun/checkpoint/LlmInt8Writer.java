@@ -1,0 +1,62 @@
+package dev.gatun.checkpoint;
+
+import dev.gatun.Encoding;
+import dev.gatun.Tensor;
+import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.Matrix;
+import dev.gatun.kernel.codec.Codebooks;
+import dev.gatun.kernel.codec.HalfFloat;
+import dev.gatun.kernel.codec.Numbers;
+import dev.gatun.layout.BitsAndBytesInt8Layout;
+import java.lang.foreign.Arena;
+import java.lang.foreign.ValueLayout;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * Writes bitsandbytes' LLM.int8() weights: rounded to half precision first, {@code code = round(w ·
+ * (127 · (1 / SCB)))}, SCB being the row's largest magnitude.
+ */
+final class LlmInt8Writer implements LayerWriter {
+  /** What {@code gatun quantize --format} offers. */
+  static final Map<String, String> FORMATS =
+      Map.of("llm-int8", "bitsandbytes LLM.int8(): 8-bit integers, one F32 maximum per row");
+
+  @Override
+  public boolean accepts(Tensor weight) {
+    return WriterSupport.isFloatMatrix(weight);
+  }
+
+  @Override
+  public Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena) {
+    long n = weight.shape().get(0);
+    long k = weight.shape().get(1);
+    Encoding type = Parts.encoding(weight);
+    Tensor codes = WriterSupport.allocate(arena, layer + Parts.WEIGHT, DType.I8, n, k);
+    Tensor maxima = WriterSupport.allocate(arena, layer + ".SCB", DType.F32, n);
+    Tensor format = WriterSupport.allocate(arena, layer + ".weight_format", DType.U8);
+    for (long row = 0; row < n; row++) {
+      float largest = 0;
+      for (long i = row * k; i < (row + 1) * k; i++) {
+        largest = Math.max(largest, Math.abs(half(type, weight, i)));
+      }
+      Numbers.put(Encoding.F32, maxima.data(), row, largest);
+      float scale = 127f * (1f / largest);
+      for (long i = row * k; i < (row + 1) * k; i++) {
+        int code = Codebooks.encode(Encoding.I8, half(type, weight, i) * scale);
+        codes.data().set(ValueLayout.JAVA_BYTE, i, (byte) code);
+      }
+    }
+    Matrix matrix = new BitsAndBytesInt8Layout().matrix(n, k, codes.data(), maxima.data());
+    return new Quantized(List.of(codes, maxima, format), matrix);
+  }
+
+  private static float half(Encoding type, Tensor weight, long index) {
+    return HalfFloat.round(Encoding.F16, Numbers.get(type, weight.data(), index));
+  }
+
+  @Override
+  public Map<String, String> metadata(List<Written> layers, List<String> copied) {
+    return Map.of("format", "pt"); // transformers refuses a file without it
+  }
+}
