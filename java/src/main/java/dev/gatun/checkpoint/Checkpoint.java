@@ -116,9 +116,7 @@ public final class Checkpoint implements AutoCloseable {
   /** The files themselves. */
   List<TensorFile> containers() {
     live();
-    return components.stream()
-        .flatMap(component -> component.shards().files().stream())
-        .toList();
+    return components.stream().flatMap(component -> component.shards().files().stream()).toList();
   }
 
   /** Every tensor by name, in file order. */
@@ -188,10 +186,7 @@ public final class Checkpoint implements AutoCloseable {
     Tensor tensor = tensors.get(name);
     if (tensor == null) {
       throw new GatunException(
-          path
-              + ": no tensor "
-              + Problem.quote(name)
-              + NearNames.hint(name, tensors.keySet()));
+          path + ": no tensor " + Problem.quote(name) + NearNames.hint(name, tensors.keySet()));
     }
     return tensor;
   }

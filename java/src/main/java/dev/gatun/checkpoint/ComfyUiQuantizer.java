@@ -64,15 +64,13 @@ final class ComfyUiQuantizer {
     ComfyBlockLayout layout = new ComfyBlockLayout(Encoding.F4_E2M1);
     long rows = roundUp(n, layout.block());
     long columns = roundUp(k, layout.block());
-    Tensor codes =
-        WriterSupport.allocate(arena, layer + Parts.WEIGHT, DType.U8, rows, columns / 2);
+    Tensor codes = WriterSupport.allocate(arena, layer + Parts.WEIGHT, DType.U8, rows, columns / 2);
     Tensor scales = blockScales(DType.F8_E4M3, rows, columns / layout.block());
     Tensor global = WriterSupport.allocate(arena, layer + ".weight_scale_2", DType.F32);
     float tensorScale = HalfFloat.round(type, largest(0, n * k) / (LARGEST_E4M3 * LARGEST_E2M1));
     Numbers.put(Encoding.F32, global.data(), 0, tensorScale);
     Matrix m =
-        layout.matrix(
-            n, k, columns / 2, codes.data(), scales.data(), tensorScale, type, arena);
+        layout.matrix(n, k, columns / 2, codes.data(), scales.data(), tensorScale, type, arena);
     for (long row = 0; row < n; row++) {
       for (long start = 0; start < k; start += layout.block()) {
         long end = Math.min(k, start + layout.block());
@@ -95,7 +93,8 @@ final class ComfyUiQuantizer {
     ComfyBlockLayout layout = new ComfyBlockLayout(Encoding.F8_E4M3);
     long rows = roundUp(n, layout.block());
     long columns = roundUp(k, layout.block());
-    Tensor codes = WriterSupport.allocate(arena, layer + Parts.WEIGHT, DType.F8_E4M3, rows, columns);
+    Tensor codes =
+        WriterSupport.allocate(arena, layer + Parts.WEIGHT, DType.F8_E4M3, rows, columns);
     Tensor scales = blockScales(DType.F8_E8M0, rows, columns / layout.block());
     Matrix bare = layout.matrix(n, k, columns, codes.data(), scales.data(), 1f, type, arena);
     for (long row = 0; row < n; row++) {

@@ -64,9 +64,9 @@ final class ComfyUiWriter implements LayerWriter {
   }
 
   /**
-   * The scale is absmax / largest in the weight's own type, and codes come from the product with its
-   * rounded reciprocal. A weight of zeros, which in the library ends in NaN, gets the scale 0 and
-   * codes 0.
+   * The scale is absmax / largest in the weight's own type, and codes come from the product with
+   * its rounded reciprocal. A weight of zeros, which in the library ends in NaN, gets the scale 0
+   * and codes 0.
    */
   private Quantized float8(String layer, Tensor weight, Backend backend, Arena arena) {
     long n = weight.shape().get(0);

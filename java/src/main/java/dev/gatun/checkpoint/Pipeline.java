@@ -9,8 +9,8 @@ import java.util.Map;
 import java.util.Optional;
 
 /**
- * A diffusers pipeline: a directory whose {@code model_index.json} names components, each in a folder
- * of its own, some of them models.
+ * A diffusers pipeline: a directory whose {@code model_index.json} names components, each in a
+ * folder of its own, some of them models.
  */
 final class Pipeline {
   private static final String INDEX = "model_index.json";

@@ -31,10 +31,8 @@ final class QuantoBits {
     Tensor codes =
         WriterSupport.allocate(
             arena, layer + Quanto.PACKED, DType.U8, Math.ceilDiv(rows, 8L / bits), columns);
-    Tensor scales =
-        WriterSupport.allocate(arena, layer + Quanto.SCALE, weight.dtype(), rows, 1L);
-    Tensor shifts =
-        WriterSupport.allocate(arena, layer + Quanto.SHIFT, weight.dtype(), rows, 1L);
+    Tensor scales = WriterSupport.allocate(arena, layer + Quanto.SCALE, weight.dtype(), rows, 1L);
+    Tensor shifts = WriterSupport.allocate(arena, layer + Quanto.SHIFT, weight.dtype(), rows, 1L);
     QuantoBitsLayout layout = new QuantoBitsLayout(bits, group);
     Matrix m = layout.matrix(n, k, codes.data(), Parts.values(scales), Parts.values(shifts));
     int largest = (1 << bits) - 1;
@@ -60,11 +58,10 @@ final class QuantoBits {
   }
 
   /**
-   * BF16 groups of 128 go through the form of a kernel that holds {@code 8 · scale - shift}: the way
-   * there and back rounds twice.
+   * BF16 groups of 128 go through the form of a kernel that holds {@code 8 · scale - shift}: the
+   * way there and back rounds twice.
    */
-  private static float storedShift(
-      Encoding type, int bits, long group, float scale, float shift) {
+  private static float storedShift(Encoding type, int bits, long group, float scale, float shift) {
     if (type != Encoding.BF16 || bits != 4 || group != TINYGEMM_GROUP) {
       return shift;
     }

@@ -20,7 +20,8 @@ import org.junit.jupiter.params.provider.MethodSource;
 
 /** Every weight of every golden file: the library's own dequantized numbers, to the last bit. */
 class GoldenDequantizeTest {
-  static final List<String> FAMILIES = List.of("bnb", "comfy", "quanto", "torchao", "compressed_tensors", "awq", "gptq");
+  static final List<String> FAMILIES =
+      List.of("bnb", "comfy", "quanto", "torchao", "compressed_tensors", "awq", "gptq");
 
   private static final Backend REFERENCE = new ReferenceBackend();
 
