@@ -70,7 +70,8 @@ static bool has_more_than_panels(const gatun_matrix *m, int32_t part, int64_t si
         if (gatun_is_gguf(m->encoding)) {
             return false; /* rows that are padded are no panels */
         }
-        return size * 8 != m->n * m->k * gatun_encoding_bits(m->encoding);
+        return m->n * m->k * gatun_encoding_bits(m->encoding) % 8 != 0 ||
+               size != m->n * m->k * gatun_encoding_bits(m->encoding) / 8;
     case GATUN_PART_SCALES:
         return m->scale_type == GATUN_U8 || size != blocks_of(m) * gatun_number_size(m->scale_type);
     case GATUN_PART_ZEROS:
