@@ -26,6 +26,7 @@ public final class StandardLayouts implements LayoutProvider {
     }
     layouts().forEach((format, layouts) -> layouts.forEach(l -> registrar.layout(format, l)));
     for (String backend : List.of("reference", "vector", "native")) {
+      registrar.entryPoint(new BitsAndBytesInt8Layout().name(), new OutlierLinear(backend));
       for (Operation operation : Operation.values()) {
         if (operation != Operation.CONVERT) { // of plain numbers, not of a layout
           registrar.entryPoint(

@@ -104,7 +104,14 @@ class BadCheckpointTest {
     "bnb,nf4_bf16,.weight.quant_map",
     "bnb,nf4_nested_bf16,.weight.nested_absmax",
     "bnb,nf4_nested_bf16,.weight.nested_quant_map",
-    "quanto,qint8_bf16,.weight._scale"
+    "quanto,qint8_bf16,.weight._scale",
+    "quanto,qint4_bf16,.weight._shift",
+    "comfy,nvfp4,.weight_scale_2",
+    "comfy,asym_w4a8_int8,.weight_s_channel",
+    "bnb,int8,.weight",
+    "torchao,int8wo_group64_bf16,._weight_scale",
+    "compressed_tensors,w4a16_asym_g128,.weight_shape",
+    "gptq,b8_g128_sym,.scales"
   })
   void refusesAMissingPart(String family, String name, String part) {
     refused(Draft.of(family, name).without(LAYER + part), LAYER + part, "no such tensor", "");
@@ -139,6 +146,11 @@ class BadCheckpointTest {
     "bnb,nf4_nested_bf16,.weight.absmax,F32,2048,'F32 [2048]','U8'",
     "bnb,nf4_nested_bf16,.weight.nested_absmax,F32,7,'shape [7]','shape [8]'",
     "bnb,nf4_nested_bf16,.weight.nested_quant_map,F32,255,'shape [255]','shape [256]'",
+    "comfy,nvfp4,.weight_scale,F8_E4M3,100,'shape [100]','8192 elements'",
+    "bnb,int8,.SCB,F32,3,'shape [3]','256 elements'",
+    "quanto,qint4_bf16,.weight._shift,BF16,5,'shape [5]','1024 elements'",
+    "torchao,int8wo_group64_bf16,._weight_scale,F32,7,'shape [7]','2048 elements'",
+    "gptq,b8_g128_sym,.qzeros,I32,64,'shape [64]','two dimensions'",
     "quanto,qint8_bf16,.weight._scale,BF16,255,'shape [255]','shape [256, 1]'",
     "quanto,qint8_bf16,.weight._scale,I8,256,'I8 [256]','F32 or F16 or BF16'"
   })
