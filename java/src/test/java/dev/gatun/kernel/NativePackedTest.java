@@ -317,9 +317,9 @@ class NativePackedTest {
         for (int i = 0; i < warm; i++) {
           calls.run();
         }
-        // The compiler may still be at it: the best of several rounds is what the code needs.
+        // The compiler may still be at it: the best of many rounds is what the code needs.
         long least = Long.MAX_VALUE;
-        for (int round = 0; round < 50 && least > 0; round++) {
+        for (int round = 0; round < 1000 && least > 0; round++) {
           long before = threads.getCurrentThreadAllocatedBytes();
           for (int i = 0; i < 100; i++) {
             calls.run();
