@@ -24,7 +24,8 @@ import org.jspecify.annotations.Nullable;
  * column in which any |x| is at least 6 is an outlier column: its part of y is computed in floats.
  * The rest of a row is rounded to {@code x · (127 / absmax)}, absmax being the largest |x| below 6
  * of the row, outlier columns included, and multiplied in integers. Source:
- * bitsandbytes/autograd/_functions.py, MatMul8bitLt; results are not rounded to half precision here.
+ * bitsandbytes/autograd/_functions.py, MatMul8bitLt; results are not rounded to half precision
+ * here.
  */
 final class OutlierBackend implements Backend {
   private static final float THRESHOLD = 6f;
@@ -90,8 +91,7 @@ final class OutlierBackend implements Backend {
   }
 
   @Override
-  public Optional<String> refuses(
-      Operation operation, Matrix matrix, Optional<Compute> compute) {
+  public Optional<String> refuses(Operation operation, Matrix matrix, Optional<Compute> compute) {
     return backend.refuses(operation, matrix, compute);
   }
 
@@ -148,8 +148,7 @@ final class OutlierBackend implements Backend {
     Weight weight = mine(packed);
     MatrixCheck.linear(weight.n(), weight.k(), x, xType, ldx, m, y, yType, ldy);
     if (compute != Compute.I8) {
-      backend.linear(
-          weight.packed, x, xType, ldx, m, y, yType, ldy, bias, compute, threads);
+      backend.linear(weight.packed, x, xType, ldx, m, y, yType, ldy, bias, compute, threads);
       return;
     }
     int n = Math.toIntExact(weight.n());
@@ -209,8 +208,7 @@ final class OutlierBackend implements Backend {
   }
 
   /** NaN is no outlier; infinity is. */
-  private static int[] outlierColumns(
-      MemorySegment x, Encoding xType, long ldx, long m, int k) {
+  private static int[] outlierColumns(MemorySegment x, Encoding xType, long ldx, long m, int k) {
     BitSet columns = new BitSet(k);
     for (long i = 0; i < m; i++) {
       for (int j = 0; j < k; j++) {

@@ -30,7 +30,10 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** Formats of which there is no golden file, against their formulas; and pipelines of several models. */
+/**
+ * Formats of which there is no golden file, against their formulas; and pipelines of several
+ * models.
+ */
 class FormulaFormatsTest {
   private static final int N = 6;
   private static final int K = 128;
@@ -218,7 +221,8 @@ class FormulaFormatsTest {
         Device device = Device.of("reference", 1);
         Linear linear = checkpoint.linear("transformer/b", device)) {
       assertThat(checkpoint.layers()).containsOnlyKeys("transformer/a", "text_encoder/a");
-      assertThat(checkpoint.plain()).containsOnlyKeys("transformer/b.weight", "text_encoder/b.weight");
+      assertThat(checkpoint.plain())
+          .containsOnlyKeys("transformer/b.weight", "text_encoder/b.weight");
       assertThat(checkpoint.files()).hasSize(2);
       assertThat(checkpoint.quantized("text_encoder/a.weight").name()).isEqualTo("text_encoder/a");
       assertThat(linear.outFeatures()).isEqualTo(2);
