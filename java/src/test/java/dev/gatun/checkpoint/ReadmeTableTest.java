@@ -2,11 +2,10 @@ package dev.gatun.checkpoint;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.gatun.ReadmeSection;
 import dev.gatun.kernel.Operation;
 import dev.gatun.layout.LayoutRegistry;
 import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
@@ -18,10 +17,6 @@ import org.junit.jupiter.api.Test;
  * a stale one fails.
  */
 class ReadmeTableTest {
-  private static final Path README = Path.of("..", "README.md");
-  private static final String BEGIN = "<!-- formats: written by ReadmeTableTest -->";
-  private static final String END = "<!-- /formats -->";
-
   /**
    * What each format was checked against: the library that wrote the golden files, or a formula.
    */
@@ -89,22 +84,7 @@ class ReadmeTableTest {
 
   @Test
   void theTableInTheReadmeIsWhatTheRegistrySays() throws IOException {
-    String readme = Files.readString(README);
-    int begin = readme.indexOf(BEGIN);
-    int end = readme.indexOf(END);
-    assertThat(begin).as("marker in the README").isNotNegative().isLessThan(end);
-    String expected =
-        readme.substring(0, begin + BEGIN.length())
-            + "\n\n"
-            + table()
-            + "\n"
-            + readme.substring(end);
-    if ("write".equals(System.getProperty("gatun.readme"))) {
-      Files.writeString(README, expected);
-    }
-    assertThat(Files.readString(README))
-        .as("run this test with -Dgatun.readme=write")
-        .isEqualTo(expected);
+    ReadmeSection.keep("formats", ReadmeTableTest.class, table());
   }
 
   @Test
