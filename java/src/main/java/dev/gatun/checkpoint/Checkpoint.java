@@ -7,6 +7,8 @@ import dev.gatun.GatunException;
 import dev.gatun.Linear;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collections;
@@ -261,6 +263,22 @@ public final class Checkpoint implements AutoCloseable {
   public void verifyFiles() {
     live();
     components.forEach(component -> component.shards().verifyLengths());
+  }
+
+  /**
+   * A part of a tensor's data, mapped once more: its pages count as this process's memory until the
+   * arena ends. Who reads all of a checkpoint larger than memory reads it so.
+   *
+   * @param part of the data of one of {@link #tensors()}; other memory is returned as it is
+   */
+  public MemorySegment again(MemorySegment part, Arena arena) {
+    for (TensorFile file : containers()) {
+      MemorySegment mapped = file.again(part, arena);
+      if (mapped != part) {
+        return mapped;
+      }
+    }
+    return part;
   }
 
   /** Unmaps every file. A second call does nothing. */

@@ -2,6 +2,7 @@ package dev.gatun.checkpoint;
 
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
+import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
@@ -73,6 +74,11 @@ public final class GgufFile implements TensorFile {
     Map<String, String> texts = new LinkedHashMap<>();
     header.values().forEach((key, value) -> texts.put(key, value.text()));
     return texts;
+  }
+
+  @Override
+  public MemorySegment again(MemorySegment part, Arena arena) {
+    return file.holds(part) ? file.again(part, arena) : part;
   }
 
   @Override

@@ -2,6 +2,7 @@ package dev.gatun.checkpoint;
 
 import dev.gatun.GatunException;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.channels.FileChannel;
@@ -11,26 +12,31 @@ import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.function.Function;
+import org.jspecify.annotations.Nullable;
 
 /** A whole file, mapped for reading: what every container lies on. */
 final class MappedFile implements AutoCloseable {
   private final Path path;
   private final Arena arena;
   private final MemorySegment bytes;
+  private final FileChannel channel;
 
-  private MappedFile(Path path, Arena arena, MemorySegment bytes) {
+  private MappedFile(Path path, Arena arena, MemorySegment bytes, FileChannel channel) {
     this.path = path;
     this.arena = arena;
     this.bytes = bytes;
+    this.channel = channel;
   }
 
   /** Maps a file and hands it to {@code reader}; unmaps it again when that throws. */
   static <T> T open(Path path, Function<MappedFile, T> reader) {
     Arena arena = Arena.ofShared();
+    FileChannel channel = null;
     boolean done = false;
-    try (FileChannel channel = FileChannel.open(path, StandardOpenOption.READ)) {
+    try {
+      channel = FileChannel.open(path, StandardOpenOption.READ);
       MemorySegment bytes = channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size(), arena);
-      T result = reader.apply(new MappedFile(path, arena, bytes));
+      T result = reader.apply(new MappedFile(path, arena, bytes, channel));
       done = true;
       return result;
     } catch (IOException e) {
@@ -41,6 +47,7 @@ final class MappedFile implements AutoCloseable {
     } finally {
       if (!done) {
         arena.close();
+        closeQuietly(channel);
       }
     }
   }
@@ -69,11 +76,44 @@ final class MappedFile implements AutoCloseable {
     }
   }
 
+  /**
+   * Maps a part of the file once more: its pages count as this process's memory until the arena
+   * ends, however long the file itself stays mapped.
+   *
+   * @param part a slice of {@link #bytes()}
+   */
+  MemorySegment again(MemorySegment part, Arena into) {
+    try {
+      long offset = part.address() - bytes.address();
+      return channel.map(FileChannel.MapMode.READ_ONLY, offset, part.byteSize(), into);
+    } catch (IOException e) {
+      throw unreadable(path, e);
+    }
+  }
+
+  /** Whether this is memory of the file. */
+  boolean holds(MemorySegment part) {
+    return part.isMapped()
+        && part.address() >= bytes.address()
+        && part.address() + part.byteSize() <= bytes.address() + bytes.byteSize();
+  }
+
   /** Unmaps the file. A second call does nothing. */
   @Override
   public void close() {
     if (arena.scope().isAlive()) {
       arena.close();
+    }
+    closeQuietly(channel);
+  }
+
+  private static void closeQuietly(@Nullable FileChannel channel) {
+    try {
+      if (channel != null) {
+        channel.close();
+      }
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
     }
   }
 

@@ -12,8 +12,6 @@ import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
-import java.nio.file.StandardOpenOption;
-import java.util.Set;
 import java.util.concurrent.ThreadLocalRandom;
 
 /**
@@ -59,17 +57,12 @@ public final class OutputFile implements AutoCloseable {
       throw new GatunException(
           target + ": found no file name, expected the path of a file to write");
     }
+    // Another run may be writing the same file: the last one to end wins.
     String suffix = Long.toUnsignedString(ThreadLocalRandom.current().nextLong(), 36);
-    Path temporary = target.resolveSibling("." + name + "." + suffix + ".tmp");
+    Path temporary = target.resolveSibling("." + name + "." + suffix + Leftovers.SUFFIX);
     try {
-      FileChannel channel =
-          FileChannel.open(
-              temporary,
-              Set.of(
-                  StandardOpenOption.CREATE_NEW,
-                  StandardOpenOption.WRITE,
-                  StandardOpenOption.READ));
-      return new OutputFile(target, temporary, channel);
+      Leftovers.delete(target);
+      return new OutputFile(target, temporary, Leftovers.create(temporary));
     } catch (IOException e) {
       throw failed(target, e);
     }
@@ -145,7 +138,6 @@ public final class OutputFile implements AutoCloseable {
   public void force() {
     try {
       channel.force(true);
-      channel.close();
       forced = true;
     } catch (IOException e) {
       throw failed(target, e);
@@ -164,6 +156,8 @@ public final class OutputFile implements AutoCloseable {
         Files.move(temporary, target, StandardCopyOption.REPLACE_EXISTING);
       }
       renamed = true;
+      Leftovers.forget(temporary);
+      channel.close(); // and with it the lock that says whose the temporary file was
     } catch (IOException e) {
       throw failed(target, e);
     }
@@ -178,12 +172,14 @@ public final class OutputFile implements AutoCloseable {
     try {
       channel.close();
       Files.deleteIfExists(temporary);
+      Leftovers.forget(temporary);
     } catch (IOException e) {
       throw failed(temporary, e);
     }
   }
 
-  static GatunException failed(Path target, IOException e) {
+  /** What an output file's error is told as: one line that names the file and the reason. */
+  public static GatunException failed(Path target, IOException e) {
     if (e instanceof NoSuchFileException) {
       return new GatunException(target + ": cannot be written (no such directory)", e);
     }

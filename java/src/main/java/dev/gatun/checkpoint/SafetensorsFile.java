@@ -2,6 +2,7 @@ package dev.gatun.checkpoint;
 
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
+import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
@@ -54,6 +55,11 @@ public final class SafetensorsFile implements TensorFile {
   @Override
   public Map<String, String> metadata() {
     return header.metadata();
+  }
+
+  @Override
+  public MemorySegment again(MemorySegment part, Arena arena) {
+    return file.holds(part) ? file.again(part, arena) : part;
   }
 
   @Override

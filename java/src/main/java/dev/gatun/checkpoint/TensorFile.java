@@ -2,6 +2,8 @@ package dev.gatun.checkpoint;
 
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
 import java.util.Map;
 
@@ -41,6 +43,14 @@ public sealed interface TensorFile extends AutoCloseable permits SafetensorsFile
    * @throws GatunException when it is shorter: native code must not touch it any more
    */
   void verifyLength();
+
+  /**
+   * The same tensor, or a part of it, mapped once more: its pages count as this process's memory
+   * until the arena ends.
+   *
+   * @param part of the data of one of {@link #tensors()}
+   */
+  MemorySegment again(MemorySegment part, Arena arena);
 
   /**
    * Unmaps the file. A second call does nothing; using a tensor afterwards is an {@link

@@ -48,11 +48,16 @@ final class ErrorMeter {
   }
 
   LayerReport report(
-      String layer, Matrix matrix, long bytesBefore, long bytesAfter, LayerReport.How how) {
+      String layer,
+      Matrix matrix,
+      long bytesBefore,
+      long bytesAfter,
+      LayerReport.How how,
+      String format) {
     double relative = noise == 0 ? 0 : Math.sqrt(noise / signal);
     double snr = noise == 0 ? Double.POSITIVE_INFINITY : 10 * Math.log10(signal / noise);
     return new LayerReport(
-        layer, matrix.n(), matrix.k(), bytesBefore, bytesAfter, relative, snr, largest, how);
+        layer, matrix.n(), matrix.k(), bytesBefore, bytesAfter, relative, snr, largest, how, format);
   }
 
   private void add(MemorySegment before, MemorySegment after, long count) {

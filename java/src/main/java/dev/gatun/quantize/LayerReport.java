@@ -12,6 +12,7 @@ package dev.gatun.quantize;
  * @param snrDb 20 · log10(‖W‖ / ‖W' − W‖); infinite when they are equal
  * @param maxError largest |W' − W|
  * @param how the weight got its new codes
+ * @param format that it has now, one of {@link Quantizer#formats()}
  */
 public record LayerReport(
     String layer,
@@ -22,7 +23,8 @@ public record LayerReport(
     double relativeError,
     double snrDb,
     double maxError,
-    How how) {
+    How how,
+    String format) {
   /** How the weight got its new codes. */
   public enum How {
     /** From plain floats. */

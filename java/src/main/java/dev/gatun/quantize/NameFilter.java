@@ -37,6 +37,14 @@ public record NameFilter(List<String> include, List<String> exclude) {
     return wanted && !any(exclude, layer);
   }
 
+  /**
+   * Whether a layer that something else has chosen is to be quantized: the default exclusions do
+   * not count.
+   */
+  public boolean narrows(String layer) {
+    return (include.isEmpty() || any(include, layer)) && !any(exclude, layer);
+  }
+
   private static boolean any(List<String> globs, String layer) {
     return globs.stream().anyMatch(glob -> pattern(glob).matcher(layer).matches());
   }

@@ -7,52 +7,55 @@ import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.CheckpointFormat;
 import dev.gatun.checkpoint.DType;
 import dev.gatun.checkpoint.LayerWriter;
-import dev.gatun.checkpoint.OutputFile;
 import dev.gatun.checkpoint.SafetensorsWriter;
 import dev.gatun.checkpoint.TensorFileWriter;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.layout.PlainLayout;
+import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
-import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Optional;
+import java.util.Set;
 import java.util.TreeMap;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.atomic.AtomicReference;
+import org.jspecify.annotations.Nullable;
 
 /**
- * Writes a whole checkpoint in a quantized format, layer by layer: memory holds one layer at a
- * time, however large the checkpoint is.
+ * Writes a whole checkpoint in quantized formats, layer by layer and several layers side by side:
+ * memory holds less than twice the largest tensor, however large the checkpoint is. A run that is
+ * killed is taken up again where it stood when the same one is started once more.
  */
 public final class Quantizer {
   private static final String WEIGHT = ".weight";
+  private static final long COPY_CHUNK = 1L << 26;
 
   private final Checkpoint source;
-  private final String format;
-  private final LayerWriter writer;
-  private final NameFilter filter;
+  private final QuantizePlan plan;
   private final Backend backend;
+  private final int threads;
   private final ProgressListener progress;
-  private final List<LayerReport> layers = new ArrayList<>();
-  private final List<LayerWriter.Written> written = new ArrayList<>();
-  private final List<Tensor> copied = new ArrayList<>();
-  private long bytesAfter;
+  private final Map<String, LayerWriter> writers = new ConcurrentHashMap<>();
 
   private Quantizer(
       Checkpoint source,
-      String format,
-      NameFilter filter,
+      QuantizePlan plan,
       Backend backend,
+      int threads,
       ProgressListener progress) {
     this.source = source;
-    this.format = format;
-    this.writer = writer(format);
-    this.filter = filter;
+    this.plan = plan;
     this.backend = backend;
+    this.threads = threads;
     this.progress = progress;
   }
 
@@ -63,19 +66,7 @@ public final class Quantizer {
     return all;
   }
 
-  /**
-   * Quantizes a checkpoint.
-   *
-   * @param source of plain floats
-   * @param target the file to write; files that the format keeps beside it go into its directory
-   * @param format one of {@link #formats()}
-   * @param filter which layers; only two-dimensional float tensors named {@code *.weight} that the
-   *     format accepts are candidates, everything else is copied
-   * @param backend who quantizes
-   * @throws GatunException when the format is unknown, the checkpoint is quantized already, no
-   *     layer is left to quantize, a weight cannot be quantized, or the file cannot be written;
-   *     nothing is left behind then
-   */
+  /** {@link #quantize(Checkpoint, Path, QuantizePlan, Backend, int, ProgressListener)} to one format. */
   public static Report quantize(
       Checkpoint source,
       Path target,
@@ -83,7 +74,32 @@ public final class Quantizer {
       NameFilter filter,
       Backend backend,
       ProgressListener progress) {
-    Quantizer quantizer = new Quantizer(source, format, filter, backend, progress);
+    int threads = Runtime.getRuntime().availableProcessors();
+    return quantize(
+        source, target, QuantizePlan.of(format, filter), backend, threads, progress);
+  }
+
+  /**
+   * Quantizes a checkpoint.
+   *
+   * @param source of plain floats
+   * @param target the file to write; files that the format keeps beside it go into its directory
+   * @param plan which layers, and to which format; only two-dimensional float tensors named {@code
+   *     *.weight} that the format accepts are candidates, everything else is copied
+   * @param backend who quantizes
+   * @param threads how many layers are worked on at once, as far as memory allows
+   * @throws GatunException when a format is unknown, the checkpoint is quantized already, no layer
+   *     is left to quantize, a weight cannot be quantized, or the file cannot be written; nothing is
+   *     left behind then
+   */
+  public static Report quantize(
+      Checkpoint source,
+      Path target,
+      QuantizePlan plan,
+      Backend backend,
+      int threads,
+      ProgressListener progress) {
+    Quantizer quantizer = new Quantizer(source, plan, backend, threads, progress);
     if (!source.layers().isEmpty() || !source.unsupported().isEmpty()) {
       String layer =
           source.layers().isEmpty()
@@ -96,7 +112,7 @@ public final class Quantizer {
               + "': found a quantized weight, expected plain floats (convert it, or dequantize it"
               + " first)");
     }
-    return quantizer.run(target);
+    return quantizer.run(target, Optional.empty());
   }
 
   /**
@@ -113,7 +129,10 @@ public final class Quantizer {
   public static Report convert(
       Checkpoint source, Path target, String format, Backend backend, ProgressListener progress) {
     NameFilter filter = source.layers().isEmpty() ? NameFilter.DEFAULT : NameFilter.NOTHING;
-    Quantizer quantizer = new Quantizer(source, format, filter, backend, progress);
+    int threads = Runtime.getRuntime().availableProcessors();
+    Quantizer quantizer =
+        new Quantizer(source, QuantizePlan.of(format, filter), backend, threads, progress);
+    quantizer.writer(format);
     for (Map.Entry<String, String> layer : source.unsupported().entrySet()) {
       throw new GatunException(
           source.path() + ": layer '" + layer.getKey() + "': " + layer.getValue());
@@ -122,91 +141,195 @@ public final class Quantizer {
         .unclaimed()
         .forEach(
             (name, why) -> progress.warning("tensor '" + name + "' is copied as it is: " + why));
-    return quantizer.run(target);
+    return quantizer.run(target, Optional.of(format));
   }
 
-  private static LayerWriter writer(String name) {
+  /** The format that has a name among those that it writes. */
+  static CheckpointFormat family(String name) {
     for (CheckpointFormat format : Checkpoint.formats()) {
       if (format.writes().containsKey(name)) {
-        return format.writer(name);
+        return format;
       }
     }
     throw new GatunException(
         "no format '" + name + "' to write, expected one of " + formats().keySet());
   }
 
-  private Report run(Path target) {
-    long bytesBefore = source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).sum();
-    progress.start(bytesBefore);
-    try (Spool spool = Spool.create(target)) {
-      for (String layer : source.layers().keySet()) {
-        convert(source.quantized(layer), spool);
-      }
-      for (Tensor tensor : source.plain().values()) {
-        if (isCandidate(tensor)) {
-          quantize(tensor, spool);
-        } else {
-          copied.add(tensor);
-        }
-      }
-      if (layers.isEmpty()) {
-        throw new GatunException(
-            source.path()
-                + ": found no weight to quantize to "
-                + format
-                + ", expected two-dimensional float tensors *.weight that the filters let through");
-      }
-      List<Path> files = assemble(target, spool);
-      return new Report(
-          List.copyOf(layers), layers.size(), copied.size(), bytesBefore, bytesAfter, files);
+  private LayerWriter writer(String format) {
+    return writers.computeIfAbsent(format, name -> family(name).writer(name));
+  }
+
+  /** One layer that is to be written. */
+  private interface Work {
+    String layer();
+
+    /** Bytes of the source. */
+    long bytes();
+  }
+
+  private record Fresh(String layer, String format, Tensor weight) implements Work {
+    @Override
+    public long bytes() {
+      return weight.data().byteSize();
     }
   }
 
-  private boolean isCandidate(Tensor tensor) {
-    return tensor.name().endsWith(WEIGHT)
-        && tensor.shape().size() == 2
-        && writer.accepts(tensor)
-        && filter.accepts(layerOf(tensor));
+  private record Again(String layer, String format, QuantizedTensor weight) implements Work {
+    @Override
+    public long bytes() {
+      return weight.byteSize();
+    }
+  }
+
+  private Report run(Path target, Optional<String> converted) {
+    List<Work> work = new ArrayList<>();
+    List<Tensor> copied = new ArrayList<>();
+    converted.ifPresent(
+        format ->
+            source.layers().forEach((layer, weight) -> work.add(new Again(layer, format, weight))));
+    for (Tensor tensor : source.plain().values()) {
+      Optional<String> format = candidate(tensor);
+      if (format.isPresent()) {
+        work.add(new Fresh(layerOf(tensor), format.get(), tensor));
+      } else {
+        copied.add(tensor);
+      }
+    }
+    if (work.isEmpty()) {
+      throw new GatunException(
+          source.path()
+              + ": found no weight to quantize to "
+              + plan.description()
+              + ", expected two-dimensional float tensors *.weight that the filters let through");
+    }
+    progress.start(
+        source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).sum());
+    try (Spool spool = Spool.open(target, job(converted))) {
+      Set<String> done = spool.layers().keySet();
+      if (!done.isEmpty()) {
+        progress.warning(
+            "an earlier run was interrupted: going on after " + done.size() + " layers");
+      }
+      for (Work item : work) {
+        if (done.contains(item.layer())) {
+          progress.advance(item.layer(), item.bytes());
+        }
+      }
+      runAll(work.stream().filter(item -> !done.contains(item.layer())).toList(), spool);
+      List<Spool.Layer> layers =
+          work.stream()
+              .map(item -> Objects.requireNonNull(spool.layers().get(item.layer())))
+              .toList();
+      return new Assembly(source, layers, copied, progress, this::writer).write(target, spool);
+    }
+  }
+
+  /** What a run that was interrupted must have in common with this one. */
+  private String job(Optional<String> converted) {
+    StringBuilder job = new StringBuilder(converted.map(f -> "convert ").orElse("quantize "));
+    job.append(plan.description());
+    for (Path file : source.files()) {
+      try {
+        job.append('\n')
+            .append(file.toAbsolutePath())
+            .append(' ')
+            .append(Files.size(file))
+            .append(' ')
+            .append(Files.getLastModifiedTime(file));
+      } catch (IOException e) {
+        throw new GatunException(file + ": cannot be read (" + e.getMessage() + ")", e);
+      }
+    }
+    return job.toString();
+  }
+
+  private Optional<String> candidate(Tensor tensor) {
+    if (!tensor.name().endsWith(WEIGHT) || tensor.shape().size() != 2) {
+      return Optional.empty();
+    }
+    return plan.format(layerOf(tensor), tensor).filter(format -> writer(format).accepts(tensor));
   }
 
   private static String layerOf(Tensor weight) {
     return weight.name().substring(0, weight.name().length() - WEIGHT.length());
   }
 
-  private void quantize(Tensor weight, Spool spool) {
-    source.verifyFiles();
-    try (Arena arena = Arena.ofShared()) {
-      LayerWriter.Quantized quantized = writer.quantize(layerOf(weight), weight, backend, arena);
-      keep(
-          layerOf(weight),
-          quantized,
-          weight,
-          weight.data().byteSize(),
-          LayerReport.How.QUANTIZED,
-          spool);
+  private void runAll(List<Work> work, Spool spool) {
+    long largest =
+        source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).max().orElse(0);
+    MemoryBudget budget = new MemoryBudget(largest);
+    AtomicReference<@Nullable RuntimeException> failure = new AtomicReference<>();
+    try (ExecutorService workers = Executors.newFixedThreadPool(threads)) {
+      for (Work item : work) {
+        long cost = MemoryBudget.cost(item.bytes());
+        budget.acquire(cost);
+        if (failure.get() != null) {
+          budget.release(cost);
+          break;
+        }
+        var unused =
+            workers.submit(
+                () -> {
+                  try {
+                    run(item, spool);
+                  } catch (RuntimeException | Error e) {
+                    failure.compareAndSet(
+                        null, e instanceof RuntimeException r ? r : new IllegalStateException(e));
+                  } finally {
+                    budget.release(cost);
+                  }
+                });
+      }
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new GatunException("interrupted", e);
+    }
+    RuntimeException failed = failure.get();
+    if (failed != null) {
+      throw failed;
     }
   }
 
-  /** A layer that is quantized already. */
-  private void convert(QuantizedTensor weight, Spool spool) {
+  private void run(Work item, Spool spool) {
     source.verifyFiles();
     try (Arena arena = Arena.ofShared()) {
-      Tensor plain = dequantized(weight, arena);
-      Optional<LayerWriter.Quantized> same = writer.relay(weight.name(), weight, arena);
-      if (same.isPresent()) {
-        keep(weight.name(), same.get(), plain, weight.byteSize(), LayerReport.How.LOSSLESS, spool);
-      } else if (plain.shape().size() == 2 && writer.accepts(plain)) {
-        LayerWriter.Quantized quantized = writer.quantize(weight.name(), plain, backend, arena);
-        keep(
-            weight.name(), quantized, plain, weight.byteSize(), LayerReport.How.REQUANTIZED, spool);
-      } else {
-        Matrix floats =
-            new PlainLayout(weight.dtype())
-                .matrix(weight.matrix().n(), weight.matrix().k(), plain.data());
-        LayerWriter.Quantized unchanged = new LayerWriter.Quantized(List.of(plain), floats);
-        keep(
-            weight.name(), unchanged, plain, weight.byteSize(), LayerReport.How.DEQUANTIZED, spool);
+      switch (item) {
+        case Fresh fresh -> quantize(fresh, spool, arena);
+        case Again again -> convert(again, spool, arena);
+        default -> throw new IllegalStateException("unknown work");
       }
+    }
+  }
+
+  private void quantize(Fresh item, Spool spool, Arena arena) {
+    Tensor weight =
+        new Tensor(
+            item.weight.name(),
+            item.weight.dtype(),
+            item.weight.shape(),
+            source.again(item.weight.data(), arena));
+    LayerWriter.Quantized quantized =
+        writer(item.format).quantize(item.layer, weight, backend, arena);
+    keep(item, item.format, quantized, weight, LayerReport.How.QUANTIZED, spool);
+  }
+
+  /** A layer that is quantized already. */
+  private void convert(Again item, Spool spool, Arena arena) {
+    QuantizedTensor weight = source.quantized(item.layer);
+    LayerWriter writer = writer(item.format);
+    Tensor plain = dequantized(weight, arena);
+    Optional<LayerWriter.Quantized> same = writer.relay(item.layer, weight, arena);
+    if (same.isPresent()) {
+      keep(item, item.format, same.get(), plain, LayerReport.How.LOSSLESS, spool);
+    } else if (plain.shape().size() == 2 && writer.accepts(plain)) {
+      LayerWriter.Quantized quantized = writer.quantize(item.layer, plain, backend, arena);
+      keep(item, item.format, quantized, plain, LayerReport.How.REQUANTIZED, spool);
+    } else {
+      Matrix floats =
+          new PlainLayout(weight.dtype())
+              .matrix(weight.matrix().n(), weight.matrix().k(), plain.data());
+      LayerWriter.Quantized unchanged = new LayerWriter.Quantized(List.of(plain), floats);
+      keep(item, item.format, unchanged, plain, LayerReport.How.DEQUANTIZED, spool);
     }
   }
 
@@ -222,26 +345,12 @@ public final class Quantizer {
   }
 
   private void keep(
-      String layer,
+      Work item,
+      String format,
       LayerWriter.Quantized quantized,
       Tensor before,
-      long bytesBefore,
       LayerReport.How how,
       Spool spool) {
-    long bytes = 0;
-    for (Tensor tensor : quantized.tensors()) {
-      spool.add(tensor);
-      bytes += tensor.data().byteSize();
-    }
-    if (how != LayerReport.How.DEQUANTIZED) {
-      written.add(
-          new LayerWriter.Written(
-              layer,
-              format,
-              before.dtype(),
-              before.shape(),
-              quantized.tensors().stream().map(SafetensorsWriter.Entry::of).toList()));
-    }
     ErrorMeter meter = ErrorMeter.measure(quantized.matrix(), before, backend);
     boolean rounded = how == LayerReport.How.QUANTIZED || how == LayerReport.How.REQUANTIZED;
     if (rounded && !meter.isFinite()) {
@@ -251,44 +360,31 @@ public final class Quantizer {
               + before.name()
               + "': found NaN or infinity, expected finite numbers");
     }
-    LayerReport report = meter.report(layer, quantized.matrix(), bytesBefore, bytes, how);
-    layers.add(report);
-    bytesAfter += bytes;
-    progress.advance(layer, bytesBefore);
-    progress.layer(report);
+    long bytes = quantized.tensors().stream().mapToLong(t -> t.data().byteSize()).sum();
+    LayerReport report =
+        meter.report(item.layer(), quantized.matrix(), item.bytes(), bytes, how, format);
+    LayerWriter.Written written =
+        new LayerWriter.Written(
+            item.layer(),
+            format,
+            before.dtype(),
+            before.shape(),
+            quantized.tensors().stream().map(SafetensorsWriter.Entry::of).toList());
+    spool.add(written, quantized.tensors(), report);
+    synchronized (progress) {
+      progress.advance(item.layer(), item.bytes());
+      progress.layer(report);
+    }
   }
 
-  private List<Path> assemble(Path target, Spool spool) {
-    List<SafetensorsWriter.Entry> entries = new ArrayList<>(spool.entries());
-    copied.forEach(tensor -> entries.add(SafetensorsWriter.Entry.of(tensor)));
-    Map<String, String> metadata = new LinkedHashMap<>(source.metadata());
-    Checkpoint.formats().forEach(known -> metadata.keySet().removeAll(known.metadataKeys()));
-    metadata.putAll(writer.metadata(written, copied.stream().map(Tensor::name).toList()));
-    List<Path> files = new ArrayList<>(List.of(target));
-    List<OutputFile> sidecars = new ArrayList<>();
-    try (TensorFileWriter out = writer.create(target, entries, source, metadata)) {
-      spool.writeTo(out);
-      for (Tensor tensor : copied) {
-        out.write(tensor.name(), tensor.data());
-        bytesAfter += tensor.data().byteSize();
-        progress.advance(tensor.name(), tensor.data().byteSize());
+  /** Copies a tensor's bytes without keeping more than a piece of them in memory. */
+  static void copy(Checkpoint source, Tensor tensor, TensorFileWriter out) {
+    MemorySegment data = tensor.data();
+    for (long at = 0; at < data.byteSize(); at += COPY_CHUNK) {
+      try (Arena arena = Arena.ofConfined()) {
+        MemorySegment piece = data.asSlice(at, Math.min(COPY_CHUNK, data.byteSize() - at));
+        out.write(tensor.name(), at, source.again(piece, arena));
       }
-      writer
-          .sidecars(written)
-          .forEach(
-              (name, text) -> {
-                OutputFile sidecar = OutputFile.create(target.resolveSibling(name));
-                sidecars.add(sidecar);
-                sidecar.write(0, MemorySegment.ofArray(text.getBytes(StandardCharsets.UTF_8)));
-                sidecar.force();
-                files.add(sidecar.target());
-              });
-      out.force();
-      sidecars.forEach(OutputFile::commit);
-      out.rename();
-    } finally {
-      sidecars.forEach(OutputFile::close);
     }
-    return files;
   }
 }

@@ -1,0 +1,35 @@
+package dev.gatun.quantize;
+
+/**
+ * Lets as many layers be worked on at once as fit into twice the largest one: a large layer runs
+ * alone, small ones side by side.
+ */
+final class MemoryBudget {
+  private final long limit;
+  private long used;
+
+  /**
+   * @param largest bytes of the largest tensor
+   */
+  MemoryBudget(long largest) {
+    this.limit = 2 * largest;
+  }
+
+  /** The source's pages and the codes made of them, which are half of them at most, nearly always. */
+  static long cost(long sourceBytes) {
+    return sourceBytes + sourceBytes / 2;
+  }
+
+  /** Waits until so many bytes are free; what exceeds the limit alone runs when nothing else does. */
+  synchronized void acquire(long bytes) throws InterruptedException {
+    while (used > 0 && bytes > limit - used) {
+      wait();
+    }
+    used += bytes;
+  }
+
+  synchronized void release(long bytes) {
+    used -= bytes;
+    notifyAll();
+  }
+}

@@ -1,0 +1,48 @@
+package dev.gatun.quantize;
+
+import dev.gatun.Tensor;
+import dev.gatun.quantize.config.QuantizationConfig;
+import java.util.Map;
+import java.util.Optional;
+import java.util.TreeMap;
+
+/** The plans that there are. */
+final class Plans {
+  private Plans() {}
+
+  record OneFormat(String name, NameFilter filter) implements QuantizePlan {
+    @Override
+    public String description() {
+      return name + " " + filter;
+    }
+
+    @Override
+    public Optional<String> format(String layer, Tensor weight) {
+      return filter.accepts(layer) ? Optional.of(name) : Optional.empty();
+    }
+  }
+
+  record ByName(Map<String, String> formats) implements QuantizePlan {
+    @Override
+    public String description() {
+      return new TreeMap<>(formats).toString();
+    }
+
+    @Override
+    public Optional<String> format(String layer, Tensor weight) {
+      return Optional.ofNullable(formats.get(layer));
+    }
+  }
+
+  record Configured(QuantizationConfig config, NameFilter filter) implements QuantizePlan {
+    @Override
+    public String description() {
+      return config.toJson() + " " + filter;
+    }
+
+    @Override
+    public Optional<String> format(String layer, Tensor weight) {
+      return filter.narrows(layer) ? config.format(layer, weight) : Optional.empty();
+    }
+  }
+}

@@ -1,0 +1,42 @@
+package dev.gatun.quantize;
+
+import dev.gatun.Tensor;
+import dev.gatun.quantize.config.QuantizationConfig;
+import java.util.Map;
+import java.util.Optional;
+
+/** Which layers of a checkpoint are quantized, and to which format each one. */
+public interface QuantizePlan {
+  /**
+   * All that the plan depends on, as text: two runs with equal descriptions over the same files
+   * write the same bytes.
+   */
+  String description();
+
+  /**
+   * The format of a layer, one of {@link Quantizer#formats()}; empty when it stays as it is.
+   *
+   * @param layer plain name
+   * @param weight two-dimensional, of a float type
+   */
+  Optional<String> format(String layer, Tensor weight);
+
+  /** One format for every layer that a filter lets through. */
+  static QuantizePlan of(String format, NameFilter filter) {
+    return new Plans.OneFormat(format, filter);
+  }
+
+  /** A format for each layer by name; layers that are not named stay as they are. */
+  static QuantizePlan of(Map<String, String> formats) {
+    return new Plans.ByName(Map.copyOf(formats));
+  }
+
+  /**
+   * What a configuration says.
+   *
+   * @param filter what it says is narrowed by; without inclusions, nothing but the exclusions count
+   */
+  static QuantizePlan of(QuantizationConfig config, NameFilter filter) {
+    return new Plans.Configured(config, filter);
+  }
+}
