@@ -273,9 +273,9 @@ public final class Checkpoint implements AutoCloseable {
    */
   public MemorySegment again(MemorySegment part, Arena arena) {
     for (TensorFile file : containers()) {
-      MemorySegment mapped = file.again(part, arena);
-      if (mapped != part) {
-        return mapped;
+      Optional<MemorySegment> mapped = file.again(part, arena);
+      if (mapped.isPresent()) {
+        return mapped.get();
       }
     }
     return part;

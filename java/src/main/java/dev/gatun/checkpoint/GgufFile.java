@@ -9,6 +9,7 @@ import java.nio.ByteOrder;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Map;
+import java.util.Optional;
 
 /**
  * One GGUF file of version 2 or 3, mapped: {@code "GGUF" | version | counts | metadata | tensor
@@ -77,8 +78,8 @@ public final class GgufFile implements TensorFile {
   }
 
   @Override
-  public MemorySegment again(MemorySegment part, Arena arena) {
-    return file.holds(part) ? file.again(part, arena) : part;
+  public Optional<MemorySegment> again(MemorySegment part, Arena arena) {
+    return file.again(part, arena);
   }
 
   @Override

@@ -11,6 +11,7 @@ import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
+import java.util.Optional;
 import java.util.function.Function;
 import org.jspecify.annotations.Nullable;
 
@@ -80,19 +81,22 @@ final class MappedFile implements AutoCloseable {
    * Maps a part of the file once more: its pages count as this process's memory until the arena
    * ends, however long the file itself stays mapped.
    *
-   * @param part a slice of {@link #bytes()}
+   * @param part a slice of {@link #bytes()}; empty for other memory
    */
-  MemorySegment again(MemorySegment part, Arena into) {
+  Optional<MemorySegment> again(MemorySegment part, Arena into) {
+    if (!holds(part)) {
+      return Optional.empty();
+    }
     try {
       long offset = part.address() - bytes.address();
-      return channel.map(FileChannel.MapMode.READ_ONLY, offset, part.byteSize(), into);
+      return Optional.of(
+          channel.map(FileChannel.MapMode.READ_ONLY, offset, part.byteSize(), into));
     } catch (IOException e) {
       throw unreadable(path, e);
     }
   }
 
-  /** Whether this is memory of the file. */
-  boolean holds(MemorySegment part) {
+  private boolean holds(MemorySegment part) {
     return part.isMapped()
         && part.address() >= bytes.address()
         && part.address() + part.byteSize() <= bytes.address() + bytes.byteSize();

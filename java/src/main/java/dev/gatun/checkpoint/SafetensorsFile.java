@@ -8,6 +8,7 @@ import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
 import java.nio.file.Path;
 import java.util.Map;
+import java.util.Optional;
 
 /** One safetensors file, mapped: {@code u64 header length | JSON header | data}. */
 public final class SafetensorsFile implements TensorFile {
@@ -58,8 +59,8 @@ public final class SafetensorsFile implements TensorFile {
   }
 
   @Override
-  public MemorySegment again(MemorySegment part, Arena arena) {
-    return file.holds(part) ? file.again(part, arena) : part;
+  public Optional<MemorySegment> again(MemorySegment part, Arena arena) {
+    return file.again(part, arena);
   }
 
   @Override

@@ -6,6 +6,7 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
 import java.util.Map;
+import java.util.Optional;
 
 /**
  * One file of tensors, mapped: safetensors or GGUF. Every rule of the container is checked when it
@@ -48,9 +49,9 @@ public sealed interface TensorFile extends AutoCloseable permits SafetensorsFile
    * The same tensor, or a part of it, mapped once more: its pages count as this process's memory
    * until the arena ends.
    *
-   * @param part of the data of one of {@link #tensors()}
+   * @param part of the data of one of {@link #tensors()}; empty for other memory
    */
-  MemorySegment again(MemorySegment part, Arena arena);
+  Optional<MemorySegment> again(MemorySegment part, Arena arena);
 
   /**
    * Unmaps the file. A second call does nothing; using a tensor afterwards is an {@link

@@ -53,6 +53,11 @@ public final class CommonOptions {
     return verbose;
   }
 
+  /** The command that is running. */
+  CommandSpec command() {
+    return command;
+  }
+
   /** Where results go. */
   public PrintWriter out() {
     return command.commandLine().getOut();

@@ -38,6 +38,15 @@ public final class FormatOption {
    * @throws CommandLine.ParameterException when nothing writes it
    */
   String name() {
+    return checked(format, command);
+  }
+
+  /** The name, checked, for a command whose option is not required. */
+  static String checked(String format, CommonOptions common) {
+    return checked(format, common.command());
+  }
+
+  private static String checked(String format, CommandSpec command) {
     Map<String, String> formats = Quantizer.formats();
     if (!formats.containsKey(format)) {
       String known = formats.keySet().stream().collect(Collectors.joining(", "));

@@ -1,12 +1,25 @@
 package dev.gatun.cli;
 
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.MissingNode;
 import dev.gatun.Device;
+import dev.gatun.GatunException;
 import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.quantize.NameFilter;
+import dev.gatun.quantize.PipelineQuantizer;
+import dev.gatun.quantize.QuantizePlan;
 import dev.gatun.quantize.Quantizer;
 import dev.gatun.quantize.Report;
+import dev.gatun.quantize.Strategy;
+import dev.gatun.quantize.config.PipelineQuantizationConfig;
+import dev.gatun.quantize.config.QuantizationConfig;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+import java.util.Optional;
+import java.util.stream.Stream;
+import org.jspecify.annotations.Nullable;
 import picocli.CommandLine;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
@@ -20,12 +33,40 @@ import picocli.CommandLine.Parameters;
 public final class Quantize implements Command {
   @Mixin private CommonOptions common = new CommonOptions();
   @Mixin private DeviceOptions device = new DeviceOptions();
-  @Mixin private FormatOption format = new FormatOption();
+
+  @Option(
+      names = "--format",
+      paramLabel = "F",
+      completionCandidates = FormatOption.Names.class,
+      description = "One of ${COMPLETION-CANDIDATES}.")
+  private @Nullable String format;
+
+  @Option(
+      names = "--config",
+      paramLabel = "JSON",
+      description =
+          "A quantization configuration of bitsandbytes, quanto, torchao, ComfyUI (layer_quant_config) or, for a"
+              + " pipeline's directory, diffusers; or a config.json that holds one.")
+  private @Nullable Path config;
+
+  @Option(
+      names = "--dtype",
+      paramLabel = "T",
+      description =
+          "int8, int4, int2, fp8, float8_e5m2, nf4, fp4 or nvfp4: the format that --strategy and it name.")
+  private @Nullable String dtype;
+
+  @Option(
+      names = "--strategy",
+      paramLabel = "S",
+      description =
+          "per_tensor, per_channel, per_group or per_block, with --dtype; default: the type's usual one.")
+  private @Nullable String strategy;
 
   @Parameters(
       index = "0",
       paramLabel = "IN",
-      description = "A checkpoint, a shard index or their directory.")
+      description = "A checkpoint, a shard index or their directory; with --config, a pipeline's directory too.")
   private Path input = Path.of("");
 
   @Option(
@@ -33,7 +74,7 @@ public final class Quantize implements Command {
       required = true,
       paramLabel = "OUT",
       description =
-          "The file to write; what the format keeps beside it goes into the same directory.")
+          "The file to write; what the format keeps beside it goes into the same directory. Of a pipeline: a directory.")
   private Path output = Path.of("");
 
   @Option(
@@ -55,7 +96,29 @@ public final class Quantize implements Command {
 
   @Override
   public Integer call() {
-    String name = format.name();
+    long ways = Stream.of(format, config, dtype).filter(Objects::nonNull).count();
+    if (ways != 1) {
+      throw common.usage("found " + ways + " of --format, --config and --dtype, expected one");
+    }
+    if (strategy != null && dtype == null) {
+      throw common.usage("--strategy: found no --dtype, expected one beside it");
+    }
+    NameFilter filter = new NameFilter(include, exclude);
+    JsonNode json = config == null ? MissingNode.getInstance() : QuantizationConfig.read(config);
+    if (PipelineQuantizationConfig.matches(json)) {
+      return pipeline(PipelineQuantizationConfig.of(json), filter);
+    }
+    QuantizePlan plan;
+    String name;
+    if (config != null) {
+      QuantizationConfig how =
+          QuantizationConfig.inModelConfig(json).orElseGet(() -> QuantizationConfig.of(json));
+      plan = QuantizePlan.of(how, filter);
+      name = how.quantMethod();
+    } else {
+      name = format != null ? FormatOption.checked(format, common) : ofType();
+      plan = QuantizePlan.of(name, filter);
+    }
     try (Device on = device.open();
         Checkpoint checkpoint = Checkpoint.open(input)) {
       Outputs.notAnInput(output, checkpoint.files());
@@ -63,14 +126,35 @@ public final class Quantize implements Command {
       try (Progress progress = new Progress("quantize", common.err())) {
         report =
             Quantizer.quantize(
-                checkpoint,
-                output,
-                name,
-                new NameFilter(include, exclude),
-                on.operations(),
-                progress);
+                checkpoint, output, plan, on.operations(), on.threads(), progress);
       }
       QuantizeReports.print(common, name, report);
+    }
+    return 0;
+  }
+
+  private String ofType() {
+    try {
+      return Strategy.format(
+          Objects.requireNonNull(dtype), Optional.ofNullable(strategy).map(Strategy::of));
+    } catch (GatunException e) {
+      throw common.usage("--" + e.getMessage());
+    }
+  }
+
+  private int pipeline(PipelineQuantizationConfig how, NameFilter filter) {
+    if (!PipelineQuantizer.isPipeline(input)) {
+      throw new GatunException(
+          input + ": found no " + PipelineQuantizer.INDEX + ", expected a pipeline's directory");
+    }
+    try (Device on = device.open()) {
+      Map<String, Report> reports;
+      try (Progress progress = new Progress("quantize", common.err())) {
+        reports =
+            PipelineQuantizer.quantize(
+                input, output, how, filter, on.operations(), on.threads(), progress);
+      }
+      QuantizeReports.print(common, output, reports);
     }
     return 0;
   }

@@ -6,6 +6,7 @@ import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 
 /** What {@code quantize} and {@code convert} print when they are done. */
@@ -17,12 +18,45 @@ final class QuantizeReports {
       common.printJson(json(format, report));
       return;
     }
+    printTable(common, report);
+    printSummary(common, format, report);
+  }
+
+  /** The components of a pipeline. */
+  static void print(CommonOptions common, Path output, Map<String, Report> reports) {
+    if (common.json()) {
+      Map<String, Object> json = new LinkedHashMap<>();
+      json.put("directory", output.toString());
+      Map<String, Object> components = new LinkedHashMap<>();
+      reports.forEach((name, report) -> components.put(name, json(formats(report), report)));
+      json.put("components", components);
+      common.printJson(json);
+      return;
+    }
+    reports.forEach(
+        (name, report) -> {
+          common.out().println(name + ":");
+          printTable(common, report);
+          printSummary(common, formats(report), report);
+        });
+    common.out().println(output + ": " + reports.size() + " components quantized");
+  }
+
+  private static String formats(Report report) {
+    return report.layers().stream()
+        .map(LayerReport::format)
+        .distinct()
+        .collect(Collectors.joining(" and "));
+  }
+
+  private static void printTable(CommonOptions common, Report report) {
     TextTable table =
         new TextTable(
-            "LAYER", ">N", ">K", ">BEFORE", ">AFTER", "HOW", ">ERROR", ">SNR dB", ">MAX ERROR");
+            "LAYER", "FORMAT", ">N", ">K", ">BEFORE", ">AFTER", "HOW", ">ERROR", ">SNR dB", ">MAX ERROR");
     for (LayerReport layer : report.layers()) {
       table.row(
           layer.layer(),
+          layer.format(),
           layer.rows(),
           layer.columns(),
           layer.bytesBefore(),
@@ -33,6 +67,9 @@ final class QuantizeReports {
           Units.significant(layer.maxError()));
     }
     table.print(common.out());
+  }
+
+  private static void printSummary(CommonOptions common, String format, Report report) {
     common
         .out()
         .println(
@@ -64,6 +101,7 @@ final class QuantizeReports {
   private static Map<String, Object> json(LayerReport layer) {
     Map<String, Object> json = new LinkedHashMap<>();
     json.put("name", layer.layer());
+    json.put("format", layer.format());
     json.put("n", layer.rows());
     json.put("k", layer.columns());
     json.put("bytesBefore", layer.bytesBefore());

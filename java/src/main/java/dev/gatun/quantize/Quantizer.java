@@ -74,6 +74,7 @@ public final class Quantizer {
       NameFilter filter,
       Backend backend,
       ProgressListener progress) {
+    family(format);
     int threads = Runtime.getRuntime().availableProcessors();
     return quantize(
         source, target, QuantizePlan.of(format, filter), backend, threads, progress);
@@ -204,7 +205,7 @@ public final class Quantizer {
     }
     progress.start(
         source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).sum());
-    try (Spool spool = Spool.open(target, job(converted))) {
+    try (Spool spool = Spool.open(target, job(source, plan, converted))) {
       Set<String> done = spool.layers().keySet();
       if (!done.isEmpty()) {
         progress.warning(
@@ -225,7 +226,7 @@ public final class Quantizer {
   }
 
   /** What a run that was interrupted must have in common with this one. */
-  private String job(Optional<String> converted) {
+  static String job(Checkpoint source, QuantizePlan plan, Optional<String> converted) {
     StringBuilder job = new StringBuilder(converted.map(f -> "convert ").orElse("quantize "));
     job.append(plan.description());
     for (Path file : source.files()) {

@@ -147,7 +147,7 @@ public record BitsAndBytesConfig(
       return Optional.empty();
     }
     if (loadIn8bit) {
-      return Optional.of("int8");
+      return Optional.of("llm-int8");
     }
     if (!loadIn4bit) {
       throw new GatunException(

@@ -160,6 +160,22 @@ public record LayerQuantConfig(Map<String, Layer> layers) implements Quantizatio
 
   @Override
   public Optional<String> format(String layer, Tensor weight) {
-    return Optional.ofNullable(layers.get(layer)).map(Layer::format);
+    return Optional.ofNullable(layers.get(layer)).map(LayerQuantConfig::written);
+  }
+
+  /** The name under which a layer is written. */
+  private static String written(Layer layer) {
+    if (layer.fullPrecisionMatrixMult || !layer.params.isEmpty()) {
+      throw new GatunException(
+          WHAT
+              + ": found settings "
+              + layer.toJson()
+              + ", expected the format alone: no others are written");
+    }
+    return switch (layer.format) {
+      case "mxfp8", "nvfp4" -> "comfy-" + layer.format;
+      case "int8_tensorwise" -> "comfy-int8";
+      default -> layer.format;
+    };
   }
 }

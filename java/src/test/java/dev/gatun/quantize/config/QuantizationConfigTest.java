@@ -163,7 +163,7 @@ class QuantizationConfigTest {
         "{'load_in_4bit':true,'bnb_4bit_quant_type':'nf4'}|nf4",
         "{'load_in_4bit':true,'bnb_4bit_quant_type':'nf4','bnb_4bit_use_double_quant':true}"
             + "|nf4-nested",
-        "{'load_in_8bit':true}|int8",
+        "{'load_in_8bit':true}|llm-int8",
         "{'quant_method':'quanto','weights_dtype':'float8'}|qfloat8_e4m3fn",
         "{'quant_method':'quanto','weights_dtype':'int4'}|qint4",
         "{'quant_method':'torchao','quant_type':'float8wo'}|torchao-float8wo_e5m2",
