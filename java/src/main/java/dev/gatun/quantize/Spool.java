@@ -220,8 +220,9 @@ final class Spool implements AutoCloseable {
     ObjectNode head = JSON.createObjectNode().put("job", job);
     byte[] text = new byte[Math.toIntExact(journal.size())];
     ByteBuffer buffer = ByteBuffer.wrap(text);
-    while (buffer.hasRemaining() && journal.read(buffer, buffer.position()) > 0) {
-      continue;
+    int count = 0;
+    while (buffer.hasRemaining() && count >= 0) {
+      count = journal.read(buffer, buffer.position());
     }
     int start = 0;
     boolean first = true;
