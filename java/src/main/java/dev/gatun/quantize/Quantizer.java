@@ -268,7 +268,7 @@ public final class Quantizer {
           budget.release(cost);
           break;
         }
-        var unused =
+        var _ =
             workers.submit(
                 () -> {
                   try {
