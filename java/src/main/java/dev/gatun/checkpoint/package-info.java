@@ -1,7 +1,7 @@
 /**
- * Checkpoints: the containers (safetensors, sharded or not), and one class a checkpoint format that
- * says which tensors make up a quantized weight. {@link dev.gatun.checkpoint.Checkpoint} is what
- * users open.
+ * Checkpoints: the containers (safetensors and GGUF, in one file or several), and one class a
+ * checkpoint format that says which tensors make up a quantized weight. {@link
+ * dev.gatun.checkpoint.Checkpoint} is what users open.
  */
 @NullMarked
 package dev.gatun.checkpoint;
