@@ -89,8 +89,7 @@ final class MappedFile implements AutoCloseable {
     }
     try {
       long offset = part.address() - bytes.address();
-      return Optional.of(
-          channel.map(FileChannel.MapMode.READ_ONLY, offset, part.byteSize(), into));
+      return Optional.of(channel.map(FileChannel.MapMode.READ_ONLY, offset, part.byteSize(), into));
     } catch (IOException e) {
       throw unreadable(path, e);
     }

@@ -66,7 +66,8 @@ public final class Quantize implements Command {
   @Parameters(
       index = "0",
       paramLabel = "IN",
-      description = "A checkpoint, a shard index or their directory; with --config, a pipeline's directory too.")
+      description =
+          "A checkpoint, a shard index or their directory; with --config, a pipeline's directory too.")
   private Path input = Path.of("");
 
   @Option(
@@ -125,8 +126,7 @@ public final class Quantize implements Command {
       Report report;
       try (Progress progress = new Progress("quantize", common.err())) {
         report =
-            Quantizer.quantize(
-                checkpoint, output, plan, on.operations(), on.threads(), progress);
+            Quantizer.quantize(checkpoint, output, plan, on.operations(), on.threads(), progress);
       }
       QuantizeReports.print(common, name, report);
     }

@@ -52,7 +52,16 @@ final class QuantizeReports {
   private static void printTable(CommonOptions common, Report report) {
     TextTable table =
         new TextTable(
-            "LAYER", "FORMAT", ">N", ">K", ">BEFORE", ">AFTER", "HOW", ">ERROR", ">SNR dB", ">MAX ERROR");
+            "LAYER",
+            "FORMAT",
+            ">N",
+            ">K",
+            ">BEFORE",
+            ">AFTER",
+            "HOW",
+            ">ERROR",
+            ">SNR dB",
+            ">MAX ERROR");
     for (LayerReport layer : report.layers()) {
       table.row(
           layer.layer(),

@@ -97,7 +97,8 @@ final class Assembly {
     Map<String, String> metadata = new LinkedHashMap<>(source.metadata());
     Checkpoint.formats().forEach(known -> metadata.keySet().removeAll(known.metadataKeys()));
     for (Map.Entry<String, List<LayerWriter.Written>> family : families.entrySet()) {
-      metadata.putAll(writer(family.getKey()).metadata(family.getValue(), others(family.getValue())));
+      metadata.putAll(
+          writer(family.getKey()).metadata(family.getValue(), others(family.getValue())));
     }
     return metadata;
   }

@@ -57,7 +57,16 @@ final class ErrorMeter {
     double relative = noise == 0 ? 0 : Math.sqrt(noise / signal);
     double snr = noise == 0 ? Double.POSITIVE_INFINITY : 10 * Math.log10(signal / noise);
     return new LayerReport(
-        layer, matrix.n(), matrix.k(), bytesBefore, bytesAfter, relative, snr, largest, how, format);
+        layer,
+        matrix.n(),
+        matrix.k(),
+        bytesBefore,
+        bytesAfter,
+        relative,
+        snr,
+        largest,
+        how,
+        format);
   }
 
   private void add(MemorySegment before, MemorySegment after, long count) {

@@ -15,12 +15,16 @@ final class MemoryBudget {
     this.limit = 2 * largest;
   }
 
-  /** The source's pages and the codes made of them, which are half of them at most, nearly always. */
+  /**
+   * The source's pages and the codes made of them, which are half of them at most, nearly always.
+   */
   static long cost(long sourceBytes) {
     return sourceBytes + sourceBytes / 2;
   }
 
-  /** Waits until so many bytes are free; what exceeds the limit alone runs when nothing else does. */
+  /**
+   * Waits until so many bytes are free; what exceeds the limit alone runs when nothing else does.
+   */
   synchronized void acquire(long bytes) throws InterruptedException {
     while (used > 0 && bytes > limit - used) {
       wait();

@@ -166,8 +166,7 @@ public final class PipelineQuantizer {
       if (Files.exists(mark) && Files.exists(output) && Files.readString(mark).equals(job)) {
         return Optional.empty();
       }
-      Report report =
-          Quantizer.quantize(checkpoint, output, plan, backend, threads, progress);
+      Report report = Quantizer.quantize(checkpoint, output, plan, backend, threads, progress);
       writeConfig(name, how);
       write(mark, job);
       return Optional.of(report);

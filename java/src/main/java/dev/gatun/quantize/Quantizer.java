@@ -66,7 +66,10 @@ public final class Quantizer {
     return all;
   }
 
-  /** {@link #quantize(Checkpoint, Path, QuantizePlan, Backend, int, ProgressListener)} to one format. */
+  /**
+   * {@link #quantize(Checkpoint, Path, QuantizePlan, Backend, int, ProgressListener)} to one
+   * format.
+   */
   public static Report quantize(
       Checkpoint source,
       Path target,
@@ -76,8 +79,7 @@ public final class Quantizer {
       ProgressListener progress) {
     family(format);
     int threads = Runtime.getRuntime().availableProcessors();
-    return quantize(
-        source, target, QuantizePlan.of(format, filter), backend, threads, progress);
+    return quantize(source, target, QuantizePlan.of(format, filter), backend, threads, progress);
   }
 
   /**
@@ -90,8 +92,8 @@ public final class Quantizer {
    * @param backend who quantizes
    * @param threads how many layers are worked on at once, as far as memory allows
    * @throws GatunException when a format is unknown, the checkpoint is quantized already, no layer
-   *     is left to quantize, a weight cannot be quantized, or the file cannot be written; nothing is
-   *     left behind then
+   *     is left to quantize, a weight cannot be quantized, or the file cannot be written; nothing
+   *     is left behind then
    */
   public static Report quantize(
       Checkpoint source,
@@ -203,8 +205,7 @@ public final class Quantizer {
               + plan.description()
               + ", expected two-dimensional float tensors *.weight that the filters let through");
     }
-    progress.start(
-        source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).sum());
+    progress.start(source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).sum());
     try (Spool spool = Spool.open(target, job(source, plan, converted))) {
       Set<String> done = spool.layers().keySet();
       if (!done.isEmpty()) {

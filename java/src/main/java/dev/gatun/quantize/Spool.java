@@ -147,8 +147,7 @@ final class Spool implements AutoCloseable {
       for (Tensor tensor : tensors) {
         CRC32C checksum = new CRC32C();
         write(position, tensor.data(), checksum);
-        kept.add(
-            new Kept(SafetensorsWriter.Entry.of(tensor), position, checksum.getValue()));
+        kept.add(new Kept(SafetensorsWriter.Entry.of(tensor), position, checksum.getValue()));
         position += tensor.data().byteSize();
       }
       record(new Layer(written, report, kept));
@@ -185,10 +184,7 @@ final class Spool implements AutoCloseable {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment buffer = arena.allocate(READ_CHUNK);
       for (Kept tensor : layer.tensors) {
-        read(
-            tensor,
-            buffer,
-            (offset, piece) -> writer.write(tensor.entry.name(), offset, piece));
+        read(tensor, buffer, (offset, piece) -> writer.write(tensor.entry.name(), offset, piece));
       }
     } catch (IOException e) {
       throw failed(target, e);
@@ -200,8 +196,7 @@ final class Spool implements AutoCloseable {
     void accept(long offset, MemorySegment piece);
   }
 
-  private void read(Kept tensor, MemorySegment buffer, PieceConsumer consumer)
-      throws IOException {
+  private void read(Kept tensor, MemorySegment buffer, PieceConsumer consumer) throws IOException {
     long length = tensor.entry.byteSize();
     for (long done = 0; done < length; ) {
       ByteBuffer bytes =

@@ -68,7 +68,9 @@ public enum Strategy {
                     "strategy: found '"
                         + name
                         + "', expected one of "
-                        + Stream.of(values()).map(Strategy::text).collect(Collectors.joining(", "))));
+                        + Stream.of(values())
+                            .map(Strategy::text)
+                            .collect(Collectors.joining(", "))));
   }
 
   /**

@@ -168,7 +168,8 @@ class QuantizePipelineTest {
   @Test
   void aSecondRunFindsNothingChanged() throws Exception {
     Path config =
-        config("{'quant_mapping':{'transformer':{'quant_method':'quanto','weights_dtype':'int8'}}}");
+        config(
+            "{'quant_mapping':{'transformer':{'quant_method':'quanto','weights_dtype':'int8'}}}");
     Cli.run("quantize", pipeline, "-o", output, "--config", config).succeeds();
     List<String> before = Cli.names(output.resolve("transformer"));
     Cli.run("quantize", pipeline, "-o", output, "--config", config).succeeds();

@@ -92,7 +92,8 @@ class ResumeTest {
             "2");
     return new ProcessBuilder(command)
         .redirectErrorStream(true)
-        .redirectOutput(File.createTempFile("gatun", ".log", output.getParent().getParent().toFile()))
+        .redirectOutput(
+            File.createTempFile("gatun", ".log", output.getParent().getParent().toFile()))
         .start();
   }
 
@@ -110,8 +111,7 @@ class ResumeTest {
     Random random = new Random(7);
     for (int kill = 0; kill < KILLS; kill++) {
       Process process = start(source, resumed, format);
-      boolean ended =
-          process.waitFor(1 + random.nextLong(milliseconds), TimeUnit.MILLISECONDS);
+      boolean ended = process.waitFor(1 + random.nextLong(milliseconds), TimeUnit.MILLISECONDS);
       process.destroyForcibly().waitFor(); // SIGKILL
       if (ended) {
         assertThat(names(resumed.getParent())).isEqualTo(expected);
@@ -121,12 +121,13 @@ class ResumeTest {
     assertThat(start(source, resumed, format).waitFor()).isZero();
     assertThat(names(resumed.getParent())).isEqualTo(expected);
     for (String name : expected) {
-      assertThat(resumed.resolveSibling(name))
-          .hasSameBinaryContentAs(whole.resolveSibling(name));
+      assertThat(resumed.resolveSibling(name)).hasSameBinaryContentAs(whole.resolveSibling(name));
     }
   }
 
-  /** Ends a run in this process the hard way after so many layers; its files stay as after a kill. */
+  /**
+   * Ends a run in this process the hard way after so many layers; its files stay as after a kill.
+   */
   private void stopAfter(int layers, Path source, Path output) throws IOException {
     Path kept = Files.createDirectories(temp.resolve("kept"));
     try (Checkpoint checkpoint = Checkpoint.open(source)) {
