@@ -28,6 +28,11 @@ final class Throughput {
     this.sentences = batches.stream().mapToInt(Batch::size).sum();
   }
 
+  /** How many sentences one pass encodes. */
+  int sentences() {
+    return sentences;
+  }
+
   /** Every batch's embeddings, in the order of the batches. */
   static List<float[]> encodeAll(Encoder encoder, List<Batch> batches, ExecutorService workers) {
     List<Future<float[]>> running = new ArrayList<>();
