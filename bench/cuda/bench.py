@@ -1,0 +1,143 @@
+"""Gatun's GPU kernels beside PyTorch's, medians over graph replays, weights rotated past the L2, one process."""
+
+import json
+import statistics
+import sys
+
+import torch
+
+from gatun import *
+
+ROTATE = 512 << 20  # bytes of weights in rotation
+
+
+def median_us(calls):
+    """Median time of one call, the calls captured one after the other in a graph."""
+    for f in calls[:2]:
+        f()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for f in calls:
+            f()
+    times = []
+    for _ in range(12):
+        a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        a.record()
+        graph.replay()
+        b.record()
+        b.synchronize()
+        times.append(a.elapsed_time(b) * 1000 / len(calls))
+    return statistics.median(times[2:])
+
+
+rows = []
+
+
+def row(work, ours, peers, **more):
+    rows.append({"work": work, "us": ours, "peers_us": peers, **more})
+    ratios = "  ".join(f"{name} {us:.2f} us ({us / ours:.2f} x)" for name, us in peers.items())
+    print(f"{work:44s} {ours:9.2f} us  {ratios}  {more if more else ''}", flush=True)
+
+
+def weights(n, k, kind):
+    """Enough random weights to leave the L2."""
+    bits = 8 if kind in ("e4m3", "i8", "q8_0") else 4
+    copies = max(2, min(48, ROTATE // (n * k * bits // 8)))
+    out = []
+    for _ in range(copies):
+        codes = torch.randint(0, 256, (n * k * bits // 8,), dtype=torch.uint8, device="cuda")
+        scale = lambda g, dtype: (torch.rand(n, k // g, device="cuda") * 0.02).to(dtype)
+        if kind == "int4 g128":
+            w = Weight(n, k, U4, codes, scale(128, torch.bfloat16), 128, zero_point=8)
+        elif kind == "nf4":
+            w = Weight(n, k, NF4, codes, scale(64, torch.float32), 64, high_first=True, result=BF16)
+        elif kind == "q4_0":
+            blocks = torch.randint(0, 256, (n * k // 32, 18), dtype=torch.uint8, device="cuda")
+            blocks[:, :2] = (torch.rand(n * k // 32, 1, device="cuda") * 0.02).half().view(torch.uint8)
+            w = Weight(n, k, Q4_0, blocks)
+        elif kind == "mxfp4":
+            blocks = torch.randint(0, 256, (n * k // 32, 17), dtype=torch.uint8, device="cuda")
+            blocks[:, 0] = torch.randint(110, 124, (n * k // 32,), dtype=torch.uint8, device="cuda")
+            w = Weight(n, k, MXFP4, blocks)
+        elif kind == "q4_k":
+            blocks = torch.randint(0, 256, (n * k // 256, 144), dtype=torch.uint8, device="cuda")
+            blocks[:, :4] = (torch.rand(n * k // 256, 2, device="cuda") * 0.002).half().view(torch.uint8)
+            w = Weight(n, k, Q4_K, blocks)
+        elif kind == "e4m3":
+            w = Weight(n, k, E4M3, codes & 0x77, scale(k, torch.float32))
+        else:
+            w = Weight(n, k, I8, codes, scale(k, torch.float32))
+        out.append(w)
+    return out
+
+
+def rotate(make, items):
+    return [make(item) for item in items]
+
+
+def copy_rate(size):
+    a = torch.empty(size // 2, dtype=torch.uint8, device="cuda")
+    b = torch.empty_like(a)
+    return median_us([lambda: b.copy_(a)] * 4)
+
+
+def dense(n, k, dtype=torch.bfloat16):
+    count = max(2, ROTATE // (n * k * 2))
+    return [(torch.randn(n, k, device="cuda") * 0.02).to(dtype) for _ in range(count)]
+
+
+def bench_linear(n, k, ms, kinds):
+    bf16 = dense(n, k)
+    for m in ms:
+        x = torch.randn(m, k, device="cuda", dtype=torch.bfloat16)
+        peers = {"torch bf16": median_us(rotate(lambda w: lambda: torch.nn.functional.linear(x, w), bf16))}
+        if m >= 16:
+            f8 = [w.to(torch.float8_e4m3fn) for w in bf16]
+            one = torch.ones((), device="cuda")
+            x8 = x.to(torch.float8_e4m3fn)
+            peers["torch fp8"] = median_us(rotate(lambda w: lambda: torch._scaled_mm(x8, w.t(), one, one, out_dtype=torch.bfloat16), f8))
+            del f8
+        if m <= 64:
+            tiny = [torch.randint(0, 2 ** 31 - 1, (n // 8, k // 128, 32, 4), dtype=torch.int32, device="cuda") for _ in range(16)]
+            zeros = torch.rand(k // 128, n, 2, device="cuda").bfloat16()
+            peers["tinygemm int4"] = median_us(rotate(lambda w: lambda: torch.ops.aten._weight_int4pack_mm(x, w, 128, zeros), tiny))
+        for kind in kinds:
+            ws = [w.pack() for w in weights(n, k, kind)]
+            y = torch.empty(m, n, device="cuda", dtype=torch.bfloat16)
+            scratch = ws[0].workspace(m, COMPUTE_BF16)
+            us = median_us(rotate(lambda w: lambda: w.linear(x, y, COMPUTE_BF16, scratch), ws))
+            size = ws[0].packed.block_size
+            row(f"linear {kind} {m}x{n}x{k}", us, peers, gbps=round(size / us / 1e3))
+            del ws
+    del bf16
+
+
+def bench_codecs(n, k):
+    for kind in ("int4 g128", "nf4", "e4m3", "i8", "q4_0", "q4_k"):
+        ws = weights(n, k, kind)[:8]
+        outs = [torch.empty(n, k, device="cuda", dtype=torch.bfloat16) for _ in range(4)]
+        us = median_us([lambda w=w, o=outs[i % 4]: w.dequantize(torch.bfloat16, o) for i, w in enumerate(ws)])
+        moved = ws[0].bytes() + n * k * 2
+        row(f"dequantize {kind} {n}x{k} -> bf16", us, {"copy": copy_rate(moved)}, gbps=round(moved / us / 1e3))
+    for name, encoding, bits, divisor, low, high, flat in (("nf4", NF4, 4, 1.0, -1, 1, 64), ("i8", I8, 8, 127.0, -128, 127, 0),
+                                                           ("e4m3 rows", E4M3, 8, 448.0, -448, 448, 0)):
+        sources = [torch.randn(n, k, device="cuda", dtype=torch.bfloat16) for _ in range(4)]
+        ws = []
+        for _ in range(4):
+            codes = torch.empty(n * k * bits // 8, dtype=torch.uint8, device="cuda")
+            scales = torch.empty(n * k // 64 if flat else n, device="cuda")
+            ws.append(Weight(n, k, encoding, codes, scales, flat=flat))
+        us = median_us([lambda w=w, s=s: w.quantize(s, divisor, low, high, bits == 4) for w, s in zip(ws, sources)])
+        moved = ws[0].bytes() + n * k * 2
+        row(f"quantize bf16 {n}x{k} -> {name}", us, {"copy": copy_rate(moved)}, gbps=round(moved / us / 1e3))
+
+
+torch.manual_seed(0)
+print(torch.cuda.get_device_name(), "torch", torch.__version__)
+row("copy of 4 GiB", copy_rate(4 << 30), {}, gbps=round((4 << 30) / copy_rate(4 << 30) / 1e3))
+kinds = ["int4 g128", "nf4", "q4_0", "mxfp4"]
+bench_linear(14336, 4096, (1, 16, 64, 512, 4096) if len(sys.argv) < 2 else [int(v) for v in sys.argv[1].split(",")], kinds)
+bench_linear(4096, 4096, (1,), ["int4 g128", "nf4", "e4m3"])
+bench_codecs(14336, 4096)
+json.dump({"device": torch.cuda.get_device_name(), "rows": rows}, open("cuda-bench.json", "w"), indent=1)

@@ -1,0 +1,108 @@
+"""Gatun's GPU kernels against plain PyTorch arithmetic: random data, odd shapes, poisoned outputs. Exit code 1 when one differs."""
+
+import sys
+
+import torch
+
+from gatun import *
+
+torch.manual_seed(1)
+NF4_VALUES = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+              -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+              0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]
+E2M1_VALUES = [0, .5, 1, 1.5, 2, 3, 4, 6, -0.0, -.5, -1, -1.5, -2, -3, -4, -6]
+failures = 0
+
+
+def report(what, ok, detail=""):
+    global failures
+    failures += not ok
+    if not ok:
+        print("FAILED", what, detail)
+
+
+def unpack4(codes, n, k, high_first):
+    flat = codes.flatten()
+    low, high = flat & 15, flat >> 4
+    both = torch.stack([high, low] if high_first else [low, high], 1).flatten()[: n * k]
+    return both.reshape(n, k).long()
+
+
+def cases():
+    """(name, weight, exact value of each element as float64)"""
+    for n, k in [(16, 64), (33, 192), (50, 4096), (129, 320), (257, 1024), (7, 40), (96, 1536)]:
+        codes4 = torch.randint(0, 256, (n * k // 2,), dtype=torch.uint8, device="cuda")
+        codes8 = torch.randint(0, 256, (n, k), dtype=torch.uint8, device="cuda")
+        for g in [16, 32, 64, 128, k]:
+            if k % g:
+                continue
+            scale = (torch.rand(n, k // g, device="cuda") + 0.5) * 0.1
+            per = lambda s: s.float().repeat_interleave(g, 1)
+            c4 = unpack4(codes4, n, k, False)
+            nf4 = torch.tensor(NF4_VALUES, device="cuda")
+            e2m1 = torch.tensor(E2M1_VALUES, device="cuda")
+            yield f"nf4 f32 g{g} {n}x{k}", Weight(n, k, NF4, codes4, scale, g, high_first=True), nf4[unpack4(codes4, n, k, True)] * per(scale)
+            yield f"u4 f16 g{g} {n}x{k}", Weight(n, k, U4, codes4, scale.half(), g, zero_point=8), (c4 - 8).float() * per(scale.half())
+            bf = scale.bfloat16()
+            yield f"i4 bf16 g{g} {n}x{k}", Weight(n, k, I4, codes4, bf, g, arithmetic=BF16, result=BF16), (((c4 ^ 8) - 8).bfloat16() * bf.repeat_interleave(g, 1)).float()
+            offset = torch.randn(n, k // g, device="cuda") * 0.1
+            yield f"u4 offset g{g} {n}x{k}", Weight(n, k, U4, codes4, scale, g, offsets=offset), c4.float() * per(scale) + per(offset)
+            e = scale.to(torch.float8_e4m3fn)
+            yield f"e2m1 e4m3 g{g} {n}x{k}", Weight(n, k, E2M1, codes4, e, g), e2m1[c4] * per(e)
+            yield f"i8 f32 g{g} {n}x{k}", Weight(n, k, I8, codes8, scale, g), codes8.view(torch.int8).float() * per(scale)
+            f8 = torch.where((codes8 & 127) == 127, codes8 & 128, codes8)
+            yield f"e4m3 f32 g{g} {n}x{k}", Weight(n, k, E4M3, f8, scale, g), f8.view(torch.float8_e4m3fn).float() * per(scale)
+            f5 = torch.where((codes8 & 127) >= 124, codes8 & 131, codes8)
+            yield f"e5m2 f32 g{g} {n}x{k}", Weight(n, k, E5M2, f5, scale, g), f5.view(torch.float8_e5m2).float() * per(scale)
+
+
+for name, weight, exact in cases():
+    n, k = exact.shape
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        got = weight.dequantize(dtype)
+        report(f"dequantize {name} {dtype}", torch.equal(got, exact.to(dtype)), f"{(got.float() - exact).abs().max()}")
+    weight.pack()
+    for m in (1, 2, 5, 8, 9, 16, 17, 33, 64, 65, 130):
+        x = torch.randn(m, k, device="cuda")
+        bias = torch.randn(n, device="cuda")
+        want = x.double() @ exact.double().t() + bias.double()
+        for compute, bound in ((COMPUTE_F32, 1e-6 * k ** 0.5), (COMPUTE_BF16, 4e-3)):
+            y = torch.full((m, n), float("nan"), device="cuda")
+            weight.linear(x, y, compute, weight.workspace(m, compute), bias)
+            error = ((y.double() - want).norm() / want.norm()).item()
+            report(f"linear {name} m={m} compute {compute}", error <= bound, f"error {error}")
+        xb = x.bfloat16()
+        y = torch.full((m, n), float("nan"), device="cuda", dtype=torch.bfloat16)
+        weight.linear(xb, y, COMPUTE_BF16, weight.workspace(m, COMPUTE_BF16))
+        want = xb.double() @ exact.double().t()
+        error = ((y.double() - want).norm() / want.norm()).item()
+        report(f"linear bf16 {name} m={m}", error <= 6e-3, f"error {error}")
+
+for n, k in [(64, 256), (33, 130), (8, 4096), (3, 14336), (5, 7)]:
+    for dtype in (torch.float32, torch.bfloat16):
+        w = (torch.randn(n, k, device="cuda") * 0.05).to(dtype)
+        scale = torch.empty(n, device="cuda")
+        codes = torch.empty(n, k, dtype=torch.int8, device="cuda")
+        Weight(n, k, I8, codes, scale).quantize(w, 127.0, -128, 127)
+        want = w.float().abs().amax(1) / torch.full((), 127.0, device='cuda')
+        report(f"quantize i8 {n}x{k}", torch.equal(scale, want) and torch.equal(codes, (w.float() / want[:, None]).round().to(torch.int8)))
+        one = torch.empty(1, device="cuda")
+        f8 = torch.empty(n, k, dtype=torch.uint8, device="cuda")
+        weight = Weight(n, k, E4M3, f8, one)
+        weight.matrix.block_rows, weight.matrix.scale_row_stride = n, 0
+        weight.quantize(w, 448.0, -448, 448)
+        want = w.float().abs().max() / torch.full((), 448.0, device='cuda')
+        report(f"quantize e4m3 {n}x{k}", one.item() == want.item() and torch.equal(f8.view(torch.float8_e4m3fn).float(), (w.float() / want).clamp(-448, 448).to(torch.float8_e4m3fn).float()))
+        if n * k % 64 == 0:
+            absmax = torch.empty(n * k // 64, device="cuda")
+            four = torch.zeros(n * k // 2, dtype=torch.uint8, device="cuda")
+            Weight(n, k, NF4, four, absmax, flat=64, high_first=True).quantize(w, 1.0, -1, 1, reciprocal=True)
+            blocks = w.float().reshape(-1, 64)
+            want = blocks.abs().amax(1)
+            table = torch.tensor(NF4_VALUES, device="cuda")
+            nearest = (blocks / want[:, None]).unsqueeze(-1).sub(table).abs().argmin(-1)
+            got = unpack4(four, n * k // 64, 64, True)
+            report(f"quantize nf4 {n}x{k}", torch.equal(absmax, want) and (got != nearest).float().mean().item() < 1e-4)
+
+print("failures:", failures)
+sys.exit(failures > 0)

@@ -1,0 +1,47 @@
+/*
+ * What the translation units of libgatun_cuda share. Nothing here is exported.
+ */
+#ifndef GATUN_CUDA_INTERNAL_H
+#define GATUN_CUDA_INTERNAL_H
+
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+#include "gatun_cuda.h"
+
+/* Records one line for the calling thread and returns `status`. */
+gatun_status gatun_cuda_fail(gatun_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Turns a CUDA error into a status: no device or driver, out of memory, anything else. */
+gatun_status gatun_cuda_status(cudaError_t error, const char *what);
+/* Makes the device current for the calling thread. */
+gatun_status gatun_cuda_use(int32_t device);
+/* The error of the launch just made, and which kernel of the table it was. */
+gatun_status gatun_cuda_launched(int32_t operation, int32_t compute, int32_t encoding, const char *what);
+
+#define GATUN_CUDA_TRY(call)                                                                                           \
+    do {                                                                                                               \
+        gatun_status gatun_status_ = (call);                                                                           \
+        if (gatun_status_ != GATUN_OK)                                                                                 \
+            return gatun_status_;                                                                                      \
+    } while (0)
+
+static inline cudaStream_t gatun_cuda_raw(gatun_cuda_stream stream) { return (cudaStream_t)(uintptr_t)stream; }
+
+/* Sizes, alignments and enumerations of a matrix; what the pointers hold cannot be checked here. */
+gatun_status gatun_cuda_matrix_check(const gatun_matrix *matrix, bool writes);
+
+/* ---- the packed form on the device ----
+ *
+ * CODES4, CODES8: tiles of 16 rows x all K, cut into steps of 64 k. A step is what the A operands of four tensor-core
+ * products m16n8k16 need, in the order in which the lanes hold them: lane l = 4*g + t owns, for product s = 0..3, the
+ * pairs (row g, k 2t), (row g+8, k 2t), (row g, k 2t+8), (row g+8, k 2t+8), each pair two consecutive k.
+ *   4 bits: 512 bytes; lane l's 16 bytes are 4 products x 4 pairs, a pair a byte, first k in the low nibble.
+ *   8 bits: 1024 bytes; 2 x 512, lane l's 16 bytes of half h are the products 2h, 2h+1, a pair two bytes.
+ * Scales (and offsets) lie as [tile][group][16 rows]. Rows and columns beyond the matrix have code 0 and scale 0.
+ *
+ * SOURCE: the matrix's own parts, one after the other, each 256-byte aligned.
+ */
+enum { GATUN_CUDA_FORM_CODES4 = 1, GATUN_CUDA_FORM_CODES8 = 2, GATUN_CUDA_FORM_SOURCE = 3 };
+enum { GATUN_CUDA_TILE_ROWS = 16, GATUN_CUDA_STEP_K = 64, GATUN_CUDA_ALIGNMENT = 256 };
+
+#endif

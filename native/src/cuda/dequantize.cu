@@ -1,0 +1,374 @@
+/*
+ * dequantize, embedding and convert.
+ *
+ * out[i][k] = value(row(i), k) in F32, F16 or BF16. Three kernels:
+ *  - runs: a thread takes eight consecutive codes of a row (one or two words in, one or two 16-byte stores out, so that
+ * a warp reads and writes whole lines) which share their scale; columns are fixed per thread, so that all index
+ * arithmetic over columns is done once for the rows it walks down. Most libraries compute in float and round once, or
+ * in the type that is asked for: those are a product and a conversion an element; a second instance does every rounding
+ * of the definition.
+ *  - blocks: the same for GGUF's blocks, one instance an encoding, so that what a run shares of a block is decoded
+ * once.
+ *  - elements: a thread an element by the definition in matrix.cuh: any order, any width, any granularity.
+ */
+#include "matrix.cuh"
+
+#include <cuda_fp8.h>
+
+namespace gatun {
+
+enum { RUN = 8 };
+
+/* Eight numbers in the output type, aligned to 16 bytes. The hardware's conversion gives another NaN than the
+ * definition. */
+__device__ inline void store_run(int32_t type, void *out, int64_t at, const float *v) {
+    if (type == GATUN_F32) {
+        float4 *p = (float4 *)((float *)out + at);
+        __stcs(p, make_float4(v[0], v[1], v[2], v[3]));
+        __stcs(p + 1, make_float4(v[4], v[5], v[6], v[7]));
+        return;
+    }
+    uint32_t w[4];
+    float sum = ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+    if (is_nan(sum)) { /* one of them is, or infinities of both signs */
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            w[i] = type == GATUN_F16 ? to_f16(v[2 * i]) | (uint32_t)to_f16(v[2 * i + 1]) << 16
+                                     : to_bf16(v[2 * i]) | (uint32_t)to_bf16(v[2 * i + 1]) << 16;
+    } else if (type == GATUN_F16) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(w[i]) : "f"(v[2 * i + 1]), "f"(v[2 * i]));
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(w[i]) : "f"(v[2 * i + 1]), "f"(v[2 * i]));
+    }
+    __stcs((uint4 *)((uint16_t *)out + at), make_uint4(w[0], w[1], w[2], w[3]));
+}
+
+/* How the codes of a run become numbers. */
+enum Decode { TABLE4, INT8, UINT8, E4M3, E5M2, ANY8 };
+
+/* 16 values in shared memory, one copy a lane so that no two lanes meet in a bank. */
+struct Table16 {
+    float values[16][32];
+
+    __device__ void fill(const gatun_matrix &m, float zero) {
+        for (int i = threadIdx.x; i < 16 * 32; i += blockDim.x)
+            values[i / 32][i % 32] =
+                (m.codebook ? m.codebook[i / 32] : decode_code(m.encoding, (uint32_t)i / 32)) - zero;
+    }
+};
+
+template <Decode D>
+__device__ inline void decode_run(uint2 word, int32_t encoding, bool high, const float *lane_table, float *v) {
+    if constexpr (D == TABLE4) {
+        uint32_t low_first = high ? (word.x & 0x0F0F0F0F) << 4 | (word.x >> 4 & 0x0F0F0F0F) : word.x;
+#pragma unroll
+        for (int i = 0; i < RUN;
+             i++) { /* an entry's copies take 128 bytes, so its offset is cut out of the codes in place */
+            uint32_t offset = (4 * i < 7 ? low_first << (7 - 4 * i) : low_first >> (4 * i - 7)) & 0x780;
+            v[i] = *(const float *)((const char *)lane_table + offset);
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < RUN; i += 2) {
+            uint32_t two = (i < 4 ? word.x : word.y) >> 8 * (i % 4);
+            if (D == E4M3) {
+                __half2_raw h =
+                    __nv_cvt_fp8x2_to_halfraw2((__nv_fp8x2_storage_t)two, __NV_E4M3); /* exact in binary16 */
+                v[i] = from_f16(h.x), v[i + 1] = from_f16(h.y);
+            } else if (D == E5M2) { /* the upper half of binary16 */
+                v[i] = from_f16((uint16_t)(two << 8)), v[i + 1] = from_f16((uint16_t)(two & 0xFF00));
+            } else if (D == INT8) {
+                v[i] = (float)(int8_t)two, v[i + 1] = (float)(int8_t)(two >> 8);
+            } else if (D == UINT8) {
+                v[i] = (float)(two & 255), v[i + 1] = (float)(two >> 8 & 255);
+            } else {
+                v[i] = decode_code(encoding, two & 255), v[i + 1] = decode_code(encoding, two >> 8 & 255);
+            }
+        }
+    }
+}
+
+/* What a launch writes: rows row0 .. of the matrix, or those that ids name. */
+struct Output {
+    const int64_t *ids;
+    int64_t row0, rows;
+    void *data;
+    int64_t ld;
+    int32_t type;
+    bool plain_scales; /* F32, F16 or BF16, aligned, as they are */
+
+    /* -1 for an id outside the matrix. */
+    __device__ int64_t source(int64_t i, int64_t n) const {
+        int64_t row = ids ? ids[i] : row0 + i;
+        return row >= 0 && row < n ? row : -1;
+    }
+};
+
+/* Rows of the output that a thread walks down with their loads in flight together. */
+enum { ROWS_AT_ONCE = 4 };
+
+/* SINGLE: one rounding an element. */
+template <Decode D, bool SINGLE>
+__global__ void __launch_bounds__(256) dequantize_runs(const __grid_constant__ gatun_matrix m, Output out) {
+    constexpr int BITS = D == TABLE4 ? 4 : 8;
+    __shared__ Table16 table;
+    if (BITS == 4) {
+        table.fill(m, SINGLE ? (float)m.zero_point : 0.0f);
+        __syncthreads();
+    }
+    int64_t column = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * RUN;
+    if (column >= m.k)
+        return;
+    const float *lane_table = &table.values[0][threadIdx.x % 32];
+    int64_t stride = m.code_row_stride ? m.code_row_stride : m.k * BITS / 8;
+    int64_t scale_column = m.flat_block ? column / m.flat_block : column / m.block_cols;
+    int64_t scale_stride = m.flat_block ? m.k / m.flat_block : m.scale_row_stride;
+    bool by_rows = m.flat_block || (m.scale_order == GATUN_SCALES_STRIDED && m.block_rows == 1);
+    if (!m.flat_block)
+        scale_column *= m.scale_col_stride;
+    const uint8_t *codes = (const uint8_t *)m.codes + column * BITS / 8;
+    bool high = m.code_order == GATUN_ORDER_HIGH_FIRST;
+
+    for (int64_t first = (int64_t)blockIdx.y * ROWS_AT_ONCE; first < out.rows;
+         first += (int64_t)gridDim.y * ROWS_AT_ONCE) {
+        uint2 word[ROWS_AT_ONCE];
+        int64_t source[ROWS_AT_ONCE], index[ROWS_AT_ONCE];
+        float scale[ROWS_AT_ONCE];
+#pragma unroll
+        for (int r = 0; r < ROWS_AT_ONCE; r++) {
+            source[r] = out.source(first + r < out.rows ? first + r : out.rows - 1, m.n);
+            int64_t row = source[r] < 0 ? 0 : source[r];
+            const uint8_t *p = codes + row * stride;
+            word[r] = BITS == 4 ? make_uint2(__ldcs((const uint32_t *)p), 0) : __ldcs((const uint2 *)p);
+            index[r] = by_rows ? row * scale_stride + scale_column : scale_index(m, row, column);
+        }
+#pragma unroll
+        for (int r = 0; r < ROWS_AT_ONCE; r++)
+            scale[r] = out.plain_scales ? round_to(m.arithmetic, load_plain(m.scale_type, m.scales, index[r]))
+                                        : scale_at(m, index[r]);
+#pragma unroll
+        for (int r = 0; r < ROWS_AT_ONCE; r++) {
+            if (first + r >= out.rows)
+                break;
+            float v[RUN];
+            decode_run<D>(word[r], m.encoding, high, lane_table, v);
+            if (SINGLE) {
+#pragma unroll
+                for (int i = 0; i < RUN; i++)
+                    v[i] = __fmul_rn(BITS == 4 ? v[i] : __fsub_rn(v[i], (float)m.zero_point), scale[r]);
+            } else {
+                float zero = zero_at(m, index[r]), offset = offset_at(m, index[r]);
+                for (int i = 0; i < RUN; i++) {
+                    v[i] = round_to(m.arithmetic, __fmul_rn(__fsub_rn(v[i], zero), scale[r]));
+                    if (m.offset_type != GATUN_NONE)
+                        v[i] = round_to(m.arithmetic, __fadd_rn(v[i], offset));
+                    v[i] = round_to(m.result, v[i]);
+                }
+            }
+            if (source[r] < 0)
+                for (int i = 0; i < RUN; i++)
+                    v[i] = __uint_as_float(0x7FC00000);
+            store_run(out.type, out.data, (first + r) * out.ld + column, v);
+        }
+    }
+}
+
+template <int ENCODING>
+__global__ void __launch_bounds__(256) dequantize_blocks(const __grid_constant__ gatun_matrix m, Output out) {
+    constexpr BlockShape shape = block_shape(ENCODING);
+    int64_t column = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * RUN;
+    if (column >= m.k)
+        return;
+    int64_t stride = m.code_row_stride ? m.code_row_stride : m.k / shape.elements * shape.bytes;
+    const uint8_t *block = (const uint8_t *)m.codes + column / shape.elements * shape.bytes;
+    const int run = (int)(column % shape.elements / RUN);
+#pragma unroll 2 /* two rows' loads in flight */
+    for (int64_t i = blockIdx.y; i < out.rows; i += gridDim.y) {
+        int64_t source = out.source(i, m.n);
+        float v[RUN];
+#pragma unroll
+        for (int e = 0; e < RUN; e++) /* or, not plus: the compiler sees what the eight share */
+            v[e] = source < 0 ? __uint_as_float(0x7FC00000)
+                              : round_to(m.result, block_value(ENCODING, block + source * stride, run << 3 | e));
+        store_run(out.type, out.data, i * out.ld + column, v);
+    }
+}
+
+__global__ void __launch_bounds__(256) dequantize_elements(const __grid_constant__ gatun_matrix m, Output out) {
+    int64_t column = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (column >= m.k)
+        return;
+    for (int64_t i = blockIdx.y; i < out.rows; i += gridDim.y) {
+        int64_t row = out.source(i, m.n);
+        store_number(out.type, out.data, i * out.ld + column,
+                     row < 0 ? __uint_as_float(0x7FC00000) : value_at(m, row, column));
+    }
+}
+
+__global__ void __launch_bounds__(256)
+    convert_numbers(const void *src, int32_t src_type, void *dst, int32_t dst_type, int64_t count, bool saturate) {
+    bool narrow = saturate && !is_plain(dst_type);
+    float largest = narrow ? fp8_max(dst_type) : 0.0f;
+    int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step) {
+        float v = load_number(src_type, src, i);
+        if (narrow && !is_nan(v))
+            v = fminf(fmaxf(v, -largest), largest);
+        store_number(dst_type, dst, i, v);
+    }
+}
+
+/* Whether the output can be stored eight numbers at a time. */
+static bool stores_runs(const gatun_matrix &m, const Output &out) {
+    return m.k % RUN == 0 && out.ld % RUN == 0 && (uintptr_t)out.data % 16 == 0;
+}
+
+/* Whether eight codes from any multiple of eight on lie in one aligned word and share a scale. */
+static bool has_runs(const gatun_matrix &m) {
+    int bits = code_bits(m.encoding);
+    if (bits != 4 && bits != 8)
+        return false;
+    if (m.code_order != GATUN_ORDER_LOW_FIRST && m.code_order != GATUN_ORDER_HIGH_FIRST)
+        return false;
+    if (m.column_groups || m.row_scales || m.rotation || (bits == 8 && m.codebook) ||
+        m.scale_order == GATUN_SCALES_THEN_GLOBAL)
+        return false;
+    int64_t share = m.flat_block ? m.flat_block : m.block_cols;
+    if (share % RUN != 0 && share < m.k)
+        return false;
+    if (m.flat_block && m.k % m.flat_block != 0)
+        return false;
+    return (uintptr_t)m.codes % bits == 0 && m.code_row_stride % bits == 0;
+}
+
+/* Whether the definition's roundings are one: the scale is rounded when it is read. */
+static bool rounds_once(const gatun_matrix &m, int32_t out_type) {
+    return m.offset_type == GATUN_NONE && m.zero_type == GATUN_NONE &&
+           (m.arithmetic == GATUN_F32 || m.arithmetic == out_type) && (m.result == GATUN_F32 || m.result == out_type);
+}
+
+template <Decode D> static void launch_runs(const gatun_matrix &m, const Output &out, dim3 grid, cudaStream_t stream) {
+    if (rounds_once(m, out.type))
+        dequantize_runs<D, true><<<grid, 256, 0, stream>>>(m, out);
+    else
+        dequantize_runs<D, false><<<grid, 256, 0, stream>>>(m, out);
+}
+
+static bool launch_blocks(const gatun_matrix &m, const Output &out, dim3 grid, cudaStream_t stream) {
+    switch (m.encoding) {
+#define GATUN_BLOCK(name)                                                                                              \
+    case GATUN_##name:                                                                                                 \
+        dequantize_blocks<GATUN_##name><<<grid, 256, 0, stream>>>(m, out);                                             \
+        return true;
+        GATUN_BLOCK(Q4_0)
+        GATUN_BLOCK(Q4_1)
+        GATUN_BLOCK(Q5_0)
+        GATUN_BLOCK(Q5_1)
+        GATUN_BLOCK(Q8_0)
+        GATUN_BLOCK(Q2_K)
+        GATUN_BLOCK(Q3_K)
+        GATUN_BLOCK(Q4_K)
+        GATUN_BLOCK(Q5_K)
+        GATUN_BLOCK(Q6_K)
+        GATUN_BLOCK(IQ4_NL)
+        GATUN_BLOCK(IQ4_XS)
+        GATUN_BLOCK(MXFP4)
+        GATUN_BLOCK(NVFP4)
+#undef GATUN_BLOCK
+    default:
+        return false;
+    }
+}
+
+static gatun_status gather(int32_t operation, int32_t device, const gatun_matrix *m, Output out,
+                           gatun_cuda_stream stream) {
+    const char *what = operation == GATUN_OP_EMBEDDING ? "embedding" : "dequantize";
+    GATUN_CUDA_TRY(gatun_cuda_matrix_check(m, false));
+    if (!is_plain(out.type) || out.ld < m->k || out.rows < 0 || (out.rows > 0 && m->k > 0 && !out.data))
+        return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "%s: found output type %d, rows %lld elements apart, %lld rows",
+                               what, out.type, (long long)out.ld, (long long)out.rows);
+    GATUN_CUDA_TRY(gatun_cuda_use(device));
+    if (out.rows == 0 || m->k == 0)
+        return GATUN_OK;
+    cudaStream_t raw = gatun_cuda_raw(stream);
+    auto grid = [&](int64_t threads, int64_t rows) {
+        int64_t down = (out.rows + rows - 1) / rows;
+        return dim3((unsigned)((threads + 255) / 256), (unsigned)(down < 65535 ? down : 65535));
+    };
+    out.plain_scales = is_plain(m->scale_type) && m->global_scale == 1.0f &&
+                       (uintptr_t)m->scales % (m->scale_type == GATUN_F32 ? 4 : 2) == 0;
+    bool stores = stores_runs(*m, out);
+    if (stores && has_runs(*m)) {
+        dim3 runs = grid(m->k / RUN, ROWS_AT_ONCE);
+        switch (m->encoding) {
+        case GATUN_I8:
+            launch_runs<INT8>(*m, out, runs, raw);
+            break;
+        case GATUN_U8:
+            launch_runs<UINT8>(*m, out, runs, raw);
+            break;
+        case GATUN_F8_E4M3:
+            launch_runs<E4M3>(*m, out, runs, raw);
+            break;
+        case GATUN_F8_E5M2:
+            launch_runs<E5M2>(*m, out, runs, raw);
+            break;
+        case GATUN_F8_E4M3FNUZ:
+        case GATUN_F8_E5M2FNUZ:
+            dequantize_runs<ANY8, false><<<runs, 256, 0, raw>>>(*m, out);
+            break;
+        default:
+            launch_runs<TABLE4>(*m, out, runs, raw);
+            break;
+        }
+    } else if (!stores || !launch_blocks(*m, out, grid(m->k / RUN, 4), raw)) {
+        dequantize_elements<<<grid(m->k, 1), 256, 0, raw>>>(*m, out);
+    }
+    return gatun_cuda_launched(operation, 0, m->encoding, what);
+}
+
+} // namespace gatun
+
+using namespace gatun;
+
+extern "C" {
+
+gatun_status gatun_cuda_dequantize(int32_t device, const gatun_matrix *matrix, int64_t row0, int64_t rows,
+                                   gatun_cuda_ptr out, int32_t out_type, int64_t ld, gatun_cuda_stream stream) {
+    if (matrix && (row0 < 0 || rows < 0 || row0 > matrix->n || rows > matrix->n - row0))
+        return gatun_cuda_fail(GATUN_INVALID_ARGUMENT,
+                               "dequantize: found rows %lld to %lld + %lld, expected within 0 to %lld", (long long)row0,
+                               (long long)row0, (long long)rows, (long long)matrix->n);
+    return gather(GATUN_OP_DEQUANTIZE, device, matrix,
+                  {nullptr, row0, rows, (void *)(uintptr_t)out, ld, out_type, false}, stream);
+}
+
+gatun_status gatun_cuda_embedding(int32_t device, const gatun_matrix *matrix, gatun_cuda_ptr ids, int64_t count,
+                                  gatun_cuda_ptr out, int32_t out_type, int64_t ld, gatun_cuda_stream stream) {
+    if (count > 0 && !ids)
+        return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "embedding: found a null pointer of ids");
+    return gather(GATUN_OP_EMBEDDING, device, matrix,
+                  {(const int64_t *)(uintptr_t)ids, 0, count, (void *)(uintptr_t)out, ld, out_type, false}, stream);
+}
+
+gatun_status gatun_cuda_convert(int32_t device, gatun_cuda_ptr src, int32_t src_type, gatun_cuda_ptr dst,
+                                int32_t dst_type, int64_t count, int32_t saturate, gatun_cuda_stream stream) {
+    bool fp8 = src_type >= GATUN_F8_E4M3 && src_type <= GATUN_F8_E8M0;
+    bool to_fp8 = dst_type >= GATUN_F8_E4M3 && dst_type <= GATUN_F8_E8M0;
+    if ((!is_plain(src_type) && !fp8) || (!is_plain(dst_type) && !to_fp8) || count < 0 || (count > 0 && (!src || !dst)))
+        return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "convert: found types %d to %d, %lld numbers", src_type,
+                               dst_type, (long long)count);
+    GATUN_CUDA_TRY(gatun_cuda_use(device));
+    if (count == 0)
+        return GATUN_OK;
+    int64_t blocks = (count + 255) / 256;
+    convert_numbers<<<(unsigned)(blocks < 8192 ? blocks : 8192), 256, 0, gatun_cuda_raw(stream)>>>(
+        (const void *)(uintptr_t)src, src_type, (void *)(uintptr_t)dst, dst_type, count, saturate != 0);
+    return gatun_cuda_launched(GATUN_OP_CONVERT, 0, dst_type, "convert");
+}
+
+} // extern "C"

@@ -1,0 +1,64 @@
+/*
+ * linear with compute type F32 for every form and encoding: y = x * W^T with exact weights, float products and sums.
+ *
+ * A block of 256 threads computes 64 rows of W by 64 rows of x, 4 x 4 a thread, in steps of 16 k: each step decodes a
+ * tile of W by the definition (packed_value) and a tile of x into shared memory. It is the path for what no faster
+ * kernel takes.
+ */
+#include "linear.cuh"
+
+namespace gatun {
+
+enum { F32_TILE = 64, F32_STEP = 16 };
+
+__global__ void __launch_bounds__(256)
+    linear_f32(const __grid_constant__ gatun_cuda_packed p, XRows x, int64_t m, Epilogue epilogue) {
+    __shared__ float ws[F32_STEP][F32_TILE + 4];
+    __shared__ float xs[F32_STEP][F32_TILE + 4];
+    int64_t n0 = (int64_t)blockIdx.x * F32_TILE, m0 = (int64_t)blockIdx.y * F32_TILE;
+    int tn = threadIdx.x % 16 * 4, tm = threadIdx.x / 16 * 4;
+    float acc[4][4] = {};
+    for (int64_t k0 = 0; k0 < p.matrix.k; k0 += F32_STEP) {
+        for (int i = threadIdx.x; i < F32_TILE * F32_STEP; i += 256) {
+            int64_t row = i / F32_STEP, column = k0 + i % F32_STEP;
+            bool inside = column < p.matrix.k;
+            ws[i % F32_STEP][row] = inside && n0 + row < p.matrix.n ? packed_value(p, n0 + row, column) : 0.0f;
+            float v = 0.0f;
+            if (inside && m0 + row < m) {
+                v = load_number(x.type, x.data, (m0 + row) * x.ld + column);
+                if (x.multiplier)
+                    v *= x.multiplier[column];
+            }
+            xs[i % F32_STEP][row] = v;
+        }
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < F32_STEP; k++) {
+            float4 w = *(const float4 *)&ws[k][tn], v = *(const float4 *)&xs[k][tm];
+            const float wv[4] = {w.x, w.y, w.z, w.w}, xv[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                    acc[i][j] = fmaf(xv[i], wv[j], acc[i][j]);
+        }
+        __syncthreads();
+    }
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++)
+            if (m0 + tm + i < m && n0 + tn + j < p.matrix.n)
+                epilogue.store(m0 + tm + i, n0 + tn + j, acc[i][j]);
+}
+
+gatun_status launch_linear_f32(const gatun_cuda_packed &packed, const XRows &x, int64_t m, const Epilogue &epilogue,
+                               cudaStream_t stream) {
+    int64_t down = (m + F32_TILE - 1) / F32_TILE;
+    if (down > 65535)
+        return gatun_cuda_fail(GATUN_UNSUPPORTED, "linear: found %lld rows, expected at most %d", (long long)m,
+                               65535 * F32_TILE);
+    dim3 grid((unsigned)((packed.matrix.n + F32_TILE - 1) / F32_TILE), (unsigned)down);
+    linear_f32<<<grid, 256, 0, stream>>>(packed, x, m, epilogue);
+    return GATUN_OK;
+}
+
+} // namespace gatun
