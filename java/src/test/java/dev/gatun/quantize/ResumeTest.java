@@ -29,7 +29,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 /** Runs that end in the middle, and the runs after them. */
 class ResumeTest {
-  private static final int KILLS = 10;
+  private static final int KILLS = 5;
 
   @TempDir Path temp;
 
