@@ -23,7 +23,8 @@ gatun_status gatun_fail(gatun_status status, const char *format, ...) __attribut
  *
  * header | table | panels | parts of the source that the panels do not hold, each section 64-byte aligned.
  *
- * The table is what a code means: 16 floats (CODES4) or 256 (CODES8), the encoding's own or the matrix's codebook.
+ * The table is what a code means: 16 floats (CODES4), 64 (CODES5, CODES6) or 256 (CODES8), the encoding's own or the
+ * matrix's codebook.
  *
  * A panel is GATUN_PANEL = 32 outputs (rows of W; the last panel is padded with zero codes and zero scales) times all
  * K. It is a run of scale groups along K; each group is
@@ -35,7 +36,18 @@ gatun_status gatun_fail(gatun_status status, const char *format, ...) __attribut
  *           nibble, o = 0..15. One 64-byte load therefore serves vpdpbusd (mask, or permute through a table), float
  *           tables (shift, vpermps: it looks at four bits only) and bfloat16 tables (vpermw).
  *   CODES8  128 bytes: byte 64*h + 4*o + i holds k = 4*step + i of output 16*h + o.
+ *   CODES5, CODES6   the four low bits of four steps as CODES4 has them, 256 bytes, then their high bits: 64 bytes of
+ *           one bit a code or twice 64 of two. Byte 4*o + i of them has, from its lowest bits on, k = 4*step + i of
+ *           outputs o and o + 16 of the first step, of the second step, and so on.
  * K is padded to a multiple of the group with code 0 (of a multiple of four when one scale serves a whole row).
+ *
+ * Where a group's scale is a byte times a number that several groups share (K-quants), or a byte of a block whose size
+ * is no multiple of 64 otherwise (NVFP4), a panel's scales lie behind all its groups, one record for each run of
+ * super_groups groups:
+ *
+ *     scale factors [32], offset factors [32] (if any), both F16 | for each group: scales [32] | offsets [32] (if any)
+ *
+ * A group's scale is then its byte times its factor, and so is its offset.
  *
  *   PLAIN   F32: a step is one k: 32 floats. F16, BF16: a step is two k: number 2*o + i holds k = 2*step + i of output
  *           o (what vdpbf16ps takes); K is padded to a multiple of two with zeros. There is one group and no scale.
@@ -45,12 +57,21 @@ gatun_status gatun_fail(gatun_status status, const char *format, ...) __attribut
  * scales with gaps between them (rows or words with room to spare), which unpack gives back as they were.
  *
  * A matrix whose scale blocks cannot be cut at multiples of four within every row (bitsandbytes' flattened blocks with
- * an odd K, for one), or with column groups, row scales, a rotation or GGUF blocks other than those of 32 weights with
- * one scale (packed_gguf.h), keeps its source bytes instead (SOURCE): `linear` dequantizes its rows, a panel at a time,
- * and multiplies by that PLAIN panel.
+ * an odd K, for one), or with column groups, row scales, a rotation or GGUF blocks that packed_gguf.c does not take
+ * apart, keeps its source bytes instead (SOURCE): `linear` dequantizes its rows, a panel at a time, and multiplies by
+ * that PLAIN panel.
  */
-enum { GATUN_PANEL = 32, GATUN_PACKED_ALIGNMENT = 64, GATUN_PACKED_VERSION = 1 };
-enum { GATUN_FORM_CODES4 = 1, GATUN_FORM_CODES8 = 2, GATUN_FORM_SOURCE = 3, GATUN_FORM_PLAIN = 4 };
+enum { GATUN_PANEL = 32, GATUN_PACKED_ALIGNMENT = 64, GATUN_PACKED_VERSION = 2 };
+enum {
+    GATUN_FORM_CODES4 = 1,
+    GATUN_FORM_CODES8 = 2,
+    GATUN_FORM_SOURCE = 3,
+    GATUN_FORM_PLAIN = 4,
+    GATUN_FORM_CODES5 = 5,
+    GATUN_FORM_CODES6 = 6
+};
+/* A scale type of panels only: half of an e4m3 whose sign is not looked at (gatun_half_of_ue4m3). */
+enum { GATUN_HALF_UE4M3 = 512 };
 
 /* The buffers a matrix may have, in the order in which they lie in a packed block. */
 enum {
@@ -80,14 +101,19 @@ typedef struct gatun_packed {
     int64_t panels;
     int64_t panels_offset;             /* from the block's start */
     int64_t table_offset;              /* from the block's start; 0: none */
-    int64_t scales_offset;             /* within a group; 0: none, every scale is 1 */
-    int64_t zeros_offset;              /* within a group; 0: none */
-    int64_t offsets_offset;            /* within a group; 0: none */
+    int64_t scales_offset;             /* see gatun_parameters; 0: none, every scale is 1 */
+    int64_t zeros_offset;              /* 0: none */
+    int64_t offsets_offset;            /* 0: none */
+    int64_t supers_offset;             /* of the records, within a panel; 0: parameters lie in their groups */
+    int64_t super_stride;              /* bytes from a record to the next */
+    int64_t super_groups;              /* a power of two */
+    int64_t super_scale_bytes;         /* of a group in a record */
     int64_t part_offsets[GATUN_PARTS]; /* from the block's start; 0: not kept */
     int64_t part_sizes[GATUN_PARTS];   /* bytes */
-    int32_t scale_type;                /* of the panels: F32, F16, BF16, F8_E4M3, F8_E8M0 or NONE */
+    int32_t scale_type;                /* of the panels: a matrix's but U8, or I8 or U8 with factors, or HALF_UE4M3 */
     int32_t zero_type;
     int32_t offset_type;
+    int32_t factor_type; /* of the records' factors: F16 or NONE */
     int32_t has;         /* bit 1 << GATUN_PART_x: the matrix had that buffer */
     gatun_matrix matrix; /* the description that was packed; its pointers are null */
 } gatun_packed;
@@ -229,18 +255,79 @@ gatun_status gatun_packed_plan(const gatun_matrix *matrix, gatun_packed *header)
 void gatun_plain_panel_put(int32_t type, void *panel, int64_t o, int64_t k, const float *values);
 /* The matrix of a SOURCE block with its pointers set into the block. */
 gatun_matrix gatun_packed_source(const gatun_packed *packed);
+/* A scale of the panels, which may have a type that no matrix has. */
+float gatun_panel_number(int32_t type, const void *data, int64_t index);
 /* Weights k0 .. k0+count-1 of output n from any form. */
 void gatun_packed_values(const gatun_packed *packed, int64_t n, int64_t k0, int64_t count, bool integers, float *out);
 static inline const float *gatun_packed_table(const gatun_packed *packed) {
     return (const float *)((const uint8_t *)packed + packed->table_offset);
 }
+/* Bytes of the codes of `k` k, a multiple of four (CODES5, CODES6: of sixteen). */
+static inline int64_t gatun_panel_code_bytes(int32_t form, int64_t k) {
+    switch (form) {
+    case GATUN_FORM_CODES4:
+        return 16 * k;
+    case GATUN_FORM_CODES5:
+        return 20 * k;
+    case GATUN_FORM_CODES6:
+        return 24 * k;
+    default:
+        return 32 * k;
+    }
+}
+static inline int64_t gatun_panel_table_size(int32_t form) {
+    return form == GATUN_FORM_CODES4 ? 16 : form == GATUN_FORM_CODES8 ? 256 : 64;
+}
 /* Where code k of output o lies in its group: the byte; of CODES4, in its low nibble for o < 16, else its high one. */
 static inline int64_t gatun_panel_code_byte(int32_t form, int64_t o, int64_t k) {
     return form == GATUN_FORM_CODES4 ? k / 4 * 64 + o % 16 * 4 + k % 4 : k / 4 * 128 + o / 16 * 64 + o % 16 * 4 + k % 4;
 }
+/* Where the high bits of code k of output o lie, for CODES5 and CODES6. */
+static inline int64_t gatun_panel_high_byte(int32_t form, int64_t o, int64_t k, int32_t *shift) {
+    int64_t bits = form == GATUN_FORM_CODES5 ? 1 : 2, field = k % 16 / 4 * 2 + o / 16;
+    *shift = (int32_t)(field % (8 / bits) * bits);
+    return k / 16 * gatun_panel_code_bytes(form, 16) + 256 + field / (8 / bits) * 64 + o % 16 * 4 + k % 4;
+}
+static inline int64_t gatun_panel_low_byte(int32_t form, int64_t o, int64_t k) {
+    return form == GATUN_FORM_CODES4 || form == GATUN_FORM_CODES8
+               ? gatun_panel_code_byte(form, o, k)
+               : k / 16 * gatun_panel_code_bytes(form, 16) + gatun_panel_code_byte(GATUN_FORM_CODES4, o, k % 16);
+}
+/* Code k of output o of a group, and the way into codes that are zero. */
+static inline int32_t gatun_panel_code(int32_t form, const uint8_t *group, int64_t o, int64_t k) {
+    int32_t shift, low = group[gatun_panel_low_byte(form, o, k)];
+    low = form == GATUN_FORM_CODES8 ? low : low >> (o < 16 ? 0 : 4) & 15;
+    if (form != GATUN_FORM_CODES5 && form != GATUN_FORM_CODES6) {
+        return low;
+    }
+    int32_t high = group[gatun_panel_high_byte(form, o, k, &shift)] >> shift;
+    return low | (high & (form == GATUN_FORM_CODES5 ? 1 : 3)) << 4;
+}
+static inline void gatun_panel_code_put(int32_t form, uint8_t *group, int64_t o, int64_t k, int32_t code) {
+    int32_t shift, low = form == GATUN_FORM_CODES8 ? code : (code & 15) << (o < 16 ? 0 : 4);
+    group[gatun_panel_low_byte(form, o, k)] |= (uint8_t)low;
+    if (form == GATUN_FORM_CODES5 || form == GATUN_FORM_CODES6) {
+        int64_t at = gatun_panel_high_byte(form, o, k, &shift);
+        group[at] |= (uint8_t)(code >> 4 << shift);
+    }
+}
 static inline const uint8_t *gatun_packed_group(const gatun_packed *packed, int64_t panel, int64_t group) {
     return (const uint8_t *)packed + packed->panels_offset + panel * packed->panel_stride +
            group * packed->group_stride;
+}
+/* Where a group's parameters lie: scales_offset, zeros_offset and offsets_offset count from `own`, offset factors
+ * from 32 numbers after the scale factors; null: there are no factors. */
+typedef struct gatun_parameters {
+    const uint8_t *own, *factors;
+} gatun_parameters;
+static inline gatun_parameters gatun_packed_parameters(const gatun_packed *p, int64_t panel, int64_t group) {
+    if (p->supers_offset == 0) {
+        return (gatun_parameters){gatun_packed_group(p, panel, group), NULL};
+    }
+    const uint8_t *record = gatun_packed_group(p, panel, 0) +
+                            (group >> __builtin_ctzll((unsigned long long)p->super_groups)) * p->super_stride;
+    return (gatun_parameters){record + (group & (p->super_groups - 1)) * p->super_scale_bytes,
+                              p->factor_type == GATUN_NONE ? NULL : record + p->supers_offset};
 }
 
 /* ---- threads ---- */

@@ -115,12 +115,17 @@ static int64_t lay_panels(gatun_packed *h, const gatun_matrix *m, int64_t group)
     } else {
         h->group = group == 0 ? 4 : group;
         h->groups = m->k / h->group + (m->k % h->group != 0);
-        codes = h->group * GATUN_PANEL / (h->form == GATUN_FORM_CODES4 ? 2 : 1);
+        codes = gatun_panel_code_bytes(h->form, h->group);
     }
     const gatun_gguf_panels *gguf = gatun_gguf_panels_of(m);
     h->scale_type = gguf != NULL ? gguf->scale_type : m->scale_type == GATUN_U8 ? GATUN_F32 : m->scale_type;
     h->zero_type = m->zero_type;
     h->offset_type = gguf != NULL ? gguf->offset_type : m->offset_type;
+    if (gguf != NULL && gguf->super_groups != 0) {
+        gatun_gguf_lay_supers(gguf, codes, h);
+        bool fits = !__builtin_mul_overflow(h->panel_stride, h->panels, &size);
+        return fits ? size : -1;
+    }
     size = codes;
     if (h->scale_type != GATUN_NONE) {
         h->scales_offset = size;
@@ -162,7 +167,8 @@ gatun_status gatun_packed_plan(const gatun_matrix *m, gatun_packed *h) {
     h->n = m->n;
     h->k = m->k;
     h->matrix = description(m, sizes);
-    int64_t group = gatun_is_gguf(m->encoding) ? GATUN_GGUF_PANEL_GROUP : group_of(m);
+    const gatun_gguf_panels *gguf = gatun_gguf_panels_of(m);
+    int64_t group = gguf != NULL ? gguf->group : group_of(m);
     h->form = form_of(m, group);
     bool keep[GATUN_PARTS];
     for (int32_t part = 0; part < GATUN_PARTS; part++) {
@@ -173,7 +179,7 @@ gatun_status gatun_packed_plan(const gatun_matrix *m, gatun_packed *h) {
     if (h->form != GATUN_FORM_SOURCE) {
         if (h->form != GATUN_FORM_PLAIN) {
             h->table_offset = at;
-            at += h->form == GATUN_FORM_CODES4 ? 64 : 1024;
+            at += gatun_panel_table_size(h->form) * (int64_t)sizeof(float);
         }
         int64_t panels = lay_panels(h, m, group);
         h->panels_offset = at;
@@ -311,10 +317,10 @@ static void buffers_of(const gatun_matrix *m, const void *buffers[GATUN_PARTS]) 
 static void fill_table(const gatun_matrix *m, gatun_packed *h) {
     float *table = (float *)((uint8_t *)h + h->table_offset);
     if (gatun_is_gguf(m->encoding)) {
-        gatun_gguf_fill_table(gatun_gguf_panels_of(m), table);
+        gatun_gguf_fill_table(gatun_gguf_panels_of(m), h->form, table);
         return;
     }
-    size_t entries = h->form == GATUN_FORM_CODES4 ? 16 : 256;
+    size_t entries = (size_t)gatun_panel_table_size(h->form);
     size_t count = (size_t)1 << gatun_encoding_bits(m->encoding);
     memset(table, 0, entries * sizeof *table);
     memcpy(table, m->codebook != NULL ? m->codebook : gatun_codebook(m->encoding), count * sizeof *table);
@@ -529,10 +535,14 @@ gatun_status gatun_unpack(const void *packed, int64_t packed_size, const gatun_m
 
 /* ---- values ---- */
 
+float gatun_panel_number(int32_t type, const void *data, int64_t index) {
+    return type == GATUN_HALF_UE4M3 ? gatun_half_of_ue4m3(((const uint8_t *)data)[index])
+                                    : gatun_number_get(type, data, index);
+}
+
 static void panel_values(const gatun_packed *h, int64_t n, int64_t k0, int64_t count, bool integers, float *out) {
     const gatun_matrix *m = &h->matrix;
     int64_t o = n % GATUN_PANEL;
-    int32_t shift = o < 16 ? 0 : 4;
     int32_t arithmetic = integers ? GATUN_F32 : m->arithmetic;
     float global = gatun_round(m->arithmetic, m->global_scale);
     bool then_global = m->scale_order == GATUN_SCALES_THEN_GLOBAL;
@@ -542,16 +552,24 @@ static void panel_values(const gatun_packed *h, int64_t n, int64_t k0, int64_t c
         int64_t at = (k0 + done) % h->group;
         int64_t take = h->group - at < count - done ? h->group - at : count - done;
         const uint8_t *in = gatun_packed_group(h, n / GATUN_PANEL, (k0 + done) / h->group);
-        float scale = h->scale_type == GATUN_NONE ? 1.0f : gatun_number_get(h->scale_type, in + h->scales_offset, o);
-        float zero =
-            h->zero_type == GATUN_NONE ? (float)m->zero_point : gatun_number_get(h->zero_type, in + h->zeros_offset, o);
-        float offset = h->offset_type == GATUN_NONE ? 0.0f : gatun_plain_get(h->offset_type, in + h->offsets_offset, o);
+        gatun_parameters at_group = gatun_packed_parameters(h, n / GATUN_PANEL, (k0 + done) / h->group);
+        const uint8_t *own = at_group.own;
+        float scale = h->scale_type == GATUN_NONE ? 1.0f : gatun_panel_number(h->scale_type, own + h->scales_offset, o);
+        float zero = h->zero_type == GATUN_NONE ? (float)m->zero_point
+                                                : gatun_number_get(h->zero_type, own + h->zeros_offset, o);
+        float offset =
+            h->offset_type == GATUN_NONE ? 0.0f : gatun_number_get(h->offset_type, own + h->offsets_offset, o);
+        if (at_group.factors != NULL) {
+            scale *= gatun_number_get(h->factor_type, at_group.factors, o);
+            offset *= h->offset_type == GATUN_NONE
+                          ? 1.0f
+                          : gatun_number_get(h->factor_type, at_group.factors, GATUN_PANEL + o);
+        }
         offset = m->offset_sign < 0 ? -offset : offset;
         scale = gatun_round(m->arithmetic, scale);
         scale = m->global_scale == 1.0f || then_global ? scale : gatun_round(m->arithmetic, scale * global);
         for (int64_t i = 0; i < take; i++) {
-            uint8_t byte = in[gatun_panel_code_byte(h->form, o, at + i)];
-            float code = table[h->form == GATUN_FORM_CODES4 ? byte >> shift & 15 : byte];
+            float code = table[gatun_panel_code(h->form, in, o, at + i)];
             code = rounded ? rintf(code * 127.0f) / 127.0f : code;
             float value = gatun_round(arithmetic, (code - zero) * scale);
             value = then_global ? gatun_round(arithmetic, value * global) : value;

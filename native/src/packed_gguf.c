@@ -1,37 +1,169 @@
 /*
- * Blocks of 32 weights with one scale (Q4_0, Q4_1, Q8_0, IQ4_NL, MXFP4) are what the panels hold already: codes, a
- * table of what they mean, a scale (and an offset) per group. Packing moves bits only, so that unpack gives the blocks
- * back.
+ * Blocks that are codes of four to six or eight bits, a table of what they mean and a scale (and an offset) per group
+ * become panels. Packing moves bits only, so that unpack gives the blocks back. What is 6 bits or a byte times a
+ * binary16 stays so: the product would not fit in fewer bits than a float.
+ *
+ * Panels take as many bytes as their blocks, but for Q4_K 1.028, Q5_K 1.023, IQ4_XS 1.015 times as many (6-bit scales
+ * become bytes) and MXFP4 1.059 (exponents become bfloat16).
  */
 #include "packed_gguf.h"
 
 static const int8_t signed_nibbles[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
 static const int8_t unsigned_nibbles[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
+/* Q4_K and Q5_K: scales and minima of six bits in 12 bytes; the last four of each have their two high bits above the
+ * first four's. */
+static void get_k(const uint8_t *block, uint8_t *scales, uint8_t *minima) {
+    const uint8_t *s = block + 4;
+    for (int32_t j = 0; j < 4; j++) {
+        scales[j] = s[j] & 63;
+        minima[j] = s[j + 4] & 63;
+        scales[j + 4] = (uint8_t)((s[j + 8] & 15) | s[j] >> 6 << 4);
+        minima[j + 4] = (uint8_t)(s[j + 8] >> 4 | s[j + 4] >> 6 << 4);
+    }
+}
+static void put_k(uint8_t *block, const uint8_t *scales, const uint8_t *minima) {
+    uint8_t *s = block + 4;
+    for (int32_t j = 0; j < 4; j++) {
+        s[j] = (uint8_t)(scales[j] | scales[j + 4] >> 4 << 6);
+        s[j + 4] = (uint8_t)(minima[j] | minima[j + 4] >> 4 << 6);
+        s[j + 8] = (uint8_t)((scales[j + 4] & 15) | (minima[j + 4] & 15) << 4);
+    }
+}
+
+static void get_q6_k(const uint8_t *block, uint8_t *scales, uint8_t *unused) {
+    (void)unused;
+    memcpy(scales, block + 192, 16);
+}
+static void put_q6_k(uint8_t *block, const uint8_t *scales, const uint8_t *unused) {
+    (void)unused;
+    memcpy(block + 192, scales, 16);
+}
+
+/* Eight scales of six bits, less 32: four low bits in nibbles, two high ones in a 16-bit word. */
+static void get_iq4_xs(const uint8_t *block, uint8_t *scales, uint8_t *unused) {
+    (void)unused;
+    for (int32_t j = 0; j < 8; j++) {
+        int32_t low = block[4 + j / 2] >> (j % 2 * 4) & 15, high = block[2 + j / 4] >> (j % 4 * 2) & 3;
+        scales[j] = (uint8_t)((low | high << 4) - 32);
+    }
+}
+static void put_iq4_xs(uint8_t *block, const uint8_t *scales, const uint8_t *unused) {
+    (void)unused;
+    memset(block + 2, 0, 6);
+    for (int32_t j = 0; j < 8; j++) {
+        int32_t scale = (uint8_t)(scales[j] + 32);
+        block[4 + j / 2] |= (uint8_t)((scale & 15) << (j % 2 * 4));
+        block[2 + j / 4] |= (uint8_t)(scale >> 4 << (j % 4 * 2));
+    }
+}
+
+static void get_nvfp4(const uint8_t *block, uint8_t *scales, uint8_t *unused) {
+    (void)unused;
+    memcpy(scales, block, 4);
+}
+static void put_nvfp4(uint8_t *block, const uint8_t *scales, const uint8_t *unused) {
+    (void)unused;
+    memcpy(block, scales, 4);
+}
+
 static const gatun_gguf_panels types[] = {
-    {GATUN_Q4_0, GATUN_FORM_CODES4, GATUN_F16, GATUN_NONE, 2, signed_nibbles},
-    {GATUN_Q4_1, GATUN_FORM_CODES4, GATUN_F16, GATUN_F16, 4, unsigned_nibbles},
-    {GATUN_Q8_0, GATUN_FORM_CODES8, GATUN_F16, GATUN_NONE, 2, NULL},
-    {GATUN_IQ4_NL, GATUN_FORM_CODES4, GATUN_F16, GATUN_NONE, 2, gatun_iq4_values},
+    {GATUN_Q4_0, GATUN_FORM_CODES4, 32, GATUN_F16, GATUN_NONE, {2, 16, 4}, {0}, signed_nibbles, .super_groups = 0},
+    {GATUN_Q4_1, GATUN_FORM_CODES4, 32, GATUN_F16, GATUN_F16, {4, 16, 4}, {0}, unsigned_nibbles, .super_groups = 0},
+    {GATUN_Q5_0, GATUN_FORM_CODES5, 32, GATUN_F16, GATUN_NONE, {6, 16, 4}, {2, 1, 1}, NULL, .bias = 16},
+    {GATUN_Q5_1, GATUN_FORM_CODES5, 32, GATUN_F16, GATUN_F16, {8, 16, 4}, {4, 1, 1}, NULL, .bias = 0},
+    {GATUN_Q8_0, GATUN_FORM_CODES8, 32, GATUN_F16, GATUN_NONE, {2, 32, 8}, {0}, NULL, .super_groups = 0},
+    {GATUN_IQ4_NL, GATUN_FORM_CODES4, 32, GATUN_F16, GATUN_NONE, {2, 16, 4}, {0}, gatun_iq4_values, .super_groups = 0},
     /* 2^(e - 128) is a bfloat16 for every e */
-    {GATUN_MXFP4, GATUN_FORM_CODES4, GATUN_BF16, GATUN_NONE, 1, gatun_e2m1_doubled},
+    {GATUN_MXFP4, GATUN_FORM_CODES4, 32, GATUN_BF16, GATUN_NONE, {1, 16, 4}, {0}, gatun_e2m1_doubled, .bias = 0},
+    {GATUN_Q4_K,
+     GATUN_FORM_CODES4,
+     32,
+     GATUN_U8,
+     GATUN_U8,
+     {16, 32, 4},
+     {0},
+     unsigned_nibbles,
+     0,
+     8,
+     0,
+     2,
+     get_k,
+     put_k},
+    {GATUN_Q5_K, GATUN_FORM_CODES5, 32, GATUN_U8, GATUN_U8, {48, 32, 4}, {16, 32, 1}, NULL, 0, 8, 0, 2, get_k, put_k},
+    {GATUN_Q6_K,
+     GATUN_FORM_CODES6,
+     16,
+     GATUN_I8,
+     GATUN_NONE,
+     {0, 64, 4},
+     {128, 32, 2},
+     NULL,
+     32,
+     16,
+     208,
+     -1,
+     get_q6_k,
+     put_q6_k},
+    {GATUN_IQ4_XS,
+     GATUN_FORM_CODES4,
+     32,
+     GATUN_I8,
+     GATUN_NONE,
+     {8, 16, 4},
+     {0},
+     gatun_iq4_values,
+     0,
+     8,
+     0,
+     -1,
+     get_iq4_xs,
+     put_iq4_xs},
+    {GATUN_NVFP4,
+     GATUN_FORM_CODES4,
+     16,
+     GATUN_HALF_UE4M3,
+     GATUN_NONE,
+     {4, 8, 4},
+     {0},
+     gatun_e2m1_doubled,
+     0,
+     4,
+     -1,
+     -1,
+     get_nvfp4,
+     put_nvfp4},
 };
 
 const gatun_gguf_panels *gatun_gguf_panels_of(const gatun_matrix *m) {
     bool bare = m->global_scale == 1.0f && m->zero_point == 0 && m->arithmetic == GATUN_F32;
     for (size_t i = 0; bare && i < sizeof types / sizeof types[0]; i++) {
         if (types[i].encoding == m->encoding) {
-            int64_t row = m->k / GATUN_GGUF_PANEL_GROUP * gatun_gguf_block(m->encoding)->bytes;
+            const gatun_block *block = gatun_gguf_block(m->encoding);
+            int64_t row = m->k / block->elements * block->bytes;
             return m->code_row_stride == 0 || m->code_row_stride == row ? &types[i] : NULL;
         }
     }
     return NULL;
 }
 
-void gatun_gguf_fill_table(const gatun_gguf_panels *panels, float *table) {
-    int32_t count = panels->table != NULL ? 16 : 256;
-    for (int32_t i = 0; i < count; i++) {
-        table[i] = panels->table != NULL ? (float)panels->table[i] : (float)(int8_t)i;
+void gatun_gguf_lay_supers(const gatun_gguf_panels *p, int64_t code_bytes, gatun_packed *h) {
+    int64_t factors = p->factor_at < 0 ? 0 : 2 * GATUN_PANEL * (p->offset_factor_at < 0 ? 1 : 2);
+    h->factor_type = p->factor_at < 0 ? GATUN_NONE : GATUN_F16;
+    h->super_groups = p->super_groups;
+    h->super_scale_bytes = GATUN_PANEL * (p->offset_type == GATUN_NONE ? 1 : 2);
+    h->super_stride = factors + p->super_groups * h->super_scale_bytes;
+    h->group_stride = code_bytes;
+    h->supers_offset = h->groups * code_bytes;
+    h->scales_offset = h->supers_offset + factors;
+    h->offsets_offset = p->offset_type == GATUN_NONE ? 0 : h->scales_offset + GATUN_PANEL;
+    h->panel_stride = h->supers_offset + h->groups / p->super_groups * h->super_stride;
+}
+
+void gatun_gguf_fill_table(const gatun_gguf_panels *p, int32_t form, float *table) {
+    for (int64_t i = 0; i < gatun_panel_table_size(form); i++) {
+        int32_t code = form == GATUN_FORM_CODES8 ? (int8_t)i : (int32_t)i - p->bias;
+        table[i] = (float)(p->table != NULL ? p->table[i] : code);
     }
 }
 
@@ -41,62 +173,161 @@ static uint8_t exponent_of_bf16(uint16_t bits) {
     return (uint8_t)(bits == bf16_of_exponent(0) ? 0 : bits == bf16_of_exponent(1) ? 1 : (bits >> 7) + 1);
 }
 
-static uint8_t *panel_group(const gatun_packed *h, int64_t row, int64_t group) {
-    return (uint8_t *)(uintptr_t)gatun_packed_group(h, row / GATUN_PANEL, group);
+static uint8_t *block_at(const gatun_matrix *m, const gatun_block *block, int64_t row, int64_t index) {
+    return (uint8_t *)m->codes + row * gatun_gguf_stride(m, block) + index * block->bytes;
 }
 
-static uint8_t *block_at(const gatun_matrix *m, int64_t row, int64_t group) {
-    const gatun_block *block = gatun_gguf_block(m->encoding);
-    return (uint8_t *)m->codes + row * gatun_gguf_stride(m, block) + group * block->bytes;
-}
-
-void gatun_gguf_pack_row(const gatun_matrix *m, gatun_packed *h, int64_t row) {
-    const gatun_gguf_panels *p = gatun_gguf_panels_of(m);
-    int64_t o = row % GATUN_PANEL;
-    int32_t shift = o < 16 ? 0 : 4;
-    for (int64_t g = 0; g < h->groups; g++) {
-        const uint8_t *block = block_at(m, row, g);
-        uint8_t *out = panel_group(h, row, g);
-        for (int64_t k = 0; k < GATUN_GGUF_PANEL_GROUP; k++) {
-            uint8_t *at = out + gatun_panel_code_byte(h->form, o, k);
-            if (p->form == GATUN_FORM_CODES4) {
-                int32_t code = block[p->codes_at + k % 16] >> (k < 16 ? 0 : 4) & 15;
-                *at = (uint8_t)(*at | code << shift);
-            } else {
-                *at = block[p->codes_at + k];
+/* Bits of a plane into codes, from bit `to` of them on, and back into zeros. */
+static void plane_get(const gatun_plane *p, const uint8_t *block, int32_t to, int32_t elements, uint8_t *codes) {
+    const uint8_t *from = block + p->at;
+    for (int32_t i = 0; p->bits != 0 && i < elements; from += p->bytes) {
+        for (int32_t shift = 0; shift < 8; shift += p->bits, i += p->bytes) {
+            for (int32_t j = 0; j < p->bytes; j++) {
+                codes[i + j] = (uint8_t)(codes[i + j] | (from[j] >> shift & ((1 << p->bits) - 1)) << to);
             }
         }
-        uint16_t scale = p->encoding == GATUN_MXFP4 ? bf16_of_exponent(block[0]) : gatun_load_u16(block);
-        memcpy(out + h->scales_offset + 2 * o, &scale, sizeof scale);
-        if (p->offset_type != GATUN_NONE) {
-            memcpy(out + h->offsets_offset + 2 * o, block + 2, 2);
+    }
+}
+static void plane_put(const gatun_plane *p, uint8_t *block, int32_t from, int32_t elements, const uint8_t *codes) {
+    uint8_t *to = block + p->at;
+    for (int32_t i = 0; p->bits != 0 && i < elements; to += p->bytes) {
+        memset(to, 0, (size_t)p->bytes);
+        for (int32_t shift = 0; shift < 8; shift += p->bits, i += p->bytes) {
+            for (int32_t j = 0; j < p->bytes; j++) {
+                to[j] = (uint8_t)(to[j] | (codes[i + j] >> from & ((1 << p->bits) - 1)) << shift);
+            }
         }
     }
 }
 
-void gatun_gguf_unpack_row(const gatun_packed *h, const gatun_matrix *m, int64_t row) {
-    const gatun_gguf_panels *p = gatun_gguf_panels_of(m);
+static uint8_t *own_of(const gatun_packed *h, int64_t row, int64_t group) {
+    return (uint8_t *)(uintptr_t)gatun_packed_parameters(h, row / GATUN_PANEL, group).own;
+}
+
+/* The binary16 at a block's byte to number o of an array; offsets' factors are kept negated, since minima are
+ * subtracted. */
+static void pack_factors(const gatun_gguf_panels *p, const uint8_t *block, int64_t o, uint8_t *factors) {
+    memcpy(factors + 2 * o, block + p->factor_at, 2);
+    if (p->offset_factor_at >= 0) {
+        uint16_t negated = gatun_load_u16(block + p->offset_factor_at) ^ 0x8000;
+        memcpy(factors + 2 * (GATUN_PANEL + o), &negated, 2);
+    }
+}
+static void unpack_factors(const gatun_gguf_panels *p, const uint8_t *factors, int64_t o, uint8_t *block) {
+    memcpy(block + p->factor_at, factors + 2 * o, 2);
+    if (p->offset_factor_at >= 0) {
+        uint16_t negated = gatun_load_u16(factors + 2 * (GATUN_PANEL + o)) ^ 0x8000;
+        memcpy(block + p->offset_factor_at, &negated, 2);
+    }
+}
+
+static void pack_parameters(const gatun_gguf_panels *p, const uint8_t *block, gatun_packed *h, int64_t row,
+                            int64_t group) {
     int64_t o = row % GATUN_PANEL;
-    int32_t shift = o < 16 ? 0 : 4;
-    for (int64_t g = 0; g < h->groups; g++) {
-        uint8_t *block = block_at(m, row, g);
-        const uint8_t *in = panel_group(h, row, g);
-        for (int64_t k = 0; p->form == GATUN_FORM_CODES8 && k < GATUN_GGUF_PANEL_GROUP; k++) {
-            block[p->codes_at + k] = in[gatun_panel_code_byte(h->form, o, k)];
+    uint8_t *own = own_of(h, row, group);
+    if (p->super_groups == 0) {
+        uint16_t scale = p->encoding == GATUN_MXFP4 ? bf16_of_exponent(block[0]) : gatun_load_u16(block);
+        memcpy(own + h->scales_offset + 2 * o, &scale, sizeof scale);
+        if (p->offset_type != GATUN_NONE) {
+            memcpy(own + h->offsets_offset + 2 * o, block + 2, 2);
         }
-        for (int64_t k = 0; p->form == GATUN_FORM_CODES4 && k < 16; k++) {
-            int32_t low = in[gatun_panel_code_byte(h->form, o, k)] >> shift & 15;
-            int32_t high = in[gatun_panel_code_byte(h->form, o, k + 16)] >> shift & 15;
-            block[p->codes_at + k] = (uint8_t)(low | high << 4);
+        return;
+    }
+    uint8_t scales[16], offsets[16];
+    p->get(block, scales, offsets);
+    for (int32_t j = 0; j < p->super_groups; j++, own += h->super_scale_bytes) {
+        own[h->scales_offset + o] = scales[j];
+        if (p->offset_type != GATUN_NONE) {
+            own[h->offsets_offset + o] = offsets[j];
         }
-        uint16_t scale = gatun_load_u16(in + h->scales_offset + 2 * o);
+    }
+    if (p->factor_at >= 0) {
+        gatun_parameters at = gatun_packed_parameters(h, row / GATUN_PANEL, group);
+        pack_factors(p, block, o, (uint8_t *)(uintptr_t)at.factors);
+    }
+}
+
+static void unpack_parameters(const gatun_gguf_panels *p, const gatun_packed *h, int64_t row, int64_t group,
+                              uint8_t *block) {
+    int64_t o = row % GATUN_PANEL;
+    const uint8_t *own = own_of(h, row, group);
+    if (p->super_groups == 0) {
+        uint16_t scale = gatun_load_u16(own + h->scales_offset + 2 * o);
         if (p->encoding == GATUN_MXFP4) {
             block[0] = exponent_of_bf16(scale);
         } else {
             memcpy(block, &scale, sizeof scale);
         }
         if (p->offset_type != GATUN_NONE) {
-            memcpy(block + 2, in + h->offsets_offset + 2 * o, 2);
+            memcpy(block + 2, own + h->offsets_offset + 2 * o, 2);
         }
+        return;
+    }
+    uint8_t scales[16], offsets[16];
+    for (int32_t j = 0; j < p->super_groups; j++, own += h->super_scale_bytes) {
+        scales[j] = own[h->scales_offset + o];
+        offsets[j] = p->offset_type == GATUN_NONE ? 0 : own[h->offsets_offset + o];
+    }
+    p->put(block, scales, offsets);
+    if (p->factor_at >= 0) {
+        unpack_factors(p, gatun_packed_parameters(h, row / GATUN_PANEL, group).factors, o, block);
+    }
+}
+
+/* A group's codes of one output; the form is a constant to the loop. */
+static inline __attribute__((always_inline)) void put_form(int32_t form, uint8_t *group, int64_t o, int64_t count,
+                                                           const uint8_t *codes) {
+    for (int64_t k = 0; k < count; k++) {
+        gatun_panel_code_put(form, group, o, k, codes[k]);
+    }
+}
+static void put_codes(int32_t form, uint8_t *group, int64_t o, int64_t count, const uint8_t *codes) {
+    switch (form) {
+    case GATUN_FORM_CODES4:
+        put_form(GATUN_FORM_CODES4, group, o, count, codes);
+        break;
+    case GATUN_FORM_CODES5:
+        put_form(GATUN_FORM_CODES5, group, o, count, codes);
+        break;
+    case GATUN_FORM_CODES6:
+        put_form(GATUN_FORM_CODES6, group, o, count, codes);
+        break;
+    default:
+        put_form(GATUN_FORM_CODES8, group, o, count, codes);
+    }
+}
+
+/* Groups of a panel that a block makes. */
+static int64_t groups_of(const gatun_gguf_panels *p) { return p->super_groups == 0 ? 1 : p->super_groups; }
+
+void gatun_gguf_pack_row(const gatun_matrix *m, gatun_packed *h, int64_t row) {
+    const gatun_gguf_panels *p = gatun_gguf_panels_of(m);
+    const gatun_block *type = gatun_gguf_block(m->encoding);
+    for (int64_t g = 0; g < h->groups; g += groups_of(p)) {
+        const uint8_t *block = block_at(m, type, row, g / groups_of(p));
+        uint8_t codes[GATUN_BLOCK_MAX] = {0};
+        plane_get(&p->low, block, 0, type->elements, codes);
+        plane_get(&p->high, block, 4, type->elements, codes);
+        for (int64_t i = 0; i < type->elements; i += p->group) {
+            uint8_t *group = (uint8_t *)(uintptr_t)gatun_packed_group(h, row / GATUN_PANEL, g + i / p->group);
+            put_codes(h->form, group, row % GATUN_PANEL, p->group, codes + i);
+        }
+        pack_parameters(p, block, h, row, g);
+    }
+}
+
+void gatun_gguf_unpack_row(const gatun_packed *h, const gatun_matrix *m, int64_t row) {
+    const gatun_gguf_panels *p = gatun_gguf_panels_of(m);
+    const gatun_block *type = gatun_gguf_block(m->encoding);
+    for (int64_t g = 0; g < h->groups; g += groups_of(p)) {
+        uint8_t *block = block_at(m, type, row, g / groups_of(p));
+        uint8_t codes[GATUN_BLOCK_MAX];
+        for (int64_t i = 0; i < type->elements; i++) {
+            const uint8_t *group = gatun_packed_group(h, row / GATUN_PANEL, g + i / p->group);
+            codes[i] = (uint8_t)gatun_panel_code(h->form, group, row % GATUN_PANEL, i % p->group);
+        }
+        plane_put(&p->low, block, 0, type->elements, codes);
+        plane_put(&p->high, block, 4, type->elements, codes);
+        unpack_parameters(p, h, row, g, block);
     }
 }

@@ -63,6 +63,44 @@ static void decodes_as_the_definition(random_state *r, int32_t encoding, float f
     free(codes);
 }
 
+/* Any bytes are packed and unpacked as they are, and what is packed decodes as the definition has it. */
+static void packs(random_state *r, int32_t encoding) {
+    const gatun_block *block = gatun_gguf_block(encoding);
+    const char *name = gatun_encoding_name(encoding);
+    int64_t across = 1 + random_below(r, 3), rows = 1 + random_below(r, 70), k = across * block->elements;
+    int64_t size = rows * across * block->bytes, bytes = 0;
+    uint8_t *codes = (uint8_t *)buffer(size, 0), *back = (uint8_t *)buffer(size, 0x5A);
+    for (int64_t i = 0; i < size; i++) {
+        codes[i] = (uint8_t)random_bits(r);
+    }
+    gatun_matrix m = {.n = rows,
+                      .k = k,
+                      .encoding = encoding,
+                      .codes = codes,
+                      .codes_size = size,
+                      .arithmetic = GATUN_F32,
+                      .result = GATUN_F32,
+                      .global_scale = 1};
+    CHECK_STATUS(GATUN_OK, gatun_packed_size(&m, &bytes));
+    void *packed = buffer(bytes, 0xA5);
+    CHECK_STATUS(GATUN_OK, gatun_pack(&m, packed, bytes, 2));
+    CHECK_STATUS(GATUN_OK, gatun_packed_check(packed, bytes));
+    float *expected = (float *)buffer(4 * k, 0), *found = (float *)buffer(4 * k, 0);
+    for (int64_t row = 0; row < rows; row++) {
+        gatun_row_values(&m, row, 0, k, false, expected);
+        gatun_packed_values((const gatun_packed *)packed, row, 0, k, false, found);
+        CHECK(same(GATUN_F32, (const uint8_t *)expected, (const uint8_t *)found, k), "%s: other values packed", name);
+    }
+    m.codes = back;
+    CHECK_STATUS(GATUN_OK, gatun_unpack(packed, bytes, &m));
+    CHECK(memcmp(codes, back, (size_t)size) == 0, "%s: other bytes unpacked", name);
+    free(codes);
+    free(back);
+    free(packed);
+    free(expected);
+    free(found);
+}
+
 static void quantizes(random_state *r, int32_t encoding) {
     const gatun_block *block = gatun_gguf_block(encoding);
     const char *name = gatun_encoding_name(encoding);
@@ -110,6 +148,7 @@ int main(int argc, char **argv) {
     for (int32_t round = 0; round < 40; round++) {
         for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
             decodes_as_the_definition(&r, blocks[i], round % 4 == 3 ? 0.75f : (float)(round & 1));
+            packs(&r, blocks[i]);
         }
     }
     for (size_t i = 0; i < sizeof written / sizeof written[0]; i++) {

@@ -23,7 +23,7 @@
 #include "cpu/cache.h"
 #include "gatun_internal.h"
 
-enum { I8_RAW4, I8_TABLE4, I8_RAW8, I8_DECODED }; /* where a kernel's bytes come from */
+enum { I8_RAW4, I8_TABLE4, I8_RAW8, I8_PLANES5, I8_PLANES6, I8_DECODED }; /* where a kernel's bytes come from */
 enum {
     I8_X_BLOCK = 32,
     I8_MAX_UNIT = 512, /* k; its sums fit 32 bits many times over */
@@ -102,6 +102,18 @@ static inline bool i8_plain_codes(const gatun_packed *p, int count, i8_plan *pla
     return false;
 }
 
+/* Whether the codes are integers above some bias. */
+static inline bool i8_biased_codes(const gatun_packed *p, i8_plan *plan) {
+    const float *values = gatun_packed_table(p);
+    bool same = fabsf(values[0]) <= 128;
+    for (int64_t c = 0; c < gatun_panel_table_size(p->form); c++) {
+        same = same && values[c] == values[0] + (float)c;
+    }
+    plan->bias = same ? -(int32_t)values[0] : 0;
+    plan->factor = 1;
+    return same;
+}
+
 /* False when the integer kernels cannot do this weight. */
 static inline bool i8_make_plan(const gatun_packed *p, bool block, int64_t m, i8_plan *plan) {
     memset(plan, 0, sizeof *plan);
@@ -115,6 +127,10 @@ static inline bool i8_make_plan(const gatun_packed *p, bool block, int64_t m, i8
         plan->source = I8_RAW4;
     } else if (p->form == GATUN_FORM_CODES8 && i8_plain_codes(p, codes, plan)) {
         plan->source = I8_RAW8;
+    } else if (p->form == GATUN_FORM_CODES5 && i8_biased_codes(p, plan)) {
+        plan->source = I8_PLANES5;
+    } else if (p->form == GATUN_FORM_CODES6 && i8_biased_codes(p, plan)) {
+        plan->source = I8_PLANES6;
     } else if (p->form != GATUN_FORM_CODES4 || !i8_integer_table(p, plan)) {
         return false;
     }
@@ -138,6 +154,11 @@ static inline bool i8_make_plan(const gatun_packed *p, bool block, int64_t m, i8
     plan->piece = m <= I8_FUSED_ROWS || fit > plan->units ? plan->units : fit < 1 ? 1 : fit;
     plan->m = m;
     return true;
+}
+
+/* Bytes of a step's codes; of planes, a fourth of what four steps take. */
+static inline int64_t i8_step_bytes(int source) {
+    return source == I8_RAW4 || source == I8_TABLE4 ? 64 : source == I8_PLANES5 ? 80 : source == I8_PLANES6 ? 96 : 128;
 }
 
 static inline int64_t i8_unit_steps(const i8_plan *plan, int64_t unit) {

@@ -42,25 +42,25 @@
 #define GATUN_GGUF_PANEL_ENCODINGS(ROW, ...)                                                                           \
     ROW(Q4_0, q4_0, 0, __VA_ARGS__)                                                                                    \
     ROW(Q4_1, q4_1, 0, __VA_ARGS__)                                                                                    \
-    ROW(Q8_0, q8_0, 0, __VA_ARGS__)                                                                                    \
-    ROW(IQ4_NL, iq4_nl, 0, __VA_ARGS__)                                                                                \
-    ROW(MXFP4, mxfp4, 0, __VA_ARGS__)
-
-/* Those that keep their blocks. */
-#define GATUN_GGUF_SOURCE_ENCODINGS(ROW, ...)                                                                          \
     ROW(Q5_0, q5_0, 0, __VA_ARGS__)                                                                                    \
     ROW(Q5_1, q5_1, 0, __VA_ARGS__)                                                                                    \
-    ROW(Q8_1, q8_1, 0, __VA_ARGS__)                                                                                    \
-    ROW(Q2_K, q2_k, 0, __VA_ARGS__)                                                                                    \
-    ROW(Q3_K, q3_k, 0, __VA_ARGS__)                                                                                    \
+    ROW(Q8_0, q8_0, 0, __VA_ARGS__)                                                                                    \
     ROW(Q4_K, q4_k, 0, __VA_ARGS__)                                                                                    \
     ROW(Q5_K, q5_k, 0, __VA_ARGS__)                                                                                    \
     ROW(Q6_K, q6_k, 0, __VA_ARGS__)                                                                                    \
-    ROW(Q8_K, q8_k, 0, __VA_ARGS__)                                                                                    \
+    ROW(IQ4_NL, iq4_nl, 0, __VA_ARGS__)                                                                                \
     ROW(IQ4_XS, iq4_xs, 0, __VA_ARGS__)                                                                                \
+    ROW(MXFP4, mxfp4, 0, __VA_ARGS__)                                                                                  \
+    ROW(NVFP4, nvfp4, 0, __VA_ARGS__)
+
+/* Those that keep their blocks. */
+#define GATUN_GGUF_SOURCE_ENCODINGS(ROW, ...)                                                                          \
+    ROW(Q8_1, q8_1, 0, __VA_ARGS__)                                                                                    \
+    ROW(Q2_K, q2_k, 0, __VA_ARGS__)                                                                                    \
+    ROW(Q3_K, q3_k, 0, __VA_ARGS__)                                                                                    \
+    ROW(Q8_K, q8_k, 0, __VA_ARGS__)                                                                                    \
     ROW(TQ1_0, tq1_0, 0, __VA_ARGS__)                                                                                  \
     ROW(TQ2_0, tq2_0, 0, __VA_ARGS__)                                                                                  \
-    ROW(NVFP4, nvfp4, 0, __VA_ARGS__)                                                                                  \
     ROW(Q1_0, q1_0, 0, __VA_ARGS__)                                                                                    \
     ROW(Q2_0, q2_0, 0, __VA_ARGS__)
 

@@ -10,14 +10,14 @@
  * broadcast; the two halves of a panel are two passes over the piece. Fewer rows have 2 chains of sums.
  *
  * Codes of 4 bits are looked up by two vpermps (8 entries each) and a blend on the index's fourth bit; integers of 8
- * bits are widened, 8-bit floats gathered from their table.
+ * bits are widened, 8-bit floats and codes of 5 and 6 bits gathered from their table.
  */
 #include "cpu/avx2/epilogue.h"
 #include "cpu/cache.h"
 #include "cpu/kernels.h"
 
 enum { TILE = 6, ROW_TILE = 24, SUM_ROWS = 504 };
-enum { TABLE4, TABLE8, INTEGERS8, PLAIN };
+enum { TABLE4, TABLE8, INTEGERS8, PLANES, PLAIN };
 enum { AS_IS, ROUNDED, QUANTIZED, QUANTIZED_BLOCK, X_BLOCK = 32 }; /* what is done to the operands first */
 
 typedef struct float_plan {
@@ -35,7 +35,7 @@ static bool make_plan(const gatun_packed *p, int operands, float_plan *plan) {
     }
     if (p->form != GATUN_FORM_PLAIN) {
         plan->k = p->groups * p->group;
-        plan->source = p->form == GATUN_FORM_CODES4 ? TABLE4 : TABLE8;
+        plan->source = p->form == GATUN_FORM_CODES4 ? TABLE4 : p->form == GATUN_FORM_CODES8 ? TABLE8 : PLANES;
     }
     bool in_127ths = operands >= QUANTIZED && p->matrix.codebook_size == 0 &&
                      (p->matrix.encoding == GATUN_NF4 || p->matrix.encoding == GATUN_FP4);
@@ -149,6 +149,18 @@ GATUN_INLINE __m256 lookup4(__m256 low, __m256 high, __m256i index) {
     return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, index), _mm256_permutevar8x32_ps(high, index), fourth);
 }
 
+/* Outputs 8q .. 8q+7 of k of a group of CODES5 or CODES6. */
+GATUN_INLINE __m256i plane_codes(int32_t form, const uint8_t *group, int64_t k, int q) {
+    int32_t shift;
+    const uint8_t *low = group + gatun_panel_low_byte(form, 8 * q, k / 4 * 4);
+    const uint8_t *high = group + gatun_panel_high_byte(form, 8 * q, k / 4 * 4, &shift);
+    int at = 8 * (int)(k % 4);
+    __m256i nibbles = _mm256_srl_epi32(_mm256_loadu_si256((const __m256i *)low), _mm_cvtsi32_si128(at + 4 * (q / 2)));
+    __m256i rest = _mm256_srl_epi32(_mm256_loadu_si256((const __m256i *)high), _mm_cvtsi32_si128(at + shift));
+    rest = _mm256_and_si256(rest, _mm256_set1_epi32(form == GATUN_FORM_CODES5 ? 1 : 3));
+    return _mm256_or_si256(_mm256_and_si256(nibbles, _mm256_set1_epi32(15)), _mm256_slli_epi32(rest, 4));
+}
+
 /* Outputs 8q .. 8q+7 of k = 4 * step + i; `table` is the float table. */
 GATUN_INLINE __m256 lookup(int source, const float_plan *plan, const float *table, const uint8_t *step, int q, int i) {
     if (source == TABLE4) {
@@ -169,23 +181,26 @@ GATUN_INLINE void decode_codes(int source, const gatun_packed *p, const float_pl
                                int64_t k1, float *out) {
     const gatun_matrix *m = &p->matrix;
     const float *table = source == TABLE4 ? plan->table4 : gatun_packed_table(p);
-    const int64_t step_bytes = source == TABLE4 ? 64 : 128;
+    const int64_t step_bytes = source == TABLE4 ? 64 : 128; /* planes are addressed by k */
     group_values g = {.offsets = p->offsets_offset != 0, .arithmetic = m->arithmetic, .result = m->result};
     bool rounded = plan->operands < QUANTIZED && (m->arithmetic != GATUN_F32 || m->result != GATUN_F32);
     for (int64_t k = k0; k < k1; k += 4, out += 4 * GATUN_PANEL) {
         const uint8_t *group = gatun_packed_group(p, panel, k / p->group);
         if (k == k0 || k % p->group == 0) {
+            gatun_parameters at = gatun_packed_parameters(p, panel, k / p->group);
             for (int q = 0; q < 4; q++) {
-                g.scale[q] = load_scale(p, group, 8 * q);
-                g.zero[q] = load_zero(p, group, 8 * q);
-                g.offset[q] = load_offset(p, group, 8 * q);
+                g.scale[q] = load_scale(p, at, 8 * q);
+                g.zero[q] = load_zero(p, at, 8 * q);
+                g.offset[q] = load_offset(p, at, 8 * q);
             }
         }
         const uint8_t *step = group + k % p->group / 4 * step_bytes;
         _mm_prefetch((const char *)step + 2048, _MM_HINT_T0);
         GATUN_UNROLL for (int i = 0; i < 4; i++) {
             GATUN_UNROLL for (int q = 0; q < 4; q++) {
-                __m256 v = lookup(source, plan, table, step, q, i);
+                __m256 v = source == PLANES
+                               ? _mm256_i32gather_ps(table, plane_codes(p->form, group, k % p->group + i, q), 4)
+                               : lookup(source, plan, table, step, q, i);
                 v = _mm256_mul_ps(_mm256_sub_ps(v, g.zero[q]), g.scale[q]);
                 v = rounded ? round_plain(g.arithmetic, v) : v;
                 if (g.offsets) {
@@ -230,6 +245,9 @@ static void decode(const gatun_packed *p, const float_plan *plan, int64_t panel,
         break;
     case INTEGERS8:
         decode_codes(INTEGERS8, p, plan, panel, k0, k1, out);
+        break;
+    case PLANES:
+        decode_codes(PLANES, p, plan, panel, k0, k1, out);
         break;
     default:
         decode_plain(p, plan, panel, k0, k1, out);

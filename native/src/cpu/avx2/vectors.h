@@ -65,16 +65,17 @@ static inline __m256 load_parameter(int32_t type, const uint8_t *data, int64_t f
     }
     float values[8];
     for (int64_t i = 0; i < 8; i++) {
-        values[i] = gatun_number_get(type, data, first + i);
+        values[i] = gatun_panel_number(type, data, first + i);
     }
     return _mm256_loadu_ps(values);
 }
 
 /* As they multiply: stored and global scale, each rounded to the matrix's arithmetic. */
-static inline __m256 load_scale(const gatun_packed *p, const uint8_t *group, int64_t first) {
+static inline __m256 load_scale(const gatun_packed *p, gatun_parameters at, int64_t first) {
     const gatun_matrix *m = &p->matrix;
     __m256 scale =
-        p->scales_offset == 0 ? _mm256_set1_ps(1) : load_parameter(p->scale_type, group + p->scales_offset, first);
+        p->scales_offset == 0 ? _mm256_set1_ps(1) : load_parameter(p->scale_type, at.own + p->scales_offset, first);
+    scale = at.factors == NULL ? scale : _mm256_mul_ps(scale, load_parameter(p->factor_type, at.factors, first));
     scale = round_plain(m->arithmetic, scale);
     if (m->global_scale != 1) {
         __m256 global = round_plain(m->arithmetic, _mm256_set1_ps(m->global_scale));
@@ -83,16 +84,19 @@ static inline __m256 load_scale(const gatun_packed *p, const uint8_t *group, int
     return scale;
 }
 
-static inline __m256 load_zero(const gatun_packed *p, const uint8_t *group, int64_t first) {
+static inline __m256 load_zero(const gatun_packed *p, gatun_parameters at, int64_t first) {
     return p->zeros_offset == 0 ? _mm256_set1_ps((float)p->matrix.zero_point)
-                                : load_parameter(p->zero_type, group + p->zeros_offset, first);
+                                : load_parameter(p->zero_type, at.own + p->zeros_offset, first);
 }
 
-static inline __m256 load_offset(const gatun_packed *p, const uint8_t *group, int64_t first) {
+static inline __m256 load_offset(const gatun_packed *p, gatun_parameters at, int64_t first) {
     if (p->offsets_offset == 0) {
         return _mm256_setzero_ps();
     }
-    __m256 offset = load_parameter(p->offset_type, group + p->offsets_offset, first);
+    __m256 offset = load_parameter(p->offset_type, at.own + p->offsets_offset, first);
+    if (at.factors != NULL) {
+        offset = _mm256_mul_ps(offset, load_parameter(p->factor_type, at.factors, GATUN_PANEL + first));
+    }
     return p->matrix.offset_sign < 0 ? _mm256_sub_ps(_mm256_setzero_ps(), offset) : offset;
 }
 

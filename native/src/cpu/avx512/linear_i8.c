@@ -11,6 +11,7 @@
  *            each, no shift; their sums come out 16 times too large, which the scale of that half takes back exactly
  *   TABLE4   vpermb ignores an index's upper two bits, and the table lies there four times: no mask
  *   RAW8     w ^ flip
+ *   PLANES   low nibbles and high bits lie apart: a shift, a blend and a mask
  *   DECODED  what decode_units() made of any of these in the worker's scratch: bytes and float scales. From the third
  *            tile of rows on this is cheaper than decoding anew: on cores where 512-bit logic shares its ports with the
  *            dots, three operations of decoding are a fifth of a step.
@@ -123,8 +124,14 @@ static bool fill(const gatun_linear_input *in, bool block, int64_t row0, int64_t
 
 /* ---- weights ---- */
 
-/* One step of 32 outputs as two vectors of unsigned bytes; `constant` is the flip or the table. */
-GATUN_INLINE void weight_bytes(int source, const uint8_t *w, __m512i constant, __m512i out[2]) {
+/* Step s of codes as 32 outputs in two vectors of unsigned bytes; `constant` is the flip or the table. Planes have four
+ * steps side by side. */
+GATUN_INLINE void weight_bytes(int source, const uint8_t *codes, int s, __m512i constant, __m512i out[2]) {
+    if (source == I8_PLANES5 || source == I8_PLANES6) {
+        plane_codes(source == I8_PLANES5 ? 1 : 2, codes + s / 4 * 4 * i8_step_bytes(source), s % 4, out);
+        return;
+    }
+    const uint8_t *w = codes + s * i8_step_bytes(source);
     __m512i first = _mm512_loadu_si512(w);
     if (source == I8_RAW4) { /* 0x28: (a ^ b) & c */
         out[0] = _mm512_ternarylogic_epi32(first, constant, _mm512_set1_epi8(0x0F), 0x28);
@@ -158,17 +165,21 @@ GATUN_INLINE void scales_of_type(int32_t type, bool plain, const gatun_packed *p
                                  int64_t unit0, int64_t unit1, bool shifted, float *out) {
     /* The sums are `factor` and, in the shifted half, 16 times too large. */
     const float times[2] = {plan->factor, shifted ? 16 * plan->factor : plan->factor};
-    int64_t ahead = (unit1 - unit0 + plan->units_per_group - 1) / plan->units_per_group * p->group_stride;
+    int64_t ahead = gatun_packed_parameters(p, panel, unit1 / plan->units_per_group).own -
+                    gatun_packed_parameters(p, panel, unit0 / plan->units_per_group).own;
     for (int64_t unit = unit0; unit < unit1; unit++, out += SCALES) {
-        const uint8_t *group = gatun_packed_group(p, panel, unit / plan->units_per_group);
-        _mm_prefetch((const char *)group + p->scales_offset + ahead, _MM_HINT_T0);
+        gatun_parameters at = gatun_packed_parameters(p, panel, unit / plan->units_per_group);
+        _mm_prefetch((const char *)at.own + p->scales_offset + ahead, _MM_HINT_T0);
         for (int h = 0; h < 2; h++) {
-            __m512 scale = plain ? load_parameter(type, group + p->scales_offset, h) : load_scale(p, group, h);
+            __m512 scale = plain ? load_parameter(type, at.own + p->scales_offset, h) : load_scale(p, at, h);
+            if (plain && at.factors != NULL) {
+                scale = _mm512_mul_ps(scale, load_plain(GATUN_F16, at.factors, 16 * h, 0xFFFF));
+            }
             if (plan->zeros) {
-                _mm512_store_ps(out + 32 + 16 * h, _mm512_mul_ps(load_zero(p, group, h), _mm512_set1_ps(times[h])));
+                _mm512_store_ps(out + 32 + 16 * h, _mm512_mul_ps(load_zero(p, at, h), _mm512_set1_ps(times[h])));
             }
             if (plan->offsets) {
-                _mm512_store_ps(out + 64 + 16 * h, load_offset(p, group, h));
+                _mm512_store_ps(out + 64 + 16 * h, load_offset(p, at, h));
             }
             bool power_of_two = plan->factor != 127;
             _mm512_store_ps(out + 16 * h, power_of_two ? _mm512_mul_ps(scale, _mm512_set1_ps(1 / times[h]))
@@ -184,6 +195,10 @@ static void unit_scales(const gatun_packed *p, const i8_plan *plan, int64_t pane
         scales_of_type(GATUN_F16, true, p, plan, panel, unit0, unit1, shifted, out);
     } else if (plain && p->scale_type == GATUN_F32) {
         scales_of_type(GATUN_F32, true, p, plan, panel, unit0, unit1, shifted, out);
+    } else if (plain && p->scale_type == GATUN_U8) {
+        scales_of_type(GATUN_U8, true, p, plan, panel, unit0, unit1, shifted, out);
+    } else if (plain && p->scale_type == GATUN_I8) {
+        scales_of_type(GATUN_I8, true, p, plan, panel, unit0, unit1, shifted, out);
     } else {
         scales_of_type(p->scale_type, false, p, plan, panel, unit0, unit1, shifted, out);
     }
@@ -193,20 +208,23 @@ static void unit_scales(const gatun_packed *p, const i8_plan *plan, int64_t pane
 GATUN_INLINE void decode_source(int source, const gatun_packed *p, const i8_plan *plan, int64_t panel, int64_t unit0,
                                 int64_t unit1, uint8_t *out) {
     __m512i constant = weight_constant(plan);
-    int64_t step_bytes = source == I8_RAW8 ? 128 : 64;
+    const int64_t step_bytes = i8_step_bytes(source);
+    const int span = source == I8_PLANES5 || source == I8_PLANES6 ? 4 : 1;
     for (int64_t unit = unit0; unit < unit1; unit++) {
         const uint8_t *group = gatun_packed_group(p, panel, unit / plan->units_per_group);
         const uint8_t *codes = group + unit % plan->units_per_group * plan->unit_steps * step_bytes;
         int64_t steps = i8_unit_steps(plan, unit);
-        for (int64_t s = 0; s < steps; s++, codes += step_bytes, out += 128) {
-            __m512i bytes[2];
-            _mm_prefetch((const char *)codes + AHEAD, _MM_HINT_T0);
-            weight_bytes(source, codes, constant, bytes);
-            if (source == I8_RAW4) {
-                bytes[1] = _mm512_srli_epi16(bytes[1], 4);
+        for (int64_t s = 0; s < steps; s += span, codes += span * step_bytes) {
+            GATUN_UNROLL for (int i = 0; i < span; i++, out += 128) {
+                __m512i bytes[2];
+                _mm_prefetch((const char *)codes + i * step_bytes + AHEAD, _MM_HINT_T0);
+                weight_bytes(source, codes, i, constant, bytes);
+                if (source == I8_RAW4) {
+                    bytes[1] = _mm512_srli_epi16(bytes[1], 4);
+                }
+                _mm512_store_si512(out, bytes[0]);
+                _mm512_store_si512(out + 64, bytes[1]);
             }
-            _mm512_store_si512(out, bytes[0]);
-            _mm512_store_si512(out + 64, bytes[1]);
         }
     }
 }
@@ -220,6 +238,12 @@ static void decode_units(const gatun_packed *p, const i8_plan *plan, int64_t pan
     case I8_TABLE4:
         decode_source(I8_TABLE4, p, plan, panel, unit0, unit1, out);
         break;
+    case I8_PLANES5:
+        decode_source(I8_PLANES5, p, plan, panel, unit0, unit1, out);
+        break;
+    case I8_PLANES6:
+        decode_source(I8_PLANES6, p, plan, panel, unit0, unit1, out);
+        break;
     default:
         decode_source(I8_RAW8, p, plan, panel, unit0, unit1, out);
         break;
@@ -231,7 +255,7 @@ static void decode_units(const gatun_packed *p, const i8_plan *plan, int64_t pan
 /* `count` steps; even and odd ones have their own sums if there are two chains. */
 GATUN_INLINE void dots(const int R, const int source, const int count, const int chains, const int32_t *x,
                        const uint8_t *codes, __m512i constant, __m512i c[2][8][2]) {
-    const int step_bytes = source == I8_RAW8 || source == I8_DECODED ? 128 : 64;
+    const int step_bytes = (int)i8_step_bytes(source);
     GATUN_UNROLL for (int s = 0; s < count; s++) {
         __m512i bytes[2];
         if (source != I8_DECODED) {
@@ -242,7 +266,7 @@ GATUN_INLINE void dots(const int R, const int source, const int count, const int
         if (source == I8_DECODED && (R != 8 || s % 2 == 0)) {
             _mm_prefetch((const char *)(x + s * R) + X_AHEAD, _MM_HINT_T0);
         }
-        weight_bytes(source, codes + s * step_bytes, constant, bytes);
+        weight_bytes(source, codes, s, constant, bytes);
         GATUN_UNROLL for (int r = 0; r < R; r++) {
             __m512i four = _mm512_set1_epi32(x[s * R + r]);
             GATUN_UNROLL for (int h = 0; h < 2; h++) {
@@ -258,7 +282,7 @@ GATUN_INLINE void tile(const int R, const int source, const bool block, const i8
                        const uint8_t *codes, int64_t gap, const float *scales, int64_t unit0, int64_t unit1,
                        float *sums) {
     const int chains = R <= 2 ? 2 : 1; /* short tiles would wait for their own sums */
-    const int64_t step_bytes = source == I8_RAW8 || source == I8_DECODED ? 128 : 64;
+    const int64_t step_bytes = i8_step_bytes(source);
     const bool zeros = plan->zeros;
     const __m512i constant = weight_constant(plan);
     __m512 f[8][2];
@@ -280,7 +304,10 @@ GATUN_INLINE void tile(const int R, const int source, const bool block, const i8
         for (; s + 8 <= steps; s += 8, codes += 8 * step_bytes) {
             dots(R, source, 8, chains, x + s * R, codes, constant, c);
         }
-        for (; s < steps; s++, codes += step_bytes) {
+        for (; s + 4 <= steps; s += 4, codes += 4 * step_bytes) {
+            dots(R, source, 4, chains, x + s * R, codes, constant, c);
+        }
+        for (; source != I8_PLANES5 && source != I8_PLANES6 && s < steps; s++, codes += step_bytes) {
             dots(R, source, 1, 1, x + s * R, codes, constant, c);
         }
         x += (steps + 1) * R; /* now at the unit's x scales or float sums */
@@ -328,18 +355,26 @@ typedef void tile_kernel(const i8_plan *plan, const int32_t *x, const uint8_t *c
     TILE(R, I8_RAW4, 0)                                                                                                \
     TILE(R, I8_RAW4, 1)                                                                                                \
     TILE(R, I8_TABLE4, 0)                                                                                              \
-    TILE(R, I8_TABLE4, 1) TILE(R, I8_RAW8, 0) TILE(R, I8_RAW8, 1) TILE(R, I8_DECODED, 0) TILE(R, I8_DECODED, 1)
+    TILE(R, I8_TABLE4, 1)                                                                                              \
+    TILE(R, I8_RAW8, 0)                                                                                                \
+    TILE(R, I8_RAW8, 1)                                                                                                \
+    TILE(R, I8_PLANES5, 0)                                                                                             \
+    TILE(R, I8_PLANES5, 1)                                                                                             \
+    TILE(R, I8_PLANES6, 0) TILE(R, I8_PLANES6, 1) TILE(R, I8_DECODED, 0) TILE(R, I8_DECODED, 1)
 #define ROW_OF(R, source)                                                                                              \
     { tile_##R##_##source##_0, tile_##R##_##source##_1 }
 #define ROWS_OF(R)                                                                                                     \
-    { ROW_OF(R, I8_RAW4), ROW_OF(R, I8_TABLE4), ROW_OF(R, I8_RAW8), ROW_OF(R, I8_DECODED) }
+    {                                                                                                                  \
+        ROW_OF(R, I8_RAW4), ROW_OF(R, I8_TABLE4), ROW_OF(R, I8_RAW8), ROW_OF(R, I8_PLANES5), ROW_OF(R, I8_PLANES6),    \
+            ROW_OF(R, I8_DECODED)                                                                                      \
+    }
 
 TILES_OF(1)
 TILES_OF(2)
 TILES_OF(4)
 TILES_OF(6)
 TILES_OF(8)
-static tile_kernel *const TILES[9][4][2] = {
+static tile_kernel *const TILES[9][I8_DECODED + 1][2] = {
     [1] = ROWS_OF(1), [2] = ROWS_OF(2), [4] = ROWS_OF(4), [6] = ROWS_OF(6), [8] = ROWS_OF(8)};
 
 /* ---- the loops around it ---- */
@@ -404,7 +439,7 @@ static void run_decoded(const gatun_linear_task *t, const i8_plan *plan, int64_t
 /* One or two tiles: codes as they lie, scales a few kilobytes of codes at a time. */
 static void run_fused(const gatun_linear_task *t, const i8_plan *plan, int64_t panel, int64_t row0, int64_t row1) {
     const gatun_packed *p = t->packed;
-    int64_t step_bytes = plan->source == I8_RAW8 ? 128 : 64;
+    int64_t step_bytes = i8_step_bytes(plan->source);
     int64_t chunk = CHUNK / (plan->unit_steps * step_bytes) < 1 ? 1 : CHUNK / (plan->unit_steps * step_bytes);
     float scales[CHUNK / 64 * SCALES] __attribute__((aligned(64)));
     int64_t rows, unit1;

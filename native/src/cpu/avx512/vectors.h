@@ -76,6 +76,14 @@ GATUN_INLINE __m512 e8m0_to_float(__m128i codes) {
     return _mm512_castsi512_ps(_mm512_mask_mov_epi32(bits, nan, _mm512_set1_epi32(0x7FC00000)));
 }
 
+/* Half of an e4m3 without its sign; 0x7F is zero and 0xFF is 240, as NVFP4's blocks have it. */
+GATUN_INLINE __m512 half_ue4m3_to_float(__m128i codes) {
+    __m128i magnitude = _mm_and_si128(codes, _mm_set1_epi8(0x7F));
+    __m512 v = _mm512_mul_ps(e4m3_to_float(magnitude), _mm512_set1_ps(0.5f));
+    v = _mm512_mask_mov_ps(v, _mm_cmpeq_epi8_mask(codes, _mm_set1_epi8(0x7F)), _mm512_setzero_ps());
+    return _mm512_mask_mov_ps(v, _mm_cmpeq_epi8_mask(codes, _mm_set1_epi8(-1)), _mm512_set1_ps(240));
+}
+
 /* Sixteen scales, zeros or offsets of a panel's group, from output 16 * half on. */
 GATUN_INLINE __m512 load_parameter(int32_t type, const uint8_t *data, int half) {
     switch (type) {
@@ -87,6 +95,8 @@ GATUN_INLINE __m512 load_parameter(int32_t type, const uint8_t *data, int half) 
         return e4m3_to_float(_mm_loadu_si128((const __m128i *)data + half));
     case GATUN_F8_E8M0:
         return e8m0_to_float(_mm_loadu_si128((const __m128i *)data + half));
+    case GATUN_HALF_UE4M3:
+        return half_ue4m3_to_float(_mm_loadu_si128((const __m128i *)data + half));
     case GATUN_I8:
         return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)data + half)));
     case GATUN_U8:
@@ -97,10 +107,12 @@ GATUN_INLINE __m512 load_parameter(int32_t type, const uint8_t *data, int half) 
 }
 
 /* The scales of a group as they multiply: stored and with the global scale, each rounded to the matrix's arithmetic. */
-GATUN_INLINE __m512 load_scale(const gatun_packed *p, const uint8_t *group, int half) {
+GATUN_INLINE __m512 load_scale(const gatun_packed *p, gatun_parameters at, int half) {
     const gatun_matrix *m = &p->matrix;
     __m512 scale =
-        p->scales_offset == 0 ? _mm512_set1_ps(1) : load_parameter(p->scale_type, group + p->scales_offset, half);
+        p->scales_offset == 0 ? _mm512_set1_ps(1) : load_parameter(p->scale_type, at.own + p->scales_offset, half);
+    scale =
+        at.factors == NULL ? scale : _mm512_mul_ps(scale, load_plain(p->factor_type, at.factors, 16 * half, 0xFFFF));
     if (m->arithmetic != GATUN_F32) {
         scale = round_plain(m->arithmetic, scale);
     }
@@ -111,18 +123,35 @@ GATUN_INLINE __m512 load_scale(const gatun_packed *p, const uint8_t *group, int 
     return scale;
 }
 
-GATUN_INLINE __m512 load_zero(const gatun_packed *p, const uint8_t *group, int half) {
+GATUN_INLINE __m512 load_zero(const gatun_packed *p, gatun_parameters at, int half) {
     return p->zeros_offset == 0 ? _mm512_set1_ps((float)p->matrix.zero_point)
-                                : load_parameter(p->zero_type, group + p->zeros_offset, half);
+                                : load_parameter(p->zero_type, at.own + p->zeros_offset, half);
 }
 
 /* With its sign; 0 when there are no offsets. */
-GATUN_INLINE __m512 load_offset(const gatun_packed *p, const uint8_t *group, int half) {
+GATUN_INLINE __m512 load_offset(const gatun_packed *p, gatun_parameters at, int half) {
     if (p->offsets_offset == 0) {
         return _mm512_setzero_ps();
     }
-    __m512 offset = load_parameter(p->offset_type, group + p->offsets_offset, half);
+    __m512 offset = load_parameter(p->offset_type, at.own + p->offsets_offset, half);
+    if (at.factors != NULL) {
+        offset = _mm512_mul_ps(offset, load_plain(p->factor_type, at.factors, GATUN_PANEL + 16 * half, 0xFFFF));
+    }
     return p->matrix.offset_sign < 0 ? _mm512_sub_ps(_mm512_setzero_ps(), offset) : offset;
+}
+
+/* The codes of step s, 0 .. 3, of sixteen k of CODES5 (bits 1) or CODES6 (bits 2): bytes of outputs 0-15 and 16-31. */
+GATUN_INLINE void plane_codes(const int bits, const uint8_t *codes, const int s, __m512i out[2]) {
+    const __m512i low_nibbles = _mm512_set1_epi8(0x0F), mask = _mm512_set1_epi8(bits == 1 ? 0x1F : 0x3F);
+    __m512i low = _mm512_loadu_si512(codes + 64 * s);
+    __m512i high = _mm512_loadu_si512(codes + 256 + (bits == 2 ? s / 2 * 64 : 0));
+    GATUN_UNROLL for (int h = 0; h < 2; h++) {
+        const int at = bits * ((bits == 1 ? 2 * s : 2 * (s % 2)) + h);
+        __m512i fifth =
+            at <= 4 ? _mm512_slli_epi16(high, (unsigned)(4 - at)) : _mm512_srli_epi16(high, (unsigned)(at - 4));
+        __m512i nibbles = h == 0 ? low : _mm512_srli_epi16(low, 4); /* 0xCA: a ? b : c */
+        out[h] = _mm512_and_si512(_mm512_ternarylogic_epi32(low_nibbles, nibbles, fifth, 0xCA), mask);
+    }
 }
 
 #endif
