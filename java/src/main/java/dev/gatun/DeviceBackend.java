@@ -169,4 +169,40 @@ final class DeviceBackend implements Backend {
     Owned owned = owned(packed);
     owned.backend.linear(owned.weight, x, xType, ldx, m, y, yType, ldy, bias, compute, threads);
   }
+
+  @Override
+  public void linear(
+      PackedWeight packed,
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      @Nullable MemorySegment bias,
+      @Nullable MemorySegment xMultiplier,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther,
+      Compute compute,
+      int threads) {
+    Owned owned = owned(packed);
+    owned.backend.linear(
+        owned.weight,
+        x,
+        xType,
+        ldx,
+        m,
+        y,
+        yType,
+        ldy,
+        bias,
+        xMultiplier,
+        epilogue,
+        other,
+        ldOther,
+        compute,
+        threads);
+  }
 }

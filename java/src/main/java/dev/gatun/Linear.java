@@ -62,6 +62,35 @@ public interface Linear extends AutoCloseable {
   void forward(
       MemorySegment x, Encoding xType, long ldx, long m, MemorySegment y, Encoding yType, long ldy);
 
+  /**
+   * y = combine(activation(x · Wᵀ + b), other) in floats.
+   *
+   * @param other M × N floats: y itself or memory that does not overlap it; null when the epilogue
+   *     combines nothing
+   * @throws GatunException when other is missing, not wanted, or overlaps y partly
+   */
+  default void forward(
+      MemorySegment x, long m, MemorySegment y, Epilogue epilogue, @Nullable MemorySegment other) {
+    long n = outFeatures();
+    forward(x, Encoding.F32, inFeatures(), m, y, Encoding.F32, n, epilogue, other, n);
+  }
+
+  /**
+   * The same with other types of x and y (F32, F16, BF16) and rows {@code ldx}, {@code ldy} and
+   * {@code ldOther} elements apart; {@code other} is of y's type.
+   */
+  void forward(
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther);
+
   /** Frees the packed weight. A second call does nothing. */
   @Override
   void close();

@@ -21,12 +21,6 @@ final class LinearFactory {
   private LinearFactory() {}
 
   static Linear of(QuantizedTensor weight, @Nullable Tensor bias, Compute compute, Device device) {
-    Linear linear = unscaled(weight, bias, compute, device);
-    return weight.inputMultiplier().<Linear>map(m -> new ScaledLinear(linear, m)).orElse(linear);
-  }
-
-  private static Linear unscaled(
-      QuantizedTensor weight, @Nullable Tensor bias, Compute compute, Device device) {
     Objects.requireNonNull(weight, "weight");
     Objects.requireNonNull(compute, "compute");
     Objects.requireNonNull(device, "device");
@@ -53,7 +47,7 @@ final class LinearFactory {
                 + backend.name()
                 + " runs instead");
       }
-      return pack(weight.name(), matrix, bias, compute, device, backend);
+      return pack(weight, matrix, bias, compute, device, backend);
     }
     return dequantized(weight, bias, compute, device, registry);
   }
@@ -115,12 +109,12 @@ final class LinearFactory {
                   () ->
                       new GatunException(
                           weight.name() + ": nothing multiplies floats on " + device));
-      return pack(weight.name(), plain, bias, Compute.F32, device, backend);
+      return pack(weight, plain, bias, Compute.F32, device, backend);
     }
   }
 
   private static Linear pack(
-      String name,
+      QuantizedTensor weight,
       Matrix matrix,
       @Nullable Tensor bias,
       Compute compute,
@@ -130,9 +124,16 @@ final class LinearFactory {
     @Nullable PackedWeight packed = null;
     boolean done = false;
     try {
-      MemorySegment floats = bias == null ? null : bias(name, bias, matrix.n(), arena);
+      MemorySegment floats =
+          bias == null ? null : floats(weight.name(), "bias", bias, matrix.n(), arena);
+      Tensor factors = weight.inputMultiplier().orElse(null);
+      MemorySegment multiplier =
+          factors == null
+              ? null
+              : floats(weight.name(), "input multiplier", factors, matrix.k(), arena);
       packed = backend.pack(matrix);
-      Linear linear = new PackedLinear(backend, packed, floats, arena, compute, device.threads());
+      Linear linear =
+          new PackedLinear(backend, packed, floats, multiplier, arena, compute, device.threads());
       done = true;
       return linear;
     } finally {
@@ -145,24 +146,28 @@ final class LinearFactory {
     }
   }
 
-  private static MemorySegment bias(String name, Tensor bias, long n, Arena arena) {
-    Encoding type = plainType(bias);
-    if (bias.elements() != n || bias.data().byteSize() / (type.bits() / 8) < n) {
+  /** A vector of plain numbers as floats. */
+  private static MemorySegment floats(
+      String name, String what, Tensor vector, long count, Arena arena) {
+    Encoding type = plainType(vector);
+    if (vector.elements() != count || vector.data().byteSize() / (type.bits() / 8) < count) {
       throw new GatunException(
           name
-              + ": found bias '"
-              + bias.name()
+              + ": found "
+              + what
+              + " '"
+              + vector.name()
               + "' of shape "
-              + bias.shape()
+              + vector.shape()
               + " and "
-              + bias.data().byteSize()
+              + vector.data().byteSize()
               + " bytes, expected "
-              + n
+              + count
               + " numbers");
     }
-    MemorySegment floats = arena.allocate(Math.multiplyExact(n, Float.BYTES), 64);
-    for (long i = 0; i < n; i++) {
-      Numbers.put(Encoding.F32, floats, i, Numbers.get(type, bias.data(), i));
+    MemorySegment floats = arena.allocate(Math.multiplyExact(count, Float.BYTES), 64);
+    for (long i = 0; i < count; i++) {
+      Numbers.put(Encoding.F32, floats, i, Numbers.get(type, vector.data(), i));
     }
     return floats;
   }

@@ -9,13 +9,17 @@ import java.util.Objects;
 import java.util.concurrent.atomic.AtomicLong;
 import org.jspecify.annotations.Nullable;
 
-/** A packed weight and its bias. The last forward that runs when it is closed frees the memory. */
+/**
+ * A packed weight, its bias, and what x is multiplied by. The last forward that runs when it is
+ * closed frees the memory.
+ */
 final class PackedLinear implements Linear {
   private static final long CLOSED = 1L << 62;
 
   private final Backend backend;
   private final PackedWeight packed;
   private final @Nullable MemorySegment bias;
+  private final @Nullable MemorySegment xMultiplier;
   private final Arena arena;
   private final Compute compute;
   private final int threads;
@@ -29,12 +33,14 @@ final class PackedLinear implements Linear {
       Backend backend,
       PackedWeight packed,
       @Nullable MemorySegment bias,
+      @Nullable MemorySegment xMultiplier,
       Arena arena,
       Compute compute,
       int threads) {
     this.backend = backend;
     this.packed = packed;
     this.bias = bias;
+    this.xMultiplier = xMultiplier;
     this.arena = arena;
     this.compute = compute;
     this.threads = threads;
@@ -84,19 +90,58 @@ final class PackedLinear implements Linear {
       MemorySegment y,
       Encoding yType,
       long ldy) {
+    forward(x, xType, ldx, m, y, yType, ldy, Epilogue.NONE, null, 0);
+  }
+
+  @Override
+  public void forward(
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther) {
     Objects.requireNonNull(x, "x");
     Objects.requireNonNull(y, "y");
+    Objects.requireNonNull(epilogue, "epilogue");
     enter();
     try {
       checkOperands(n, k, x, xType, ldx, m, y, yType, ldy);
-      backend.linear(packed, x, xType, ldx, m, y, yType, ldy, bias, compute, threads);
+      MatrixCheck.fused(n, k, m, bias, xMultiplier, epilogue, other, yType, ldOther);
+      if (other != null) {
+        checkOther(n, m, y, yType, ldy, other, ldOther);
+      }
+      if (xMultiplier == null && epilogue.equals(Epilogue.NONE)) {
+        backend.linear(packed, x, xType, ldx, m, y, yType, ldy, bias, compute, threads);
+      } else {
+        backend.linear(
+            packed,
+            x,
+            xType,
+            ldx,
+            m,
+            y,
+            yType,
+            ldy,
+            bias,
+            xMultiplier,
+            epilogue,
+            other,
+            ldOther,
+            compute,
+            threads);
+      }
     } finally {
       leave();
     }
   }
 
   /** Refuses operands that are too short, closed, another thread's, or overlap. */
-  static void checkOperands(
+  private static void checkOperands(
       long n,
       long k,
       MemorySegment x,
@@ -111,12 +156,34 @@ final class PackedLinear implements Linear {
     live("y", y);
     long xBytes = ((m - 1) * ldx + k) * (xType.bits() / 8);
     long yBytes = ((m - 1) * ldy + n) * (yType.bits() / 8);
-    // Addresses of two heap segments compare only when they are of one array.
-    if (x.asOverlappingSlice(y).isPresent()
-        && x.address() < y.address() + yBytes
-        && y.address() < x.address() + xBytes) {
+    if (overlap(x, xBytes, y, yBytes)) {
       throw new GatunException("linear: found x and y that overlap, expected separate memory");
     }
+  }
+
+  /** Refuses what y is combined with when it is closed, another thread's, or partly y. */
+  private static void checkOther(
+      long n,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      MemorySegment other,
+      long ldOther) {
+    live("other", other);
+    int size = yType.bits() / 8;
+    boolean same = other.address() == y.address() && ldOther == ldy;
+    if (!same && overlap(other, ((m - 1) * ldOther + n) * size, y, ((m - 1) * ldy + n) * size)) {
+      throw new GatunException(
+          "linear: found other and y that overlap in part, expected y itself or separate memory");
+    }
+  }
+
+  private static boolean overlap(MemorySegment a, long aBytes, MemorySegment b, long bBytes) {
+    // Addresses of two heap segments compare only when they are of one array.
+    return a.asOverlappingSlice(b).isPresent()
+        && a.address() < b.address() + bBytes
+        && b.address() < a.address() + aBytes;
   }
 
   private static void live(String what, MemorySegment segment) {

@@ -1,12 +1,15 @@
 package dev.gatun.checkpoint;
 
 import dev.gatun.Encoding;
+import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.QuantizeRule;
 import dev.gatun.kernel.codec.Fp8;
+import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.ComfyFloat8Layout;
+import dev.gatun.layout.ComfyInt8Layout;
 import java.lang.foreign.Arena;
 import java.util.List;
 import java.util.Map;
@@ -83,6 +86,47 @@ final class ComfyUiWriter implements LayerWriter {
     QuantizeRule rule = new QuantizeRule(type, true, largest, 0, -largest, largest, false, 0);
     backend.quantize(matrix, rule, weight.data(), type);
     return new Quantized(List.of(codes, scale), matrix);
+  }
+
+  /** Bytes with one scale, or integers with one per row, keep their codes. */
+  @Override
+  public Optional<Quantized> relay(String layer, QuantizedTensor weight, Arena arena) {
+    DType dtype =
+        switch (format) {
+          case "comfy-int8", "comfy-int8-row" -> DType.I8;
+          case "float8_e4m3fn" -> DType.F8_E4M3;
+          case "float8_e5m2" -> DType.F8_E5M2;
+          default -> null;
+        };
+    if (dtype == null) {
+      return Optional.empty();
+    }
+    boolean perRow = format.equals("comfy-int8-row");
+    return ByteRelay.of(weight, dtype.encoding().orElseThrow())
+        .filter(bytes -> perRow || bytes.isPerTensor())
+        .map(bytes -> relaid(layer, bytes, dtype, perRow, weight.dtype(), arena))
+        .filter(quantized -> ByteRelay.isSame(weight.matrix(), quantized.matrix()));
+  }
+
+  private static Quantized relaid(
+      String layer, ByteRelay bytes, DType dtype, boolean perRow, Encoding result, Arena arena) {
+    long n = bytes.matrix.n();
+    long k = bytes.matrix.k();
+    Tensor codes = bytes.codes(layer + Parts.WEIGHT, dtype, arena);
+    Tensor scales =
+        perRow
+            ? WriterSupport.allocate(arena, layer + ".weight_scale", DType.F32, n, 1L)
+            : WriterSupport.allocate(arena, layer + ".weight_scale", DType.F32);
+    for (int i = 0; i < scales.elements(); i++) {
+      Numbers.put(Encoding.F32, scales.data(), i, bytes.scales[i]);
+    }
+    Matrix.Values values = Parts.values(scales);
+    Matrix matrix =
+        dtype == DType.I8
+            ? new ComfyInt8Layout(perRow, 0).matrix(n, k, codes.data(), values, result)
+            : new ComfyFloat8Layout(Parts.encoding(codes), true)
+                .matrix(n, k, codes.data(), Optional.of(values), result);
+    return new Quantized(List.of(codes, scales), matrix);
   }
 
   @Override

@@ -1,15 +1,18 @@
 package dev.gatun.checkpoint;
 
 import dev.gatun.Encoding;
+import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.QuantizeRule;
+import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.QuantoBytesLayout;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.TreeMap;
 import java.util.stream.Collectors;
 
@@ -56,13 +59,7 @@ final class QuantoWriter implements LayerWriter {
   private Quantized bytes(String layer, Tensor weight, Backend backend, Arena arena) {
     long n = weight.shape().get(0);
     long k = weight.shape().get(1);
-    DType codeType =
-        switch (qtype) {
-          case "qint8" -> DType.I8;
-          case "qfloat8_e4m3fn" -> DType.F8_E4M3;
-          case "qfloat8_e4m3fnuz" -> DType.F8_E4M3FNUZ;
-          default -> DType.F8_E5M2;
-        };
+    DType codeType = codeType();
     float largest =
         switch (codeType) {
           case I8 -> 127f;
@@ -72,11 +69,7 @@ final class QuantoWriter implements LayerWriter {
         };
     float smallest = codeType == DType.I8 ? -128f : -largest;
     Tensor codes = WriterSupport.allocate(arena, layer + Quanto.DATA, codeType, n, k);
-    // quanto quantizes a single row per tensor: its scale is a scalar
-    Tensor scale =
-        n == 1
-            ? WriterSupport.allocate(arena, layer + Quanto.SCALE, weight.dtype())
-            : WriterSupport.allocate(arena, layer + Quanto.SCALE, weight.dtype(), n, 1L);
+    Tensor scale = scales(layer, n, weight.dtype(), arena);
     Encoding type = Parts.encoding(weight);
     Matrix matrix =
         new QuantoBytesLayout(Parts.encoding(codes), n != 1)
@@ -84,6 +77,48 @@ final class QuantoWriter implements LayerWriter {
     QuantizeRule rule = new QuantizeRule(type, false, largest, 0, smallest, largest, false, 0);
     backend.quantize(matrix, rule, weight.data(), type);
     return new Quantized(List.of(codes, scale), matrix);
+  }
+
+  private DType codeType() {
+    return switch (qtype) {
+      case "qint8" -> DType.I8;
+      case "qfloat8_e4m3fn" -> DType.F8_E4M3;
+      case "qfloat8_e4m3fnuz" -> DType.F8_E4M3FNUZ;
+      default -> DType.F8_E5M2;
+    };
+  }
+
+  /** quanto quantizes a single row per tensor: its scale is a scalar. */
+  private static Tensor scales(String layer, long n, DType dtype, Arena arena) {
+    return n == 1
+        ? WriterSupport.allocate(arena, layer + Quanto.SCALE, dtype)
+        : WriterSupport.allocate(arena, layer + Quanto.SCALE, dtype, n, 1L);
+  }
+
+  /** Bytes with one scale per row or tensor keep their codes. */
+  @Override
+  public Optional<Quantized> relay(String layer, QuantizedTensor weight, Arena arena) {
+    if (qtype.equals("qint2") || qtype.equals("qint4")) {
+      return Optional.empty();
+    }
+    return ByteRelay.of(weight, codeType().encoding().orElseThrow())
+        .map(bytes -> relaid(layer, bytes, DType.valueOf(weight.dtype().name()), arena))
+        .filter(quantized -> ByteRelay.isSame(weight.matrix(), quantized.matrix()));
+  }
+
+  private Quantized relaid(String layer, ByteRelay bytes, DType dtype, Arena arena) {
+    long n = bytes.matrix.n();
+    Tensor codes = bytes.codes(layer + Quanto.DATA, codeType(), arena);
+    Tensor scale = scales(layer, n, dtype, arena);
+    for (int i = 0; i < n; i++) {
+      Numbers.put(Parts.encoding(scale), scale.data(), i, bytes.scales[i]);
+    }
+    Matrix matrix =
+        new QuantoBytesLayout(Parts.encoding(codes), n != 1)
+            .matrix(n, bytes.matrix.k(), codes.data(), Parts.values(scale));
+    Tensor in = WriterSupport.one(arena, layer + ".input_scale", dtype);
+    Tensor out = WriterSupport.one(arena, layer + ".output_scale", dtype);
+    return new Quantized(List.of(codes, scale, in, out), matrix);
   }
 
   @Override

@@ -2,6 +2,10 @@ package dev.gatun.kernel;
 
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
+import dev.gatun.Epilogue;
+import dev.gatun.kernel.codec.Activations;
+import dev.gatun.kernel.codec.Numbers;
+import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.List;
 import java.util.Optional;
@@ -103,4 +107,51 @@ public interface Backend {
       @Nullable MemorySegment bias,
       Compute compute,
       int threads);
+
+  /**
+   * y = combine(activation(x' · Wᵀ + bias), other) with {@code x'[m][k] = float(x[m][k] ·
+   * xMultiplier[k])}. The backends here do it while they have the sums at hand, and allocate
+   * nothing once warm. What a backend inherits makes x' and the sums in memory of its own.
+   *
+   * @param xMultiplier K floats, or null
+   * @param other M × N of {@code yType}, rows {@code ldOther} elements apart: y itself (same
+   *     address and stride) or memory that does not overlap y; null when the epilogue combines
+   *     nothing
+   */
+  default void linear(
+      PackedWeight packed,
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      @Nullable MemorySegment bias,
+      @Nullable MemorySegment xMultiplier,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther,
+      Compute compute,
+      int threads) {
+    long n = packed.n();
+    long k = packed.k();
+    MatrixCheck.linear(n, k, x, xType, ldx, m, y, yType, ldy);
+    MatrixCheck.fused(n, k, m, bias, xMultiplier, epilogue, other, yType, ldOther);
+    try (Arena arena = Arena.ofShared()) {
+      MemorySegment sums = arena.allocate(Math.multiplyExact(m * n, Float.BYTES), 64);
+      MemorySegment input = arena.allocate(Math.multiplyExact(m * k, Float.BYTES), 64);
+      for (long i = 0; i < m * k; i++) {
+        float v = Numbers.get(xType, x, i / k * ldx + i % k);
+        float factor = xMultiplier == null ? 1 : Numbers.get(Encoding.F32, xMultiplier, i % k);
+        Numbers.put(Encoding.F32, input, i, v * factor);
+      }
+      linear(packed, input, Encoding.F32, k, m, sums, Encoding.F32, n, bias, compute, threads);
+      for (long i = 0; i < m * n; i++) {
+        double sum = Numbers.get(Encoding.F32, sums, i);
+        double and = other == null ? 0 : Numbers.get(yType, other, i / n * ldOther + i % n);
+        Numbers.put(yType, y, i / n * ldy + i % n, Activations.apply(epilogue, sum, and));
+      }
+    }
+  }
 }

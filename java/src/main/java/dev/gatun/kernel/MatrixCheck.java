@@ -1,12 +1,14 @@
 package dev.gatun.kernel;
 
 import dev.gatun.Encoding;
+import dev.gatun.Epilogue;
 import dev.gatun.GatunException;
 import dev.gatun.kernel.codec.Fp8;
 import dev.gatun.kernel.codec.GgufQuantizer;
 import dev.gatun.kernel.codec.Hadamard;
 import java.lang.foreign.MemorySegment;
 import java.util.Objects;
+import org.jspecify.annotations.Nullable;
 
 /**
  * What must hold before an operation touches memory: every size is compared with what the shape
@@ -337,6 +339,52 @@ public final class MatrixCheck {
     }
     matrixOperand("x", x, m, k, ldx, xType.bits() / 8);
     matrixOperand("y", y, m, n, ldy, yType.bits() / 8);
+  }
+
+  /**
+   * What a call of {@code linear} brings along besides x and y. Allocates nothing unless it throws.
+   *
+   * @throws GatunException for an {@code other} that is there and not combined with, or the reverse
+   * @throws IndexOutOfBoundsException for a segment that is too short
+   */
+  public static void fused(
+      long n,
+      long k,
+      long m,
+      @Nullable MemorySegment bias,
+      @Nullable MemorySegment xMultiplier,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      Encoding yType,
+      long ldOther) {
+    floats("bias", bias, n);
+    floats("multiplier of x", xMultiplier, k);
+    boolean combines = epilogue.combine() != Epilogue.Combine.NONE;
+    if (combines != (other != null)) {
+      throw new GatunException(
+          "linear: found "
+              + (combines ? "no " : "an ")
+              + "'other' with combine "
+              + epilogue.combine()
+              + ", expected "
+              + (combines ? "M x N numbers" : "none"));
+    }
+    if (other != null) {
+      matrixOperand("other", other, m, n, ldOther, yType.bits() / 8);
+    }
+  }
+
+  private static void floats(String what, @Nullable MemorySegment s, long count) {
+    if (s != null && s.byteSize() / Float.BYTES < count) {
+      throw new IndexOutOfBoundsException(
+          "linear: found a "
+              + what
+              + " of "
+              + s.byteSize()
+              + " bytes, expected "
+              + count
+              + " floats");
+    }
   }
 
   private static void matrixOperand(

@@ -155,7 +155,7 @@ final class NativeCalls {
   }
 
   /**
-   * y = x · Wᵀ + bias.
+   * {@code gatun_linear}, whose parameters these are in its order.
    *
    * @param isShort whether the garbage collector may wait for it; only then can there be heap
    *     memory
@@ -172,6 +172,11 @@ final class NativeCalls {
       int yType,
       long ldy,
       MemorySegment bias,
+      MemorySegment xMultiplier,
+      int activation,
+      int combine,
+      MemorySegment other,
+      long ldOther,
       int compute,
       int isa,
       int threads,
@@ -194,11 +199,11 @@ final class NativeCalls {
                       yType,
                       ldy,
                       bias,
-                      MemorySegment.NULL,
-                      0,
-                      0,
-                      MemorySegment.NULL,
-                      0L,
+                      xMultiplier,
+                      activation,
+                      combine,
+                      other,
+                      ldOther,
                       compute,
                       isa,
                       threads,
@@ -216,11 +221,11 @@ final class NativeCalls {
                       yType,
                       ldy,
                       bias,
-                      MemorySegment.NULL,
-                      0,
-                      0,
-                      MemorySegment.NULL,
-                      0L,
+                      xMultiplier,
+                      activation,
+                      combine,
+                      other,
+                      ldOther,
                       compute,
                       isa,
                       threads,

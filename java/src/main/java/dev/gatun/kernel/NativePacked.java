@@ -2,6 +2,7 @@ package dev.gatun.kernel;
 
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
+import dev.gatun.Epilogue;
 import dev.gatun.bindings.gatun_h;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -55,6 +56,10 @@ final class NativePacked implements PackedWeight {
       Encoding yType,
       long ldy,
       @Nullable MemorySegment bias,
+      @Nullable MemorySegment xMultiplier,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther,
       Compute compute,
       int threads) {
     uses.enter();
@@ -75,6 +80,18 @@ final class NativePacked implements PackedWeight {
                 : passes(bias, Float.BYTES, isShort)
                     ? bias
                     : scratch.copyOfBias(bias, n() * Float.BYTES);
+        MemorySegment nativeMultiplier =
+            xMultiplier == null
+                ? MemorySegment.NULL
+                : passes(xMultiplier, Float.BYTES, isShort)
+                    ? xMultiplier
+                    : scratch.copyOfMultiplier(xMultiplier, k() * Float.BYTES);
+        MemorySegment nativeOther =
+            other == null
+                ? MemorySegment.NULL
+                : passes(other, ySize, isShort)
+                    ? other
+                    : scratch.copyOfOther(other, ((m - 1) * ldOther + n()) * ySize);
         NativeCalls.linear(
             isShort,
             address,
@@ -87,6 +104,11 @@ final class NativePacked implements PackedWeight {
             yType.id(),
             copyY ? n() : ldy,
             nativeBias,
+            nativeMultiplier,
+            epilogue.activation().id(),
+            epilogue.combine().id(),
+            nativeOther,
+            ldOther,
             compute.id(),
             backend.isa(),
             threads,
@@ -194,7 +216,21 @@ final class NativePacked implements PackedWeight {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment x = arena.allocate(rows * k() * Float.BYTES, 64);
       MemorySegment y = arena.allocate(rows * n() * Float.BYTES, 64);
-      linear(x, Encoding.F32, k(), rows, y, Encoding.F32, n(), null, compute, 1);
+      linear(
+          x,
+          Encoding.F32,
+          k(),
+          rows,
+          y,
+          Encoding.F32,
+          n(),
+          null,
+          null,
+          Epilogue.NONE,
+          null,
+          0,
+          compute,
+          1);
     }
     return backend.last().name();
   }
@@ -211,6 +247,8 @@ final class NativePacked implements PackedWeight {
     private final Buffer x = new Buffer();
     private final Buffer y = new Buffer();
     private final Buffer bias = new Buffer();
+    private final Buffer multiplier = new Buffer();
+    private final Buffer other = new Buffer();
     private int compute;
     private int threads;
     private long rows;
@@ -247,6 +285,14 @@ final class NativePacked implements PackedWeight {
       return copy(bias, from, bytes);
     }
 
+    MemorySegment copyOfMultiplier(MemorySegment from, long bytes) {
+      return copy(multiplier, from, bytes);
+    }
+
+    MemorySegment copyOfOther(MemorySegment from, long bytes) {
+      return copy(other, from, bytes);
+    }
+
     private static MemorySegment copy(Buffer buffer, MemorySegment from, long bytes) {
       MemorySegment to = buffer.atLeast(bytes);
       MemorySegment.copy(from, 0, to, 0, bytes);
@@ -263,6 +309,8 @@ final class NativePacked implements PackedWeight {
       x.close();
       y.close();
       bias.close();
+      multiplier.close();
+      other.close();
     }
   }
 

@@ -2,6 +2,7 @@ package dev.gatun.kernel;
 
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
+import dev.gatun.Epilogue;
 import dev.gatun.GatunException;
 import dev.gatun.kernel.codec.Fp8;
 import dev.gatun.kernel.codec.GgufBlocks;
@@ -189,17 +190,47 @@ public final class ReferenceBackend implements Backend {
       @Nullable MemorySegment bias,
       Compute compute,
       int threads) {
+    linear(
+        packed,
+        x,
+        xType,
+        ldx,
+        m,
+        y,
+        yType,
+        ldy,
+        bias,
+        null,
+        Epilogue.NONE,
+        null,
+        0,
+        compute,
+        threads);
+  }
+
+  @Override
+  public void linear(
+      PackedWeight packed,
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      @Nullable MemorySegment bias,
+      @Nullable MemorySegment xMultiplier,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther,
+      Compute compute,
+      int threads) {
     ReferencePacked weight = mine(packed);
     MatrixCheck.linear(weight.n(), weight.k(), x, xType, ldx, m, y, yType, ldy);
-    if (bias != null && bias.byteSize() / Float.BYTES < weight.n()) {
-      throw new IndexOutOfBoundsException(
-          "linear: found a bias of "
-              + bias.byteSize()
-              + " bytes, expected "
-              + weight.n()
-              + " floats");
-    }
-    weight.linear(x, xType, ldx, m, y, yType, ldy, bias, compute);
+    MatrixCheck.fused(
+        weight.n(), weight.k(), m, bias, xMultiplier, epilogue, other, yType, ldOther);
+    weight.linear(
+        x, xType, ldx, m, y, yType, ldy, bias, xMultiplier, epilogue, other, ldOther, compute);
   }
 
   private static ReferencePacked mine(PackedWeight packed) {

@@ -2,7 +2,9 @@ package dev.gatun.kernel;
 
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
+import dev.gatun.Epilogue;
 import dev.gatun.GatunException;
+import dev.gatun.kernel.codec.Activations;
 import dev.gatun.kernel.codec.Hadamard;
 import dev.gatun.kernel.codec.HalfFloat;
 import dev.gatun.kernel.codec.Numbers;
@@ -106,6 +108,10 @@ final class ReferencePacked implements PackedWeight {
       Encoding yType,
       long ldy,
       @Nullable MemorySegment bias,
+      @Nullable MemorySegment xMultiplier,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther,
       Compute compute) {
     checkOpen();
     ReferenceBackend.linearName(matrix.encoding(), compute); // refuses what there is no kernel for
@@ -118,24 +124,34 @@ final class ReferencePacked implements PackedWeight {
     for (long m0 = 0; m0 < m; m0 += tile) {
       int rows = (int) Math.min(tile, m - m0);
       for (int i = 0; i < rows; i++) {
-        loadX(x, xType, (m0 + i) * ldx, compute, s, i);
+        loadX(x, xType, (m0 + i) * ldx, xMultiplier, compute, s, i);
       }
       for (long n = 0; n < matrix.n(); n++) {
         loadW(n, compute, s);
         double b = bias == null ? 0 : Numbers.get(Encoding.F32, bias, n);
         for (int i = 0; i < rows; i++) {
           double product = dot(s.x, i * k, s.w, k) * s.xScale[i];
-          Numbers.put(yType, y, (m0 + i) * ldy + n, bias == null ? product : product + b);
+          double sum = bias == null ? product : product + b;
+          double and = other == null ? 0 : Numbers.get(yType, other, (m0 + i) * ldOther + n);
+          Numbers.put(yType, y, (m0 + i) * ldy + n, Activations.apply(epilogue, sum, and));
         }
       }
     }
     give(s);
   }
 
-  private void loadX(MemorySegment x, Encoding xType, long at, Compute compute, Scratch s, int i) {
+  private void loadX(
+      MemorySegment x,
+      Encoding xType,
+      long at,
+      @Nullable MemorySegment multiplier,
+      Compute compute,
+      Scratch s,
+      int i) {
     int start = i * k;
     for (int j = 0; j < k; j++) {
       float v = Numbers.get(xType, x, at + j);
+      v = multiplier == null ? v : v * Numbers.get(Encoding.F32, multiplier, j);
       s.x[start + j] = compute == Compute.BF16 ? HalfFloat.round(Encoding.BF16, v) : v;
     }
     s.xScale[i] = 1;

@@ -3,9 +3,15 @@ package dev.gatun.cli;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import dev.gatun.Encoding;
+import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.DType;
 import dev.gatun.checkpoint.Golden;
+import dev.gatun.kernel.Matrix;
+import dev.gatun.kernel.ReferenceBackend;
+import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Set;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -33,6 +39,61 @@ class ConvertTest {
     assertThat(Set.copyOf(report.get("layers").findValuesAsText("how")))
         .containsExactly("requantized");
     assertThat(found).hasSameBinaryContentAs(expected);
+  }
+
+  @ParameterizedTest
+  @CsvSource({
+    "quanto,qint8_bf16,comfy-int8-row,qint8",
+    "comfy,float8_e4m3fn_metadata,qfloat8_e4m3fn,float8_e4m3fn",
+  })
+  void keepsCodesAndValuesWhereTheFormatHoldsThem(
+      String family, String name, String format, String back) {
+    Path source = Golden.dir(family, name);
+    Path there = temp.resolve("there.safetensors");
+    assertThat(hows(Cli.run("convert", source, "-o", there, "--format", format, "--json").json()))
+        .containsExactly("lossless");
+    Path again = Path.of(temp.toString(), "back", "again.safetensors");
+    assertThat(again.getParent().toFile().mkdir()).isTrue();
+    assertThat(hows(Cli.run("convert", there, "-o", again, "--format", back, "--json").json()))
+        .containsExactly("lossless");
+    try (Checkpoint before = Checkpoint.open(source);
+        Checkpoint between = Checkpoint.open(there);
+        Checkpoint after = Checkpoint.open(again)) {
+      assertThat(before.layers()).isNotEmpty();
+      for (String layer : before.layers().keySet()) {
+        Matrix expected = before.quantized(layer).matrix();
+        for (Checkpoint other : List.of(between, after)) {
+          Matrix found = other.quantized(layer).matrix();
+          assertThat(found.codes().mismatch(expected.codes())).as(layer).isEqualTo(-1);
+          assertThat(values(found).mismatch(values(expected))).as(layer).isEqualTo(-1);
+        }
+        assertThat(after.quantized(layer).layout()).isEqualTo(before.quantized(layer).layout());
+      }
+    }
+  }
+
+  private static Set<String> hows(JsonNode report) {
+    return Set.copyOf(report.get("layers").findValuesAsText("how"));
+  }
+
+  private static MemorySegment values(Matrix m) {
+    MemorySegment out = MemorySegment.ofArray(new float[Math.toIntExact(m.n() * m.k())]);
+    new ReferenceBackend().dequantize(m, 0, m.n(), out, Encoding.F32);
+    return out;
+  }
+
+  /** Row scales are not one scale, and a float type cannot hold every product of a finer scale. */
+  @ParameterizedTest
+  @CsvSource({
+    "quanto,qint8_bf16,comfy-int8",
+    "quanto,qfloat8_e4m3fn_bf16,float8_e4m3fn",
+    "comfy,int8_rowwise,qint8"
+  })
+  void quantizesAgainWhereItDoesNot(String family, String name, String format) {
+    Path found = temp.resolve("found.safetensors");
+    Path source = Golden.dir(family, name);
+    assertThat(hows(Cli.run("convert", source, "-o", found, "--format", format, "--json").json()))
+        .containsExactly("requantized");
   }
 
   @Test

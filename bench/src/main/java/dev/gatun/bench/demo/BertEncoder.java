@@ -2,6 +2,7 @@ package dev.gatun.bench.demo;
 
 import dev.gatun.Compute;
 import dev.gatun.Device;
+import dev.gatun.Epilogue;
 import dev.gatun.GatunException;
 import dev.gatun.Linear;
 import dev.gatun.Tensor;
@@ -27,6 +28,9 @@ final class BertEncoder implements Encoder {
   private static final ValueLayout.OfFloat FLOAT =
       ValueLayout.JAVA_FLOAT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
 
+  private static final Epilogue GELU = Epilogue.of(Epilogue.Activation.GELU);
+  private static final Epilogue ADD = Epilogue.of(Epilogue.Combine.ADD);
+
   /** The parameters of one LayerNorm. */
   private record Norm(float[] weight, float[] bias) {}
 
@@ -48,7 +52,6 @@ final class BertEncoder implements Encoder {
     final float[] key;
     final float[] value;
     final float[] mixed;
-    final float[] inner;
     final float[] scores;
     final float[] transposedKey;
     final MemorySegment x;
@@ -61,7 +64,6 @@ final class BertEncoder implements Encoder {
       key = new float[tokens * hidden];
       value = new float[tokens * hidden];
       mixed = new float[tokens * hidden];
-      inner = new float[tokens * innerWidth];
       scores = new float[tokens];
       transposedKey = new float[tokens * hidden];
       long widest = (long) tokens * Math.max(hidden, innerWidth) * Float.BYTES;
@@ -244,15 +246,13 @@ final class BertEncoder implements Encoder {
       attend(row, sentence.length, s);
       row += sentence.length;
     }
-    MemorySegment.copy(s.mixed, 0, s.x, FLOAT, 0, tokens * hidden);
-    multiply(layer.output(), tokens, s, s.mixed);
+    MemorySegment.copy(s.mixed, 0, s.y, FLOAT, 0, tokens * hidden);
+    layer.output().forward(s.y, tokens, s.x, ADD, s.x);
     normalize(s, tokens, layer.attentionNorm());
 
     MemorySegment.copy(s.state, 0, s.x, FLOAT, 0, tokens * hidden);
-    multiply(layer.up(), tokens, s, s.inner);
-    Elementwise.gelu(s.inner, 0, tokens * innerWidth);
-    MemorySegment.copy(s.inner, 0, s.x, FLOAT, 0, tokens * innerWidth);
-    multiply(layer.down(), tokens, s, s.mixed);
+    layer.up().forward(s.x, tokens, s.y, GELU, null);
+    layer.down().forward(s.y, tokens, s.x, ADD, s.x);
     normalize(s, tokens, layer.norm());
   }
 
@@ -262,11 +262,11 @@ final class BertEncoder implements Encoder {
     MemorySegment.copy(s.y, FLOAT, 0, into, 0, Math.toIntExact(tokens * linear.outFeatures()));
   }
 
-  /** state = LayerNorm(state + mixed). */
+  /** state = LayerNorm(x), x being what a layer has added to the state before. */
   private void normalize(Scratch s, int tokens, Norm norm) {
+    MemorySegment.copy(s.x, FLOAT, 0, s.state, 0, tokens * hidden);
     for (int row = 0; row < tokens; row++) {
-      Elementwise.addAndNormalize(
-          s.state, s.mixed, row * hidden, hidden, norm.weight(), norm.bias(), epsilon);
+      Elementwise.normalize(s.state, row * hidden, hidden, norm.weight(), norm.bias(), epsilon);
     }
   }
 

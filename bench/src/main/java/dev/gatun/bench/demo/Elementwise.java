@@ -6,11 +6,6 @@ package dev.gatun.bench.demo;
  * a time where order would forbid it.
  */
 final class Elementwise {
-  private static final float SQRT_HALF = (float) Math.sqrt(0.5);
-
-  /** Beyond it erf is 1 in floats. */
-  private static final float ERF_ONE = 3.9192059f;
-
   private static final float LOG2_E = (float) (1 / Math.log(2));
 
   /**
@@ -24,38 +19,6 @@ final class Elementwise {
   private static final float EXP_LEAST = -87.3f;
 
   private Elementwise() {}
-
-  /**
-   * {@code x[i] = x[i] / 2 · (1 + erf(x[i] / √2))} for {@code count} numbers from {@code start}.
-   */
-  static void gelu(float[] x, int start, int count) {
-    for (int i = start; i < start + count; i++) {
-      float v = x[i];
-      x[i] = 0.5f * v * (1 + erf(v * SQRT_HALF));
-    }
-  }
-
-  /**
-   * The error function, to 5e-7: x · P(x²) / Q(x²), a least-maximum fit of degree 5 over 5 for the
-   * range where erf is not 1 in floats.
-   */
-  static float erf(float x) {
-    float v = Math.max(-ERF_ONE, Math.min(ERF_ONE, x));
-    float t = v * v;
-    float p = 2.0507205e-6f;
-    p = p * t + 2.848893e-4f;
-    p = p * t + 0.0037645530f;
-    p = p * t + 0.052745581f;
-    p = p * t + 0.19037765f;
-    p = p * t + 1.1283791f;
-    float q = 3.8098588e-5f;
-    q = q * t + 0.0011623333f;
-    q = q * t + 0.014967076f;
-    q = q * t + 0.11409780f;
-    q = q * t + 0.50205052f;
-    q = q * t + 1;
-    return v * p / q;
-  }
 
   /**
    * e^x for x ≤ 0, to 2e-7 of its size: 2^n · e^r with the Taylor series of the rest; 0 below the

@@ -4,6 +4,7 @@ import static dev.gatun.kernel.vector.Tiles.WIDTH;
 
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
+import dev.gatun.Epilogue;
 import dev.gatun.kernel.codec.Hadamard;
 import java.lang.foreign.MemorySegment;
 import java.util.Arrays;
@@ -46,11 +47,14 @@ final class LinearCall {
   /** What one thread works with. */
   private static final class Scratch {
     final Decoder decoder = new Decoder();
+    final Activator activator = new Activator();
     final float[][] blocks = new float[TOGETHER][DEPTH * WIDTH];
     final short[] halves = new short[Rows.PIECE];
     final float[] bias = new float[WIDTH];
+    final float[] other = new float[WIDTH];
     float[] sums = {};
     float[] row = {};
+    float[] factors = {};
     double[] turned = {};
   }
 
@@ -66,11 +70,15 @@ final class LinearCall {
   private @Nullable MemorySegment x;
   private @Nullable MemorySegment y;
   private @Nullable MemorySegment bias;
+  private @Nullable MemorySegment xMultiplier;
+  private @Nullable MemorySegment other;
+  private Epilogue epilogue = Epilogue.NONE;
   private Encoding xType = Encoding.F32;
   private Encoding yType = Encoding.F32;
   private Compute compute = Compute.F32;
   private long ldx;
   private long ldy;
+  private long ldOther;
   private long firstRow;
   private int rows;
   private int together;
@@ -95,12 +103,20 @@ final class LinearCall {
       Encoding yType,
       long ldy,
       @Nullable MemorySegment bias,
+      @Nullable MemorySegment xMultiplier,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther,
       Compute compute,
       int threads) {
     this.weight = weight;
     this.x = x;
     this.y = y;
     this.bias = bias;
+    this.xMultiplier = xMultiplier;
+    this.epilogue = epilogue;
+    this.other = other;
+    this.ldOther = ldOther;
     this.xType = xType;
     this.yType = yType;
     this.compute = compute;
@@ -110,11 +126,14 @@ final class LinearCall {
     try {
       Thread helper = workers.helper();
       boolean small = n * weight.k * (double) (m + DECODING) < ALONE;
-      boolean biasShared = bias == null || helper == null || bias.isAccessibleBy(helper);
-      int used = small || !biasShared || helper == null ? 1 : Math.min(threads, workers.threads());
+      int used =
+          small || helper == null || !isShared(bias, helper)
+              ? 1
+              : Math.min(threads, workers.threads());
       // Memory of a confined arena is touched by its owner alone.
-      boolean xShared = used > 1 && helper != null && x.isAccessibleBy(helper);
-      direct = used == 1 || (helper != null && y.isAccessibleBy(helper));
+      boolean xShared =
+          used > 1 && helper != null && isShared(x, helper) && isShared(xMultiplier, helper);
+      direct = used == 1 || (helper != null && isShared(y, helper) && isShared(other, helper));
       if (!direct && n > MAX_OUTPUTS) {
         used = 1;
         direct = true;
@@ -122,14 +141,20 @@ final class LinearCall {
       int atOnce = rowsAtOnce(weight.k, direct ? 1 : n);
       for (firstRow = 0; firstRow < m; firstRow += rows) {
         rows = (int) Math.min(atOnce, m - firstRow);
-        pass(weight, y, used, xShared);
+        pass(weight, used, xShared);
       }
     } finally {
       this.weight = null;
       this.x = null;
       this.y = null;
       this.bias = null;
+      this.xMultiplier = null;
+      this.other = null;
     }
+  }
+
+  private static boolean isShared(@Nullable MemorySegment memory, Thread helper) {
+    return memory == null || memory.isAccessibleBy(helper);
   }
 
   private static int rowsAtOnce(int k, long outputs) {
@@ -142,7 +167,7 @@ final class LinearCall {
   }
 
   /** All panels times the rows from {@code firstRow} on. */
-  private void pass(Panels weight, MemorySegment y, int threads, boolean xShared) {
+  private void pass(Panels weight, int threads, boolean xShared) {
     int padded = Tiles.padded(rows);
     int n = Math.toIntExact(weight.n());
     tiles = grown(tiles, padded * weight.k);
@@ -156,8 +181,9 @@ final class LinearCall {
     workers.run(multiplying, Math.ceilDiv(panels, together), threads);
     if (!direct) {
       for (int r = 0; r < rows; r++) {
-        long at = (firstRow + r) * ldy;
-        Lanes.store(yType, outputs, r * n, n, y, at, scratches[0].halves);
+        for (int first = 0; first < n; first += WIDTH) {
+          store(r, first, Math.min(WIDTH, n - first), outputs, r * n + first, scratches[0]);
+        }
       }
     }
   }
@@ -186,6 +212,7 @@ final class LinearCall {
       }
       for (int r = 0; r < height && row + r < end; r++) {
         Lanes.load(xType, from, (firstRow + row + r) * ldx, s.row, 0, k, s.halves);
+        multiplyBy(xMultiplier, s, k);
         prepare(s, w, k);
         if (height == 1) {
           System.arraycopy(s.row, 0, tiles, start, k);
@@ -194,6 +221,17 @@ final class LinearCall {
         }
       }
       row += height;
+    }
+  }
+
+  private static void multiplyBy(@Nullable MemorySegment multiplier, Scratch s, int k) {
+    if (multiplier == null) {
+      return;
+    }
+    s.factors = grown(s.factors, k);
+    MemorySegment.copy(multiplier, Lanes.FLOAT, 0, s.factors, 0, k);
+    for (int i = 0; i < k; i++) {
+      s.row[i] *= s.factors[i];
     }
   }
 
@@ -301,12 +339,11 @@ final class LinearCall {
     }
   }
 
-  /** Adds the bias and stores the outputs of one panel. */
+  /** Adds the bias, activates and stores the outputs of one panel. */
   private void emit(Panels w, int panel, Scratch s, int at) {
     long first = (long) panel * WIDTH;
     int n = (int) w.n();
     int count = (int) Math.min(WIDTH, n - first);
-    MemorySegment to = y;
     MemorySegment addend = bias;
     if (addend != null) {
       MemorySegment.copy(addend, Lanes.FLOAT, 4 * first, s.bias, 0, count);
@@ -314,14 +351,37 @@ final class LinearCall {
         addTo(s.sums, at + r * WIDTH, s.bias, count);
       }
     }
+    if (epilogue.activation() != Epilogue.Activation.NONE) {
+      s.activator.apply(epilogue.activation(), s.sums, at, rows * WIDTH);
+    }
     for (int r = 0; r < rows; r++) {
-      if (direct && to != null) {
-        long index = (firstRow + r) * ldy + first;
-        Lanes.store(yType, s.sums, at + r * WIDTH, count, to, index, s.halves);
+      if (direct) {
+        store(r, first, count, s.sums, at + r * WIDTH, s);
       } else {
         System.arraycopy(s.sums, at + r * WIDTH, outputs, r * n + (int) first, count);
       }
     }
+  }
+
+  /** Combines up to a panel's outputs of one row with what they are combined with; stores them. */
+  private void store(int r, long first, int count, float[] from, int at, Scratch s) {
+    MemorySegment to = y;
+    MemorySegment with = other;
+    if (to == null) {
+      return;
+    }
+    if (with != null) {
+      long index = (firstRow + r) * ldOther + first;
+      Lanes.load(yType, with, index, s.other, 0, count, s.halves);
+      if (epilogue.combine() == Epilogue.Combine.ADD) {
+        addTo(from, at, s.other, count);
+      } else {
+        for (int i = 0; i < count; i++) {
+          from[at + i] *= s.other[i];
+        }
+      }
+    }
+    Lanes.store(yType, from, at, count, to, (firstRow + r) * ldy + first, s.halves);
   }
 
   private static void addTo(float[] sums, int at, float[] addend, int count) {

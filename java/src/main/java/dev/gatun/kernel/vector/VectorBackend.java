@@ -2,6 +2,7 @@ package dev.gatun.kernel.vector;
 
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
+import dev.gatun.Epilogue;
 import dev.gatun.GatunException;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
@@ -187,22 +188,66 @@ public final class VectorBackend implements Backend, AutoCloseable {
       @Nullable MemorySegment bias,
       Compute compute,
       int threads) {
+    linear(
+        packed,
+        x,
+        xType,
+        ldx,
+        m,
+        y,
+        yType,
+        ldy,
+        bias,
+        null,
+        Epilogue.NONE,
+        null,
+        0,
+        compute,
+        threads);
+  }
+
+  @Override
+  public void linear(
+      PackedWeight packed,
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      @Nullable MemorySegment bias,
+      @Nullable MemorySegment xMultiplier,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther,
+      Compute compute,
+      int threads) {
     Panels weight = mine(packed);
     MatrixCheck.linear(weight.n(), weight.k(), x, xType, ldx, m, y, yType, ldy);
-    if (bias != null && bias.byteSize() / Float.BYTES < weight.n()) {
-      throw new IndexOutOfBoundsException(
-          "linear: found a bias of "
-              + bias.byteSize()
-              + " bytes, expected "
-              + weight.n()
-              + " floats");
-    }
+    MatrixCheck.fused(
+        weight.n(), weight.k(), m, bias, xMultiplier, epilogue, other, yType, ldOther);
     weight.checkOpen();
     weight.checkCompute(compute);
     LinearCall call = take();
     try {
       int used = threads == 0 ? workers.threads() : threads;
-      call.run(weight, x, xType, ldx, m, y, yType, ldy, bias, compute, used);
+      call.run(
+          weight,
+          x,
+          xType,
+          ldx,
+          m,
+          y,
+          yType,
+          ldy,
+          bias,
+          xMultiplier,
+          epilogue,
+          other,
+          ldOther,
+          compute,
+          used);
     } finally {
       give(call);
     }
