@@ -1,0 +1,35 @@
+/* Rows of x for every AVX-512 `linear`. */
+#ifndef GATUN_AVX512_X_H
+#define GATUN_AVX512_X_H
+
+#include <math.h>
+
+#include "cpu/avx512/vectors.h"
+
+/* Sixteen numbers of a row from k on, times their multipliers; zeros from `end` on. */
+GATUN_INLINE __m512 load_x(const gatun_linear_input *in, int64_t row, int64_t k, int64_t end) {
+    __mmask16 mask = first_lanes(end - k);
+    __m512 v = load_plain(in->x_type, in->x, row * in->ldx + k, mask);
+    return in->x_multiplier == NULL ? v : _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, in->x_multiplier + k));
+}
+
+/* The largest magnitude of k0 .. k1-1; *finite becomes false when there is a NaN or an infinity. */
+static inline float x_absmax(const gatun_linear_input *in, int64_t row, int64_t k0, int64_t k1, bool *finite) {
+    __m512 largest = _mm512_setzero_ps();
+    __mmask16 ok = 0xFFFF;
+    for (int64_t k = k0; k < k1; k += 16) {
+        __m512 v = _mm512_abs_ps(load_x(in, row, k, k1));
+        ok &= _mm512_cmp_ps_mask(v, _mm512_set1_ps(INFINITY), _CMP_LT_OQ);
+        largest = _mm512_max_ps(largest, v);
+    }
+    *finite = *finite && ok == 0xFFFF;
+    return _mm512_reduce_max_ps(largest);
+}
+
+/* Sixteen numbers to int8, ties to even, by division as the definition has it. */
+GATUN_INLINE __m128i quantize_x(__m512 v, float scale) {
+    __m512 q = scale == 0 ? _mm512_setzero_ps() : _mm512_div_ps(v, _mm512_set1_ps(scale));
+    return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(q));
+}
+
+#endif
