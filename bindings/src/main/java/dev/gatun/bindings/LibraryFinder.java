@@ -22,23 +22,21 @@ import org.jspecify.annotations.Nullable;
  * tested.
  */
 final class LibraryFinder {
+  private final LibraryKind kind;
   private final Function<String, @Nullable String> properties;
   private final Function<String, @Nullable String> environment;
   private final ClassLoader resources;
   private final List<Attempt> attempts = new ArrayList<>();
 
   LibraryFinder(
+      LibraryKind kind,
       Function<String, @Nullable String> properties,
       Function<String, @Nullable String> environment,
       ClassLoader resources) {
+    this.kind = kind;
     this.properties = properties;
     this.environment = environment;
     this.resources = resources;
-  }
-
-  /** {@code libgatun.so} on Linux. */
-  static String fileName() {
-    return System.mapLibraryName("gatun");
   }
 
   static String platform(String osName, String osArch) {
@@ -61,16 +59,20 @@ final class LibraryFinder {
         .or(() -> libraryPath(opener))
         .or(() -> jar(opener))
         .<NativeLibrary.Result>map(loaded -> loaded)
-        .orElseGet(() -> new NativeLibrary.Missing(attempts));
+        .orElseGet(() -> new NativeLibrary.Missing(wanted(), attempts));
+  }
+
+  private String wanted() {
+    return kind.fileName() + " of ABI " + kind.abi();
   }
 
   private Optional<NativeLibrary.Loaded> property(LibraryOpener opener) {
-    String value = properties.apply(NativeLibrary.PATH_PROPERTY);
+    String value = properties.apply(kind.pathProperty());
     if (value == null || value.isEmpty()) {
-      attempts.add(new Attempt(NativeLibrary.PATH_PROPERTY, "not set"));
+      attempts.add(new Attempt(kind.pathProperty(), "not set"));
       return Optional.empty();
     }
-    return file(NativeLibrary.PATH_PROPERTY + " ", value, Source.PROPERTY, opener);
+    return file(kind.pathProperty() + " ", value, Source.PROPERTY, opener);
   }
 
   private Optional<NativeLibrary.Loaded> libraryPath(LibraryOpener opener) {
@@ -102,7 +104,7 @@ final class LibraryFinder {
       return Optional.empty();
     }
     if (source == Source.LIBRARY_PATH || Files.isDirectory(path)) {
-      path = path.resolve(fileName());
+      path = path.resolve(kind.fileName());
     }
     if (!Files.exists(path)) {
       attempts.add(new Attempt(place + path, "no such file"));
@@ -122,16 +124,14 @@ final class LibraryFinder {
 
   private Optional<NativeLibrary.Loaded> jar(LibraryOpener opener) {
     String platform = platform(System.getProperty("os.name"), System.getProperty("os.arch"));
-    String name = "META-INF/native/" + platform + "/" + fileName();
+    String name = "META-INF/native/" + platform + "/" + kind.fileName();
     byte[] content;
     try (InputStream in = resources.getResourceAsStream(name)) {
       if (in == null) {
         attempts.add(
             new Attempt(
                 "class path " + name,
-                "no such resource; the jar gatun-bindings with classifier "
-                    + platform
-                    + " brings it"));
+                "no such resource; the jar " + kind.jar(platform) + " brings it"));
         return Optional.empty();
       }
       content = in.readAllBytes();
@@ -139,7 +139,7 @@ final class LibraryFinder {
       attempts.add(new Attempt("class path " + name, "cannot be read: " + e.getMessage()));
       return Optional.empty();
     }
-    LibraryCache cache = new LibraryCache(fileName(), content);
+    LibraryCache cache = new LibraryCache(kind.fileName(), content);
     for (Path directory : cacheDirectories()) {
       try {
         LibraryCache.Copy copy = cache.copyIn(directory);

@@ -10,8 +10,14 @@ import java.lang.invoke.MethodHandle;
 import java.nio.file.Path;
 import java.util.Optional;
 
-/** Opens a file as libgatun, after it has shown that it is one of the right ABI. */
+/** Opens a file as a library of Gatun, after it has shown that it is one of the right ABI. */
 class LibraryOpener {
+  private final LibraryKind kind;
+
+  LibraryOpener(LibraryKind kind) {
+    this.kind = kind;
+  }
+
   /** Loads the library for the bindings; the reason in one clause when it cannot be. */
   Optional<String> open(Path file) {
     Optional<String> why = refuses(file);
@@ -26,19 +32,21 @@ class LibraryOpener {
     }
   }
 
-  /** Why the file is not a libgatun of the bindings' ABI; the file is closed again. */
+  /**
+   * Why the file is not a library of this kind and of the bindings' ABI; the file is closed again.
+   */
   Optional<String> refuses(Path file) {
     try (Arena arena = Arena.ofConfined()) {
       Optional<MemorySegment> version =
-          SymbolLookup.libraryLookup(file, arena).find("gatun_abi_version");
+          SymbolLookup.libraryLookup(file, arena).find(kind.versionFunction());
       if (version.isEmpty()) {
-        return Optional.of("is not libgatun: it has no gatun_abi_version");
+        return Optional.of("is not " + kind.title() + ": it has no " + kind.versionFunction());
       }
       MethodHandle call =
           Linker.nativeLinker()
               .downcallHandle(version.get(), FunctionDescriptor.of(ValueLayout.JAVA_INT));
       int found = (int) call.invokeExact();
-      int expected = gatun_h.GATUN_ABI_VERSION();
+      int expected = kind.abi();
       return found == expected
           ? Optional.empty()
           : Optional.of("found ABI version " + found + ", expected " + expected);

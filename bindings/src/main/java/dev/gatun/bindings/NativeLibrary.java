@@ -5,10 +5,12 @@ import java.util.List;
 import java.util.stream.Collectors;
 
 /**
- * Finds libgatun and loads it, once in the life of the JVM. It is looked for in
+ * Finds libgatun, and libgatun_cuda where there is one, and loads each once in the life of the JVM.
+ * A library is looked for in
  *
  * <ol>
- *   <li>the file or directory that the system property {@code gatun.library.path} names,
+ *   <li>the file or directory that the system property {@code gatun.library.path}, or {@code
+ *       gatun.cuda.library.path}, names,
  *   <li>each directory of {@code java.library.path},
  *   <li>{@code META-INF/native/<os>-<arch>/} of the class path, from where it is copied to a cache
  *       directory under its content's hash, and the copy verified on every start.
@@ -21,12 +23,15 @@ public final class NativeLibrary {
   /** The system property that names the library's file, or the directory that it is in. */
   public static final String PATH_PROPERTY = "gatun.library.path";
 
+  /** The system property that names libgatun_cuda's file, or the directory that it is in. */
+  public static final String CUDA_PATH_PROPERTY = "gatun.cuda.library.path";
+
   /** The system property that names the cache directory, instead of the user's own. */
   public static final String CACHE_PROPERTY = "gatun.cache.dir";
 
   /** Where a library was found. */
   public enum Source {
-    /** The system property {@code gatun.library.path}. */
+    /** Its system property. */
     PROPERTY,
     /** A directory of {@code java.library.path}. */
     LIBRARY_PATH,
@@ -73,8 +78,12 @@ public final class NativeLibrary {
     }
   }
 
-  /** There is no library that can be loaded. */
-  public record Missing(List<Attempt> attempts) implements Result {
+  /**
+   * There is no library that can be loaded.
+   *
+   * @param wanted its file name and ABI
+   */
+  public record Missing(String wanted, List<Attempt> attempts) implements Result {
     /** Copies the list. */
     public Missing {
       attempts = List.copyOf(attempts);
@@ -83,25 +92,39 @@ public final class NativeLibrary {
     @Override
     public String describe() {
       return "no "
-          + LibraryFinder.fileName()
-          + " of ABI "
-          + gatun_h.GATUN_ABI_VERSION()
+          + wanted
           + " was found; looked at "
           + attempts.stream().map(Attempt::toString).collect(Collectors.joining("; "));
     }
   }
 
   private static final class Once {
-    static final Result RESULT =
-        new LibraryFinder(System::getProperty, System::getenv, NativeLibrary.class.getClassLoader())
-            .find(new LibraryOpener());
+    static final Result RESULT = find(LibraryKind.CPU);
+  }
+
+  private static final class OnceForCuda {
+    static final Result RESULT = find(LibraryKind.CUDA);
   }
 
   private NativeLibrary() {}
 
-  /** Loads the library on the first call; the same result on every later one. Thread-safe. */
+  private static Result find(LibraryKind kind) {
+    ClassLoader resources = NativeLibrary.class.getClassLoader();
+    return new LibraryFinder(kind, System::getProperty, System::getenv, resources)
+        .find(new LibraryOpener(kind));
+  }
+
+  /** Loads libgatun on the first call; the same result on every later one. Thread-safe. */
   public static Result load() {
     return Once.RESULT;
+  }
+
+  /**
+   * Loads libgatun_cuda on the first call; the same result on every later one. Thread-safe. That it
+   * is loaded says nothing of a GPU.
+   */
+  public static Result loadCuda() {
+    return OnceForCuda.RESULT;
   }
 
   /**

@@ -11,7 +11,8 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /**
- * What {@code gatun.h} declares. The header keeps to fixed-width types, so that little C is enough.
+ * What a header of Gatun declares. The headers keep to fixed-width types, so that little C is
+ * enough.
  */
 record CHeader(
     Map<String, FunctionDescriptor> functions,
@@ -24,9 +25,13 @@ record CHeader(
       Pattern.compile("typedef struct (\\w+) \\{([^}]*)\\} \\1;", Pattern.DOTALL);
   private static final Pattern ENUM = Pattern.compile("enum\\s*\\{([^}]*)\\}", Pattern.DOTALL);
   private static final Pattern DEFINE = Pattern.compile("#define (GATUN_\\w+) (\\d+)");
-  private static final Pattern DECLARATION = Pattern.compile("(.*?[\\s*])(\\w+)", Pattern.DOTALL);
+  private static final Pattern DECLARATION =
+      Pattern.compile("(.*?[\\s*])(\\w+)(?:\\[(\\d+)\\])?", Pattern.DOTALL);
 
-  static CHeader parse(String source) {
+  /**
+   * @param structsOfOthers layouts of the structs of the headers that this one includes, by name
+   */
+  static CHeader parse(String source, Map<String, ? extends MemoryLayout> structsOfOthers) {
     String text = COMMENT.matcher(source).replaceAll(" ");
     Map<String, FunctionDescriptor> functions = new LinkedHashMap<>();
     Matcher f = FUNCTION.matcher(text);
@@ -34,12 +39,13 @@ record CHeader(
       List<MemoryLayout> parameters = new ArrayList<>();
       for (String parameter : f.group(3).split(",")) {
         if (!parameter.strip().equals("void")) {
-          parameters.add(type(declaration(parameter).group(1)));
+          parameters.add(type(declaration(parameter).group(1), structsOfOthers));
         }
       }
       functions.put(
           f.group(2),
-          FunctionDescriptor.of(type(f.group(1)), parameters.toArray(MemoryLayout[]::new)));
+          FunctionDescriptor.of(
+              type(f.group(1), structsOfOthers), parameters.toArray(MemoryLayout[]::new)));
     }
     Map<String, Map<String, MemoryLayout>> structs = new LinkedHashMap<>();
     Matcher s = STRUCT.matcher(text);
@@ -48,7 +54,11 @@ record CHeader(
       for (String field : s.group(2).split(";")) {
         if (!field.isBlank()) {
           Matcher d = declaration(field);
-          fields.put(d.group(2), type(d.group(1)));
+          MemoryLayout one = type(d.group(1), structsOfOthers);
+          String many = d.group(3);
+          fields.put(
+              d.group(2),
+              many == null ? one : MemoryLayout.sequenceLayout(Long.parseLong(many), one));
         }
       }
       structs.put(s.group(1), fields);
@@ -78,14 +88,25 @@ record CHeader(
     return d;
   }
 
-  private static MemoryLayout type(String text) {
+  private static MemoryLayout type(
+      String text, Map<String, ? extends MemoryLayout> structsOfOthers) {
     String type = text.replace("const", " ").strip();
     if (type.endsWith("*")) {
       return ValueLayout.ADDRESS;
     }
+    MemoryLayout struct = structsOfOthers.get(type);
+    if (struct != null) {
+      return struct;
+    }
     return switch (type) {
+      case "char" -> ValueLayout.JAVA_BYTE;
       case "int32_t", "gatun_status", "gatun_encoding" -> ValueLayout.JAVA_INT;
-      case "int64_t" -> ValueLayout.JAVA_LONG;
+      case "int64_t",
+          "gatun_cuda_ptr",
+          "gatun_cuda_stream",
+          "gatun_cuda_event",
+          "gatun_cuda_graph" ->
+          ValueLayout.JAVA_LONG;
       case "float" -> ValueLayout.JAVA_FLOAT;
       default ->
           throw new IllegalArgumentException(

@@ -29,7 +29,7 @@ final class Compiler {
   static Path library(Path directory, String source) throws IOException, InterruptedException {
     Files.createDirectories(directory);
     Path c = Files.writeString(directory.resolve("source.c"), source);
-    Path library = directory.resolve(LibraryFinder.fileName());
+    Path library = directory.resolve(LibraryKind.CPU.fileName());
     compile("-shared", "-fPIC", "-o", library.toString(), c.toString());
     return library;
   }

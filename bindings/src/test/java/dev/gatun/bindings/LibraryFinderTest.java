@@ -29,7 +29,7 @@ class LibraryFinderTest {
 
   /** Checks a library as the real one does, but does not load it into this JVM. */
   private static final LibraryOpener CHECKS =
-      new LibraryOpener() {
+      new LibraryOpener(LibraryKind.CPU) {
         @Override
         Optional<String> open(Path file) {
           return refuses(file);
@@ -38,7 +38,7 @@ class LibraryFinderTest {
 
   /** Takes any file. */
   private static final LibraryOpener TAKES =
-      new LibraryOpener() {
+      new LibraryOpener(LibraryKind.CPU) {
         @Override
         Optional<String> open(Path file) {
           return Optional.empty();
@@ -48,6 +48,7 @@ class LibraryFinderTest {
   @TempDir Path scratch;
   private final Map<String, String> properties = new HashMap<>();
   private final Map<String, String> environment = new HashMap<>();
+  private LibraryKind kind = LibraryKind.CPU;
   private Path resources;
 
   @BeforeEach
@@ -60,13 +61,13 @@ class LibraryFinderTest {
 
   private Result find(LibraryOpener opener) throws Exception {
     try (URLClassLoader loader = new URLClassLoader(new URL[] {resources.toUri().toURL()}, null)) {
-      return new LibraryFinder(properties::get, environment::get, loader).find(opener);
+      return new LibraryFinder(kind, properties::get, environment::get, loader).find(opener);
     }
   }
 
   private void jar(byte[] content) throws Exception {
     Path directory = resources.resolve("META-INF/native/" + NativeLibrary.platform());
-    Files.write(Files.createDirectories(directory).resolve(LibraryFinder.fileName()), content);
+    Files.write(Files.createDirectories(directory).resolve(LibraryKind.CPU.fileName()), content);
   }
 
   private static List<String> outcomes(Result result) {
@@ -88,7 +89,7 @@ class LibraryFinderTest {
 
   @Test
   void propertyNamesADirectory() throws Exception {
-    Path library = Files.createFile(scratch.resolve(LibraryFinder.fileName()));
+    Path library = Files.createFile(scratch.resolve(LibraryKind.CPU.fileName()));
     properties.put(NativeLibrary.PATH_PROPERTY, scratch.toString());
     assertThat(find(TAKES))
         .isInstanceOfSatisfying(
@@ -98,7 +99,7 @@ class LibraryFinderTest {
   @Test
   void libraryPathComesNext() throws Exception {
     Path second = Files.createDirectories(scratch.resolve("second"));
-    Path library = Files.createFile(second.resolve(LibraryFinder.fileName()));
+    Path library = Files.createFile(second.resolve(LibraryKind.CPU.fileName()));
     properties.put(NativeLibrary.PATH_PROPERTY, scratch.resolve("missing").toString());
     properties.put("java.library.path", scratch.resolve("first") + ":" + second);
     Result result = find(TAKES);
@@ -119,7 +120,7 @@ class LibraryFinderTest {
     assertThat(result).isInstanceOf(Missing.class);
     assertThat(result.describe())
         .contains("gatun.library.path: not set")
-        .contains("java.library.path /nowhere/" + LibraryFinder.fileName() + ": no such file")
+        .contains("java.library.path /nowhere/" + LibraryKind.CPU.fileName() + ": no such file")
         .contains("META-INF/native/" + NativeLibrary.platform())
         .doesNotContain("\n");
   }
@@ -182,7 +183,7 @@ class LibraryFinderTest {
   void copyThatCannotBeOpenedFallsBackToTheNext() throws Exception {
     jar(new byte[] {1, 2, 3});
     LibraryOpener noexecAtHome =
-        new LibraryOpener() {
+        new LibraryOpener(LibraryKind.CPU) {
           @Override
           Optional<String> open(Path file) {
             return file.startsWith(scratch.resolve("home"))
@@ -250,7 +251,7 @@ class LibraryFinderTest {
 
   @Test
   void directoryInPlaceOfALibraryIsAReason() throws Exception {
-    Files.createDirectories(scratch.resolve("lib").resolve(LibraryFinder.fileName()));
+    Files.createDirectories(scratch.resolve("lib").resolve(LibraryKind.CPU.fileName()));
     properties.put("java.library.path", scratch.resolve("lib").toString());
     assertThat(outcomes(find(CHECKS))).element(1).asString().startsWith("cannot be loaded: ");
   }
@@ -259,6 +260,22 @@ class LibraryFinderTest {
   void valueThatIsNoPathIsAReason() throws Exception {
     properties.put(NativeLibrary.PATH_PROPERTY, "a\0b");
     assertThat(outcomes(find(TAKES))).first().isEqualTo("is not a path");
+  }
+
+  @Test
+  void theLibrariesAreNotTakenForEachOther() throws Exception {
+    Path cpu = Compiler.library(scratch.resolve("good"), GOOD);
+    kind = LibraryKind.CUDA;
+    properties.put(NativeLibrary.PATH_PROPERTY, cpu.toString());
+    Result result = find(new LibraryOpener(LibraryKind.CUDA));
+    assertThat(result.describe())
+        .contains("no " + LibraryKind.CUDA.fileName() + " of ABI ")
+        .contains("gatun.cuda.library.path: not set")
+        .contains("the jar gatun-cuda with classifier cuda13-" + NativeLibrary.platform());
+    properties.put(NativeLibrary.CUDA_PATH_PROPERTY, cpu.toString());
+    assertThat(outcomes(find(new LibraryOpener(LibraryKind.CUDA))))
+        .first()
+        .isEqualTo("is not libgatun_cuda: it has no gatun_cuda_abi_version");
   }
 
   @Test
