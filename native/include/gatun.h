@@ -326,6 +326,30 @@ GATUN_API gatun_status gatun_linear(const void *packed, int64_t packed_size, con
                                     int64_t ld_other, int32_t compute, int32_t isa, int32_t threads, void *workspace,
                                     int64_t workspace_size);
 
+/* ---- static activations: layers whose scales were found by calibration ---- */
+/*
+ * Rounds rows x columns numbers with a scale that is known beforehand:
+ *
+ *   y = code * scale,  code = encode(clamp(reciprocal ? v * (1/scale) : v / scale)),  v = x[r][c] * x_multiplier[c]
+ *
+ * v, 1/scale and the quotient are each rounded to x_type; codes are clamped to -128 .. 127 or to the 8-bit float's
+ * largest finite number, so that infinity becomes that; NaN stays NaN. encoding: I8 or an 8-bit float. scale > 0.
+ * x_multiplier: `columns` floats or null. y may be x when type and stride are the same.
+ */
+GATUN_API gatun_status gatun_round_static(const void *x, int32_t x_type, int64_t ldx, int64_t rows, int64_t columns,
+                                          const float *x_multiplier, void *y, int32_t y_type, int64_t ldy,
+                                          int32_t encoding, float scale, int32_t reciprocal, int32_t isa,
+                                          int32_t threads);
+/*
+ * gatun_linear with GATUN_COMPUTE_I8 on an x of multiples of x_scale, at most 128 of them, as gatun_round_static gives
+ * it: every row's scale is x_scale instead of absmax/127, and no row is looked at to find it.
+ */
+GATUN_API gatun_status gatun_linear_static(const void *packed, int64_t packed_size, const void *x, int32_t x_type,
+                                           int64_t ldx, float x_scale, int64_t m, void *y, int32_t y_type, int64_t ldy,
+                                           const float *bias, int32_t activation, int32_t combine, const void *other,
+                                           int64_t ld_other, int32_t isa, int32_t threads, void *workspace,
+                                           int64_t workspace_size);
+
 #ifdef __cplusplus
 }
 #endif

@@ -138,6 +138,7 @@ typedef struct gatun_linear_input {
     int64_t ldx;
     int64_t m;
     const float *x_multiplier; /* K floats or null */
+    float x_scale;             /* I8: every row's, x being multiples of it; 0: each row has its own, absmax / 127 */
 } gatun_linear_input;
 
 /* How a kernel wants x: each kernel row names one of these. The operation calls `fill` in parallel for tiles of

@@ -363,10 +363,11 @@ static gatun_status fit_workers(const plan *p, const void *workspace, int64_t si
     return GATUN_OK;
 }
 
-gatun_status gatun_linear(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx,
-                          int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, const float *x_multiplier,
-                          int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t compute,
-                          int32_t isa, int32_t threads, void *workspace, int64_t workspace_size) {
+static gatun_status linear(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx,
+                           int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias,
+                           const float *x_multiplier, float x_scale, int32_t activation, int32_t combine,
+                           const void *other, int64_t ld_other, int32_t compute, int32_t isa, int32_t threads,
+                           void *workspace, int64_t workspace_size) {
     const gatun_packed *h = (const gatun_packed *)packed;
     int32_t workers;
     gatun_status status = gatun_packed_header_check(packed, packed_size);
@@ -395,7 +396,7 @@ gatun_status gatun_linear(const void *packed, int64_t packed_size, const void *x
     if (m == 0 || h->n == 0) {
         return GATUN_OK;
     }
-    gatun_linear_input input = {h, x, x_type, ldx, m, x_multiplier};
+    gatun_linear_input input = {h, x, x_type, ldx, m, x_multiplier, x_scale};
     uint8_t *area = (uint8_t *)workspace;
     bool finite = lay_out_x(&p, &input, area, workers);
     multiply_job j = {.plan = &p, .packed = h, .scratches = area + p.area + p.rescue_area};
@@ -416,4 +417,24 @@ gatun_status gatun_linear(const void *packed, int64_t packed_size, const void *x
         multiply_around(&j, &input, area + p.area, workers);
     }
     return GATUN_OK;
+}
+
+gatun_status gatun_linear(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx,
+                          int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, const float *x_multiplier,
+                          int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t compute,
+                          int32_t isa, int32_t threads, void *workspace, int64_t workspace_size) {
+    return linear(packed, packed_size, x, x_type, ldx, m, y, y_type, ldy, bias, x_multiplier, 0.0f, activation, combine,
+                  other, ld_other, compute, isa, threads, workspace, workspace_size);
+}
+
+gatun_status gatun_linear_static(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx,
+                                 float x_scale, int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias,
+                                 int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t isa,
+                                 int32_t threads, void *workspace, int64_t workspace_size) {
+    if (!(x_scale > 0) || !isfinite(x_scale)) {
+        return gatun_fail(GATUN_INVALID_ARGUMENT, "linear: found a scale of x of %g, expected a positive number",
+                          (double)x_scale);
+    }
+    return linear(packed, packed_size, x, x_type, ldx, m, y, y_type, ldy, bias, NULL, x_scale, activation, combine,
+                  other, ld_other, GATUN_COMPUTE_I8, isa, threads, workspace, workspace_size);
 }

@@ -85,7 +85,8 @@ static __m256 load_x(const gatun_linear_input *in, int64_t row, int64_t k) {
     return _mm256_mul_ps(load_plain(in->x_type, v), _mm256_loadu_ps(factors));
 }
 
-/* absmax / 127 of k0 .. k1-1 of a row; 0 where there is nothing to quantize: zeros alone, or NaN or infinity. */
+/* The scale of k0 .. k1-1 of a row, absmax / 127 unless one is given; 0 where there is nothing to quantize: zeros
+ * alone, or NaN or infinity. */
 static float x_scale(const gatun_linear_input *in, int64_t row, int64_t k0, int64_t k1) {
     __m256 largest = _mm256_setzero_ps(), finite = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
     for (int64_t k = k0; k < k1; k += 8) {
@@ -98,7 +99,7 @@ static float x_scale(const gatun_linear_input *in, int64_t row, int64_t k0, int6
     for (int i = 0; i < 8; i++) {
         most = eight[i] > most ? eight[i] : most;
     }
-    return _mm256_movemask_ps(finite) == 255 ? most / 127.0f : 0;
+    return _mm256_movemask_ps(finite) != 255 ? 0 : in->x_scale != 0 ? in->x_scale : most / 127.0f;
 }
 
 static __m256 quantized(__m256 v, float scale) {

@@ -34,6 +34,7 @@ static bool fill_row(const gatun_linear_input *in, const i8_plan *plan, int64_t 
     int64_t k_end = in->packed->k;
     bool finite = true;
     float scale = x_absmax(in, row, 0, k_end, &finite) / 127.0f;
+    scale = in->x_scale != 0 ? in->x_scale : scale;
     if (!finite) {
         return false;
     }

@@ -63,8 +63,8 @@ static bool fill_bf16(const gatun_linear_input *in, int64_t row0, int64_t row1, 
     return true;
 }
 
-/* Turns numbers into integers; gives what they are to be multiplied by. */
-static float quantize(float *v, int64_t count) {
+/* Turns numbers into integers; gives what they are to be multiplied by: `given` unless that is 0. */
+static float quantize(float *v, int64_t count, float given) {
     float largest = 0.0f;
     for (int64_t i = 0; i < count; i++) {
         float a = fabsf(v[i]);
@@ -73,7 +73,7 @@ static float quantize(float *v, int64_t count) {
         }
         largest = a > largest ? a : largest;
     }
-    float scale = largest / 127.0f;
+    float scale = given != 0.0f ? given : largest / 127.0f;
     for (int64_t i = 0; i < count; i++) {
         v[i] = scale == 0.0f ? 0.0f : rintf(v[i] / scale);
     }
@@ -93,7 +93,7 @@ static bool fill_integers(const gatun_linear_input *in, int64_t row0, int64_t ro
             gatun_rotate(v + b, rotation);
         }
         for (int64_t b = 0; b < scales; b++) {
-            scale[b] = quantize(v + b * block, k - b * block < block ? k - b * block : block);
+            scale[b] = quantize(v + b * block, k - b * block < block ? k - b * block : block, in->x_scale);
         }
     }
     return true;

@@ -2316,5 +2316,156 @@ public class gatun_h extends gatun_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class gatun_round_static {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_POINTER,
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_INT,
+            gatun_h.C_FLOAT,
+            gatun_h.C_INT,
+            gatun_h.C_INT,
+            gatun_h.C_INT
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_round_static");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_round_static(const void *x, int32_t x_type, int64_t ldx, int64_t rows, int64_t columns, const float *x_multiplier, void *y, int32_t y_type, int64_t ldy, int32_t encoding, float scale, int32_t reciprocal, int32_t isa, int32_t threads)
+     * }
+     */
+    public static FunctionDescriptor gatun_round_static$descriptor() {
+        return gatun_round_static.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_round_static(const void *x, int32_t x_type, int64_t ldx, int64_t rows, int64_t columns, const float *x_multiplier, void *y, int32_t y_type, int64_t ldy, int32_t encoding, float scale, int32_t reciprocal, int32_t isa, int32_t threads)
+     * }
+     */
+    public static MethodHandle gatun_round_static$handle() {
+        return gatun_round_static.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_round_static(const void *x, int32_t x_type, int64_t ldx, int64_t rows, int64_t columns, const float *x_multiplier, void *y, int32_t y_type, int64_t ldy, int32_t encoding, float scale, int32_t reciprocal, int32_t isa, int32_t threads)
+     * }
+     */
+    public static MemorySegment gatun_round_static$address() {
+        return gatun_round_static.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_round_static(const void *x, int32_t x_type, int64_t ldx, int64_t rows, int64_t columns, const float *x_multiplier, void *y, int32_t y_type, int64_t ldy, int32_t encoding, float scale, int32_t reciprocal, int32_t isa, int32_t threads)
+     * }
+     */
+    public static int gatun_round_static(MemorySegment x, int x_type, long ldx, long rows, long columns, MemorySegment x_multiplier, MemorySegment y, int y_type, long ldy, int encoding, float scale, int reciprocal, int isa, int threads) {
+        var mh$ = gatun_round_static.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_round_static", x, x_type, ldx, rows, columns, x_multiplier, y, y_type, ldy, encoding, scale, reciprocal, isa, threads);
+            }
+            return (int)mh$.invokeExact(x, x_type, ldx, rows, columns, x_multiplier, y, y_type, ldy, encoding, scale, reciprocal, isa, threads);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gatun_linear_static {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_POINTER,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_FLOAT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_INT,
+            gatun_h.C_INT,
+            gatun_h.C_POINTER,
+            gatun_h.C_LONG,
+            gatun_h.C_INT,
+            gatun_h.C_INT,
+            gatun_h.C_POINTER,
+            gatun_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_linear_static");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_linear_static(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx, float x_scale, int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
+     * }
+     */
+    public static FunctionDescriptor gatun_linear_static$descriptor() {
+        return gatun_linear_static.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_linear_static(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx, float x_scale, int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
+     * }
+     */
+    public static MethodHandle gatun_linear_static$handle() {
+        return gatun_linear_static.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_linear_static(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx, float x_scale, int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
+     * }
+     */
+    public static MemorySegment gatun_linear_static$address() {
+        return gatun_linear_static.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_linear_static(const void *packed, int64_t packed_size, const void *x, int32_t x_type, int64_t ldx, float x_scale, int64_t m, void *y, int32_t y_type, int64_t ldy, const float *bias, int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
+     * }
+     */
+    public static int gatun_linear_static(MemorySegment packed, long packed_size, MemorySegment x, int x_type, long ldx, float x_scale, long m, MemorySegment y, int y_type, long ldy, MemorySegment bias, int activation, int combine, MemorySegment other, long ld_other, int isa, int threads, MemorySegment workspace, long workspace_size) {
+        var mh$ = gatun_linear_static.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_linear_static", packed, packed_size, x, x_type, ldx, x_scale, m, y, y_type, ldy, bias, activation, combine, other, ld_other, isa, threads, workspace, workspace_size);
+            }
+            return (int)mh$.invokeExact(packed, packed_size, x, x_type, ldx, x_scale, m, y, y_type, ldy, bias, activation, combine, other, ld_other, isa, threads, workspace, workspace_size);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
 }
 
