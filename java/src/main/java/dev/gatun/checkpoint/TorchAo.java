@@ -16,8 +16,8 @@ import java.util.TreeSet;
  * metadata for each name of the state dict, data in {@code <module>._<parameter>_<part>}. Source:
  * torchao/prototype/safetensors.
  */
-public final class TorchAo implements ReadOnlyFormat {
-  private static final String NAMES = "tensor_names";
+public final class TorchAo implements CheckpointFormat {
+  static final String NAMES = "tensor_names";
 
   /** For {@link java.util.ServiceLoader}. */
   public TorchAo() {}
@@ -108,5 +108,15 @@ public final class TorchAo implements ReadOnlyFormat {
   @Override
   public Set<String> metadataKeys() {
     return Set.of(NAMES);
+  }
+
+  @Override
+  public Map<String, String> writes() {
+    return TorchAoWeights.formats();
+  }
+
+  @Override
+  public LayerWriter writer(String format) {
+    return new TorchAoWriter(format);
   }
 }

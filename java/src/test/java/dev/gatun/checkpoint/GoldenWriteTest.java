@@ -47,7 +47,17 @@ class GoldenWriteTest {
     "quanto,qint4_fp16,qint4,F16",
     "quanto,qint4_bf16,qint4,BF16",
     "quanto,qint8_bf16,qint8,BF16",
-    "quanto,qfloat8_e5m2_fp32,qfloat8_e5m2,F32"
+    "quanto,qfloat8_e5m2_fp32,qfloat8_e5m2,F32",
+    "torchao,int4wo_tile_g128,torchao-int4wo,BF16",
+    "torchao,int8wo_bf16,torchao-int8wo,BF16",
+    "torchao,int8wo_fp32,torchao-int8wo,F32",
+    "torchao,int8wo_tensor_bf16,torchao-int8wo-tensor,BF16",
+    "torchao,int8wo_group64_bf16,torchao-int8wo-g64,BF16",
+    "torchao,int8dq_bf16,torchao-int8dq,BF16",
+    "torchao,float8wo_e4m3_bf16,torchao-float8wo_e4m3,BF16",
+    "torchao,float8wo_e5m2_bf16,torchao-float8wo_e5m2,BF16",
+    "torchao,float8dq_row_bf16,torchao-float8dq_e4m3_row,BF16",
+    "torchao,float8dq_tensor_bf16,torchao-float8dq_e4m3_tensor,BF16"
   })
   void writesTheLibrarysBytes(String family, String name, String format, Encoding type)
       throws IOException {
@@ -68,7 +78,8 @@ class GoldenWriteTest {
         Arena arena = Arena.ofShared()) {
       for (String weight : WEIGHTS) {
         String layer = "blocks.0." + weight;
-        if (golden.tensors().keySet().stream().noneMatch(n -> n.startsWith(layer + ".weight"))) {
+        if (golden.tensors().keySet().stream()
+            .noneMatch(n -> n.startsWith(layer + ".weight") || n.startsWith(layer + "._weight"))) {
           continue;
         }
         Tensor original = cast(originals.tensors().get("w_" + weight), type, arena);
@@ -95,6 +106,14 @@ class GoldenWriteTest {
         }
       }
       assertThat(compared).isGreaterThanOrEqualTo(4);
+      writer
+          .metadata(written, List.of())
+          .forEach(
+              (key, value) -> {
+                if (key.endsWith(".weight")) { // torchao describes every weight there
+                  assertThat(value).as(key).isEqualTo(golden.metadata().get(key));
+                }
+              });
       readsBack(tensors, written, writer, Golden.dir(family, name));
     }
   }

@@ -8,6 +8,7 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 
@@ -30,6 +31,7 @@ public record TorchAoConfig(
 
   private static final String CONFIG = "TorchAoConfig";
   private static final String GROUP_SIZE = "group_size";
+  private static final String TILES = "tile_packed_to_4d";
   private static final List<Integer> INT4_GROUPS = List.of(32, 64, 128, 256);
 
   /** Checks the type and its arguments' names and numbers. */
@@ -171,7 +173,7 @@ public record TorchAoConfig(
       }
       // torchao leaves weights whose rows are no whole groups as they are.
       return weight.shape().getLast() % group == 0
-          ? Optional.of("torchao-int4wo" + (group == 128 ? "" : "-g" + group))
+          ? Optional.of("torchao-int4wo" + packing() + (group == 128 ? "" : "-g" + group))
           : Optional.empty();
     }
     if (groupSize().isPresent()) {
@@ -183,6 +185,29 @@ public record TorchAoConfig(
               + quantType);
     }
     return Optional.of("torchao-" + withSettings(format));
+  }
+
+  /** Tiles, as the shorthand made them; the class's own default are plain rows. */
+  private String packing() {
+    String packing = text(setting("int4_packing_format"));
+    boolean plainByDefault = classVersion.orElse(1) > 1;
+    return switch (packing.isEmpty() ? (plainByDefault ? "plain" : TILES) : packing) {
+      case TILES -> "";
+      case "plain" -> "-plain";
+      default ->
+          throw new GatunException(
+              CONFIG
+                  + ": int4_packing_format: found '"
+                  + packing
+                  + "', expected "
+                  + TILES
+                  + " or plain");
+    };
+  }
+
+  /** A word, or the value of an enumeration or type. */
+  private static String text(JsonNode value) {
+    return (value.isObject() ? value.path("_data") : value).asText("").toLowerCase(Locale.ROOT);
   }
 
   /** The class form says by settings what the shorthands say by their names. */

@@ -1,0 +1,146 @@
+package dev.gatun.checkpoint;
+
+import dev.gatun.Encoding;
+import dev.gatun.Tensor;
+import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.Matrix;
+import dev.gatun.kernel.QuantizeRule;
+import dev.gatun.kernel.codec.Fp8;
+import dev.gatun.kernel.codec.HalfFloat;
+import dev.gatun.kernel.codec.Magnitudes;
+import dev.gatun.kernel.codec.Numbers;
+import dev.gatun.layout.TorchAoLayout;
+import java.lang.foreign.Arena;
+import java.util.Collection;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.TreeSet;
+
+/**
+ * Writes torchao's tensor subclasses as its safetensors support flattens them, with the codes and
+ * scales that its present configurations compute. Source: torchao/quantization/quantize_/workflows.
+ */
+final class TorchAoWriter implements LayerWriter {
+  /** The smallest scale of integers: float32's epsilon. */
+  private static final float EPSILON = 0x1p-23f;
+
+  private static final float HALF_RANGE = 127.5f;
+
+  /** torchao leaves weights with fewer columns as they are when activations are int8 too. */
+  private static final long INT8_COLUMNS = 16;
+
+  /** Sizes that {@code scaled_mm} takes: multiples of this. */
+  private static final long FLOAT8_SIZES = 16;
+
+  private final TorchAoWeights scheme;
+
+  TorchAoWriter(String format) {
+    this.scheme = TorchAoWeights.of(format);
+  }
+
+  @Override
+  public boolean accepts(Tensor weight) {
+    if (!WriterSupport.isFloatMatrix(weight)) {
+      return false;
+    }
+    long n = weight.shape().get(0);
+    long k = weight.shape().get(1);
+    return switch (scheme.type()) {
+      case INT4_TILES, INT4 -> k % scheme.group() == 0;
+      case INT8 ->
+          scheme.dynamic() ? k > INT8_COLUMNS : scheme.group() == 0 || k % scheme.group() == 0;
+      case FLOAT8 -> !scheme.dynamic() || (n % FLOAT8_SIZES == 0 && k % FLOAT8_SIZES == 0);
+    };
+  }
+
+  @Override
+  public Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena) {
+    return switch (scheme.type()) {
+      case INT4_TILES -> new TorchAoInt4(layer, weight, scheme.group(), arena).tiles();
+      case INT4 -> new TorchAoInt4(layer, weight, scheme.group(), arena).plain();
+      case INT8, FLOAT8 -> bytes(layer, weight, backend, arena);
+    };
+  }
+
+  /** Codes of a byte. The scales are F32 whatever the weight's type is, and so is the quotient. */
+  private Quantized bytes(String layer, Tensor weight, Backend backend, Arena arena) {
+    long n = weight.shape().get(0);
+    long k = weight.shape().get(1);
+    Encoding encoding = scheme.encoding();
+    boolean integer = encoding == Encoding.I8;
+    List<Long> block = scheme.block(n, k);
+    long down = n / block.get(0);
+    long across = k / block.get(1);
+    String prefix = TorchAoTensors.prefix(layer + Parts.WEIGHT);
+    DType type = DType.valueOf(encoding.name());
+    Tensor codes = WriterSupport.allocate(arena, prefix + "qdata", type, n, k);
+    Tensor scales = WriterSupport.allocate(arena, prefix + "scale", DType.F32, down, across);
+    Matrix matrix =
+        new TorchAoLayout(scheme.type().className(), encoding)
+            .blocks(
+                n,
+                k,
+                codes.data(),
+                block.get(0),
+                block.get(1),
+                Parts.values(scales),
+                Optional.empty(),
+                Parts.encoding(weight));
+    for (long row = 0; row < down; row++) {
+      for (long column = 0; column < across; column++) {
+        float scale = scale(weight, row * block.get(0), column * block.get(1), block);
+        Numbers.put(Encoding.F32, scales.data(), row * across + column, scale);
+      }
+    }
+    float largest = integer ? HALF_RANGE : Fp8.max(encoding);
+    QuantizeRule rule =
+        integer
+            ? new QuantizeRule(Encoding.F32, true, 1, 0, -128f, 127f, true, -1)
+            : new QuantizeRule(Encoding.F32, false, 1, 0, -largest, largest, true, 0);
+    backend.quantize(matrix, rule, weight.data(), Parts.encoding(weight));
+    if (!integer) {
+      return new Quantized(List.of(codes, scales), matrix);
+    }
+    Tensor zeros = WriterSupport.allocate(arena, prefix + "zero_point", DType.I8, down, across);
+    return new Quantized(List.of(zeros, codes, scales), matrix);
+  }
+
+  /**
+   * absmax / largest code, as CUDA divides by a constant: times its rounded reciprocal. In the
+   * weight's type, though it is stored as F32.
+   */
+  private float scale(Tensor weight, long row, long column, List<Long> block) {
+    Encoding type = Parts.encoding(weight);
+    long k = weight.shape().get(1);
+    float absmax = 0;
+    for (long i = 0; i < block.get(0); i++) {
+      long first = (row + i) * k + column;
+      absmax = Math.max(absmax, Magnitudes.largest(type, weight.data(), first, block.get(1)));
+    }
+    boolean integer = scheme.encoding() == Encoding.I8;
+    float reciprocal = 1f / (integer ? HALF_RANGE : Fp8.max(scheme.encoding()));
+    float scale = HalfFloat.round(type, absmax * reciprocal);
+    return integer ? Math.max(scale, EPSILON) : scale;
+  }
+
+  /** An entry for every name of the state dict; names without a dot cannot be flattened. */
+  @Override
+  public Map<String, String> metadata(List<Written> layers, List<String> copied) {
+    Map<String, String> entries = new LinkedHashMap<>();
+    Collection<String> names = new TreeSet<>(copied);
+    names.removeIf(name -> name.indexOf('.') < 0);
+    names.forEach(name -> entries.put(name, "{\"_type\": \"Tensor\"}"));
+    for (Written layer : layers) {
+      entries.put(
+          layer.layer() + Parts.WEIGHT, TorchAoWeights.of(layer.format()).description(layer));
+    }
+    StringBuilder list = new StringBuilder();
+    for (String name : new TreeSet<>(entries.keySet())) {
+      list.append(list.isEmpty() ? "" : ", ").append(PythonJson.string(name));
+    }
+    entries.put(TorchAo.NAMES, "[" + list + "]");
+    return entries;
+  }
+}
