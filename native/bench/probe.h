@@ -22,8 +22,11 @@ PROBE_API double gatun_probe_peak(int32_t kind, int32_t threads, int32_t rounds)
 /* Which instructions gatun_probe_peak times, such as "avx512 vpdpbusd"; empty: none. A static string. */
 PROBE_API const char *gatun_probe_peak_name(int32_t kind);
 
+/* Memory that has been written to, on large pages where the system has them; null when there is none. */
+PROBE_API void *gatun_probe_allocate(int64_t size);
+PROBE_API void gatun_probe_free(void *data);
 /* GB (1e9 bytes) a second read from `size` bytes of 64-byte-aligned memory, each thread from its own part: the best of
- * `rounds`. 0: there are no threads to be had. */
+ * `rounds` of a loop that only loads and of as many of one that prefetches. 0: there are no threads to be had. */
 PROBE_API double gatun_probe_read(const void *data, int64_t size, int32_t threads, int32_t rounds);
 /* GB a second, read and written ones added up, of a copy of `size` bytes between 64-byte-aligned memory: memcpy, or
  * with `streaming` stores that go past the caches. */

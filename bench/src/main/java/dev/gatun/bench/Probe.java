@@ -48,6 +48,8 @@ public final class Probe implements AutoCloseable {
   private final Arena arena = Arena.ofShared();
   private final MethodHandle peak;
   private final MethodHandle peakName;
+  private final MethodHandle allocate;
+  private final MethodHandle free;
   private final MethodHandle read;
   private final MethodHandle copy;
   private final MethodHandle call;
@@ -58,6 +60,11 @@ public final class Probe implements AutoCloseable {
     peak = handle(lookup, "gatun_probe_peak", JAVA_DOUBLE, JAVA_INT, JAVA_INT, JAVA_INT);
     AddressLayout text = ADDRESS.withTargetLayout(MemoryLayout.sequenceLayout(256, JAVA_BYTE));
     peakName = handle(lookup, "gatun_probe_peak_name", text, JAVA_INT);
+    allocate = handle(lookup, "gatun_probe_allocate", ADDRESS, JAVA_LONG);
+    free =
+        Linker.nativeLinker()
+            .downcallHandle(
+                lookup.findOrThrow("gatun_probe_free"), FunctionDescriptor.ofVoid(ADDRESS));
     read = handle(lookup, "gatun_probe_read", JAVA_DOUBLE, ADDRESS, JAVA_LONG, JAVA_INT, JAVA_INT);
     copy =
         handle(
@@ -146,6 +153,34 @@ public final class Probe implements AutoCloseable {
   public String peakName(Peak kind) {
     try {
       return ((MemorySegment) peakName.invoke(kind.id)).getString(0);
+    } catch (Throwable e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  /**
+   * Memory that has been written to, on large pages where the system has them, until the arena is
+   * closed.
+   *
+   * @throws GatunException when there is not as much
+   */
+  public MemorySegment allocate(long size, Arena arena) {
+    try {
+      MemorySegment memory = (MemorySegment) allocate.invoke(size);
+      if (memory.equals(MemorySegment.NULL)) {
+        throw new GatunException("found no memory, expected " + size + " bytes for the probe");
+      }
+      return memory.reinterpret(size, arena, this::free);
+    } catch (GatunException e) {
+      throw e;
+    } catch (Throwable e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  private void free(MemorySegment memory) {
+    try {
+      free.invoke(memory);
     } catch (Throwable e) {
       throw new IllegalStateException(e);
     }

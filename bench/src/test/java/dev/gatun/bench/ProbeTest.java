@@ -48,4 +48,14 @@ class ProbeTest {
       }
     }
   }
+
+  @Test
+  void givesMemoryThatHasBeenWrittenTo() {
+    try (Probe probe = Probe.open();
+        Arena arena = Arena.ofConfined()) {
+      MemorySegment memory = probe.allocate(5_000_001, arena);
+      assertThat(memory.address() % 64).isZero();
+      assertThat(memory.get(ValueLayout.JAVA_BYTE, 5_000_000)).isNotZero();
+    }
+  }
 }

@@ -12,7 +12,8 @@ import java.util.Map;
 
 /**
  * Writes ONNX models of one kind of matrix product: {@code y0 = op(x, weights)}, {@code y1 = op(x,
- * a copy of the weights)} … Field numbers are those of {@code onnx.proto}.
+ * the weights rotated)} … ONNX Runtime keeps equal weights once, so that copies of them would be
+ * read from a cache: each product has others. Field numbers are those of {@code onnx.proto}.
  */
 public final class MatMulModel {
   /** ONNX's number for unsigned bytes. */
@@ -27,6 +28,9 @@ public final class MatMulModel {
   private static final int IR_VERSION = 8;
   private static final int OPSET = 17;
   private static final int ATTRIBUTE_INT = 2;
+
+  /** Bytes from where one product's constants begin to where the next one's do. */
+  private static final long ROTATION = 64;
 
   /** A constant input of the operator. */
   private record Constant(int type, List<Long> shape, byte[] data) {}
@@ -66,7 +70,7 @@ public final class MatMulModel {
   /**
    * Writes the model.
    *
-   * @param copies how many products with weights of their own
+   * @param copies how many products; the first one's weights are the constants as they were given
    */
   public void write(Path file, int copies, long n, long k) {
     ProtoWriter graph = new ProtoWriter().string(2, "products");
@@ -75,7 +79,7 @@ public final class MatMulModel {
     }
     for (int copy = 0; copy < copies; copy++) {
       for (Map.Entry<String, Constant> constant : constants.entrySet()) {
-        graph.message(5, tensor(constant.getKey() + copy, constant.getValue()));
+        graph.message(5, tensor(constant.getKey() + copy, constant.getValue(), copy));
       }
     }
     graph.message(11, value("x", k));
@@ -105,10 +109,11 @@ public final class MatMulModel {
     return node;
   }
 
-  private static ProtoWriter tensor(String name, Constant constant) {
+  private static ProtoWriter tensor(String name, Constant constant, int copy) {
     ProtoWriter tensor = new ProtoWriter();
     constant.shape.forEach(size -> tensor.integer(1, size));
-    return tensor.integer(2, constant.type).string(8, name).bytes(9, constant.data);
+    int first = constant.data.length == 0 ? 0 : (int) (copy * ROTATION % constant.data.length);
+    return tensor.integer(2, constant.type).string(8, name).rotated(9, constant.data, first);
   }
 
   private static ProtoWriter value(String name, long columns) {

@@ -17,7 +17,10 @@ final class ProtoWriter {
   private static final int BYTES = 2;
   private static final int FIXED32 = 5;
 
-  private final List<byte[]> parts = new ArrayList<>();
+  /** Bytes of an array that is not copied. */
+  private record Part(byte[] bytes, int first, int end) {}
+
+  private final List<Part> parts = new ArrayList<>();
   private long size;
 
   /** Adds an integer. */
@@ -41,6 +44,13 @@ final class ProtoWriter {
     return add(value);
   }
 
+  /** Adds bytes, those from {@code first} on before the others. */
+  ProtoWriter rotated(int field, byte[] value, int first) {
+    varint((long) field << 3 | BYTES);
+    varint(value.length);
+    return add(new Part(value, first, value.length)).add(new Part(value, 0, first));
+  }
+
   /** Adds text. */
   ProtoWriter string(int field, String value) {
     return bytes(field, value.getBytes(StandardCharsets.UTF_8));
@@ -57,8 +67,8 @@ final class ProtoWriter {
 
   /** Writes the message. */
   void writeTo(OutputStream out) throws IOException {
-    for (byte[] part : parts) {
-      out.write(part);
+    for (Part part : parts) {
+      out.write(part.bytes, part.first, part.end - part.first);
     }
   }
 
@@ -86,8 +96,12 @@ final class ProtoWriter {
   }
 
   private ProtoWriter add(byte[] part) {
+    return add(new Part(part, 0, part.length));
+  }
+
+  private ProtoWriter add(Part part) {
     parts.add(part);
-    size += part.length;
+    size += part.end - part.first;
     return this;
   }
 }

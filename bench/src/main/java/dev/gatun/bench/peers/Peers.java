@@ -34,7 +34,7 @@ final class Peers {
   private static final int FEWEST_SAMPLES = 5;
 
   /**
-   * Between two engines: the threads of the last one may still spin and take a core from the next.
+   * Before each engine and each probe: the threads of the last one may still spin and take a core.
    */
   private static final long REST_MILLIS = 4;
 
@@ -95,8 +95,7 @@ final class Peers {
   static Result run(Plan plan, Consumer<String> progress) {
     try (Probe probe = Probe.open();
         Arena arena = Arena.ofShared()) {
-      MemorySegment memory = arena.allocate(plan.coldBytes(), 64);
-      memory.fill((byte) 1); // pages that nobody has written to are all the same one
+      MemorySegment memory = probe.allocate(plan.coldBytes(), arena);
       return new Peers(plan, probe, memory, progress).run();
     }
   }
@@ -225,6 +224,7 @@ final class Peers {
     double read = 0;
     long end = System.nanoTime() + (long) (plan.seconds() * 1e9);
     for (int sample = 0; sample < FEWEST_SAMPLES || System.nanoTime() < end; sample++) {
+      rest();
       peak = Math.max(peak, probe.peak(work.peak(), plan.threads(), 1));
       if (cold) {
         read = Math.max(read, probe.read(memory, plan.threads(), 1));
@@ -270,16 +270,20 @@ final class Peers {
 
   /** Milliseconds of one product; a first pass wakes the threads and is not timed. */
   private static double sample(Contender contender, MemorySegment x, int m) {
+    rest();
+    contender.run(x, m);
+    long start = System.nanoTime();
+    contender.run(x, m);
+    return (System.nanoTime() - start) * 1e-6 / contender.copies();
+  }
+
+  private static void rest() {
     try {
       Thread.sleep(REST_MILLIS);
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
       throw new GatunException("interrupted", e);
     }
-    contender.run(x, m);
-    long start = System.nanoTime();
-    contender.run(x, m);
-    return (System.nanoTime() - start) * 1e-6 / contender.copies();
   }
 
   private static float[] random(int count) {
