@@ -149,6 +149,8 @@ typedef struct gatun_x_layout {
     /* False: the kernel cannot take one of these rows (integer kernels: NaN or infinity); it will not be asked to. */
     bool (*fill)(const gatun_linear_input *input, int64_t row0, int64_t row1, void *area);
     int64_t (*scratch)(const gatun_packed *packed); /* bytes a worker needs besides; null: none */
+    int64_t least_rows;                             /* fewer rows of x are left to the tier below; 0: none are */
+    int64_t panel_run; /* panels that a worker should get at once where there are so many; 0: one */
 } gatun_x_layout;
 
 /* One worker's share of `linear`: outputs of panels panel0 .. panel1-1 for rows row0 .. row1-1 of x. row0 is a multiple
@@ -212,10 +214,12 @@ typedef struct gatun_kernel_row {
 const gatun_kernel_row *gatun_table_row(int32_t index);
 /* Resolves GATUN_ISA_BEST and checks what was asked for. */
 gatun_status gatun_isa_resolve(int32_t isa, int32_t *resolved);
-/* The first row on `isa` or the best tier below it that accepts the packed weight (linear) or matrix (codecs; either
- * may be null); -1 with an error recorded. */
+/* Whether this library and this machine have it. */
+bool gatun_isa_usable(int32_t isa);
+/* The first row on `isa` or the best tier below it that accepts the packed weight and so many rows of x (linear) or the
+ * matrix (codecs; either may be null); -1 with an error recorded. */
 int32_t gatun_kernel_choose(int32_t operation, int32_t compute, int32_t encoding, int32_t isa,
-                            const gatun_packed *packed, const gatun_matrix *matrix);
+                            const gatun_packed *packed, int64_t rows, const gatun_matrix *matrix);
 void gatun_set_last_kernel(int32_t index);
 
 /* ---- matrices ---- */

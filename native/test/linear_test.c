@@ -247,6 +247,21 @@ static void try_kernel(random_state *r, int32_t encoding, int32_t compute) {
     }
 }
 
+/* Shapes with several tiles of rows and runs of K, and with more rows than sums are kept for. */
+static void try_long(random_state *r, int32_t encoding, int32_t compute) {
+    static const int64_t rows[] = {16, 32, 33, 65, 130, 530}, groups[] = {32, 64, 96, 128, 260, 640};
+    int64_t m = rows[random_below(r, 6)], n = 1 + random_below(r, m > 500 ? 33 : 70);
+    int64_t k = 1 + random_below(r, m > 500 ? 200 : 1500), group = groups[random_below(r, 6)];
+    if (gatun_is_gguf(encoding)) {
+        try_cut(r, encoding, compute, m, n, (k + 255) / 256 * 256, PER_TENSOR, 0, 0, GATUN_NONE, GATUN_F32, 0);
+        return;
+    }
+    try_cut(r, encoding, compute, m, n, k, PER_ROW, 0, 0, GATUN_F32, GATUN_F32, 0);
+    try_cut(r, encoding, compute, m, n, k, PER_ROW, 0, WITH_ZEROS | WITH_OFFSETS, GATUN_F16, GATUN_F32, 0);
+    try_cut(r, encoding, compute, m, n, k, PER_GROUP, group, 0, GATUN_F16, GATUN_F32, 0);
+    try_cut(r, encoding, compute, m, n, k, PER_GROUP, group, WITH_ZEROS | WITH_OFFSETS, GATUN_F32, GATUN_F32, 0);
+}
+
 int main(int count, char **arguments) {
     isa = isa_argument(count, arguments);
     CHECK_STATUS(GATUN_OK, gatun_threads_set(THREADS, 10));
@@ -257,6 +272,7 @@ int main(int count, char **arguments) {
         bool first = gatun_kernel_find(k.operation, k.compute, k.encoding, isa) == i;
         if (k.operation == GATUN_OP_LINEAR && k.isa == isa && first) {
             try_kernel(&r, k.encoding, k.compute);
+            try_long(&r, k.encoding, k.compute);
         }
     }
     int32_t kernels = 0;

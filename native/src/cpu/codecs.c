@@ -95,7 +95,7 @@ gatun_status gatun_convert(const void *src, int32_t src_type, void *dst, int32_t
     if (status != GATUN_OK) {
         return status;
     }
-    int32_t index = gatun_kernel_choose(GATUN_OP_CONVERT, 0, dst_type, isa, NULL, NULL);
+    int32_t index = gatun_kernel_choose(GATUN_OP_CONVERT, 0, dst_type, isa, NULL, 0, NULL);
     if (index < 0) {
         return GATUN_UNSUPPORTED;
     }
@@ -152,7 +152,7 @@ static gatun_status run_rows(int32_t operation, rows_job *j, int32_t isa, int32_
     if (status != GATUN_OK) {
         return status;
     }
-    int32_t index = gatun_kernel_choose(operation, 0, j->matrix->encoding, isa, NULL, j->matrix);
+    int32_t index = gatun_kernel_choose(operation, 0, j->matrix->encoding, isa, NULL, 0, j->matrix);
     if (index < 0) {
         return GATUN_UNSUPPORTED;
     }
@@ -307,7 +307,7 @@ gatun_status gatun_quantize(const gatun_matrix *matrix, const gatun_quantize_rul
         return status;
     }
     const gatun_matrix *m = matrix;
-    int32_t index = gatun_kernel_choose(GATUN_OP_QUANTIZE, 0, m->encoding, isa, NULL, m);
+    int32_t index = gatun_kernel_choose(GATUN_OP_QUANTIZE, 0, m->encoding, isa, NULL, 0, m);
     if (index < 0) {
         return GATUN_UNSUPPORTED;
     }

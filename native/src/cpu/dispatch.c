@@ -77,18 +77,19 @@ static int32_t tier_below(int32_t isa) {
     }
 }
 
-static bool accepts(const gatun_kernel_row *row, const gatun_packed *packed, const gatun_matrix *matrix) {
-    return (packed == NULL || row->linear_accepts == NULL || row->linear_accepts(packed)) &&
-           (matrix == NULL || row->codec_accepts == NULL || row->codec_accepts(matrix));
+static bool accepts(const gatun_kernel_row *row, const gatun_packed *packed, int64_t rows, const gatun_matrix *matrix) {
+    bool linear = packed == NULL ||
+                  (row->layout->least_rows <= rows && (row->linear_accepts == NULL || row->linear_accepts(packed)));
+    return linear && (matrix == NULL || row->codec_accepts == NULL || row->codec_accepts(matrix));
 }
 
 static int32_t find(int32_t operation, int32_t compute, int32_t encoding, int32_t isa, const gatun_packed *packed,
-                    const gatun_matrix *matrix) {
+                    int64_t rows, const gatun_matrix *matrix) {
     for (int32_t tier = isa; tier != 0; tier = tier_below(tier)) {
         for (int32_t i = 0; i < ROWS; i++) {
             const gatun_kernel *k = &table[i].info;
             if (k->isa == tier && k->encoding == encoding && k->operation == operation && k->compute == compute &&
-                accepts(&table[i], packed, matrix)) {
+                accepts(&table[i], packed, rows, matrix)) {
                 return i;
             }
         }
@@ -101,12 +102,12 @@ int32_t gatun_kernel_find(int32_t operation, int32_t compute, int32_t encoding, 
     if (gatun_isa_resolve(isa, &resolved) != GATUN_OK) {
         return -1;
     }
-    return find(operation, compute, encoding, resolved, NULL, NULL);
+    return find(operation, compute, encoding, resolved, NULL, 0, NULL);
 }
 
 int32_t gatun_kernel_choose(int32_t operation, int32_t compute, int32_t encoding, int32_t isa,
-                            const gatun_packed *packed, const gatun_matrix *matrix) {
-    int32_t index = find(operation, compute, encoding, isa, packed, matrix);
+                            const gatun_packed *packed, int64_t rows, const gatun_matrix *matrix) {
+    int32_t index = find(operation, compute, encoding, isa, packed, rows, matrix);
     if (index < 0) {
         const char *name = gatun_encoding_name(encoding);
         gatun_fail(GATUN_UNSUPPORTED, "no kernel for operation %d of %s with compute %d", operation,

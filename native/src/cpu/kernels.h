@@ -42,5 +42,8 @@ GATUN_LINEAR_KERNEL(gatun_linear_i8_fma, avx512)
 GATUN_LINEAR_KERNEL(gatun_linear_i8_block_fma, avx512)
 GATUN_LINEAR_KERNEL(gatun_linear_i8, avx512)
 GATUN_LINEAR_KERNEL(gatun_linear_i8_block, avx512)
+GATUN_LINEAR_KERNEL(gatun_linear_bf16, amx)
+GATUN_LINEAR_KERNEL(gatun_linear_i8, amx)
+GATUN_LINEAR_KERNEL(gatun_linear_i8_block, amx)
 
 #endif

@@ -117,7 +117,9 @@ gatun_status gatun_linear_workspace(const void *packed, int64_t packed_size, int
     /* Whatever tier is asked for later has enough. */
     bool any = false;
     for (int32_t isa = GATUN_ISA_SCALAR; isa <= GATUN_ISA_NEON; isa++) {
-        int32_t index = gatun_kernel_choose(GATUN_OP_LINEAR, compute, h->matrix.encoding, isa, h, NULL);
+        int32_t index = gatun_isa_usable(isa)
+                            ? gatun_kernel_choose(GATUN_OP_LINEAR, compute, h->matrix.encoding, isa, h, m, NULL)
+                            : -1;
         plan p;
         if (index < 0) {
             continue;
@@ -244,7 +246,8 @@ static void multiply(multiply_job *j, int64_t row0, int64_t row1, int32_t worker
     j->row1 = row1;
     int64_t panels = pieces_of(j->packed->n, GATUN_PANEL);
     int64_t wanted = workers == 1 ? 1 : (int64_t)workers * PANEL_RUNS;
-    j->panels = panels / wanted > 0 ? panels / wanted : 1;
+    int64_t run = minimum(j->plan->row->layout->panel_run, panels / workers);
+    j->panels = panels / wanted > run ? panels / wanted : run > 0 ? run : 1;
     int64_t panel_pieces = pieces_of(panels, j->panels);
     int64_t tile = j->plan->row->layout->row_tile;
     int64_t tiles = pieces_of(row1 - row0, tile);
@@ -382,7 +385,7 @@ static gatun_status linear(const void *packed, int64_t packed_size, const void *
     if (status != GATUN_OK) {
         return status;
     }
-    int32_t index = gatun_kernel_choose(GATUN_OP_LINEAR, compute, h->matrix.encoding, isa, h, NULL);
+    int32_t index = gatun_kernel_choose(GATUN_OP_LINEAR, compute, h->matrix.encoding, isa, h, m, NULL);
     if (index < 0) {
         return GATUN_UNSUPPORTED;
     }

@@ -131,6 +131,9 @@ static uint64_t probe(void) {
     if (tiles && amx != 0 && amx_permitted()) {
         f |= amx;
     }
+#ifdef GATUN_AMX_EMULATED /* by native/test */
+    f |= BIT(AMX_TILE) | BIT(AMX_INT8) | BIT(AMX_BF16);
+#endif
     if (sub_leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0) {
         f |= if_bit(a, 4, AVX_VNNI);
         if (zmm) {
@@ -205,7 +208,7 @@ gatun_status gatun_isa_check(int32_t isa) {
     return GATUN_OK;
 }
 
-static bool usable(int32_t isa) { return tiers[isa].built && (tiers[isa].needs & ~features()) == 0; }
+bool gatun_isa_usable(int32_t isa) { return tiers[isa].built && (tiers[isa].needs & ~features()) == 0; }
 
 gatun_status gatun_isa_default(int32_t *isa) {
     if (isa == NULL) {
@@ -224,7 +227,7 @@ gatun_status gatun_isa_default(int32_t *isa) {
     }
     *isa = GATUN_ISA_SCALAR;
     for (int32_t i = GATUN_ISA_SCALAR; i < TIERS; i++) {
-        if (usable(i)) {
+        if (gatun_isa_usable(i)) {
             *isa = i;
         }
     }

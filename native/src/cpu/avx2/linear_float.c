@@ -355,7 +355,8 @@ static bool accepts(const gatun_packed *p, int operands) {
     static bool name##_fill(const gatun_linear_input *in, int64_t row0, int64_t row1, void *area) {                    \
         return fill(in, operands, row0, row1, area);                                                                   \
     }                                                                                                                  \
-    const gatun_x_layout name##_x__avx2 = {ROW_TILE, x_bytes, name##_fill, scratch_bytes};                             \
+    const gatun_x_layout name##_x__avx2 = {                                                                            \
+        .row_tile = ROW_TILE, .bytes = x_bytes, .fill = name##_fill, .scratch = scratch_bytes};                        \
     void name##__avx2(const gatun_linear_task *t) { run(t, operands); }                                                \
     bool name##_accepts__avx2(const gatun_packed *p) { return accepts(p, operands); }
 KERNEL(gatun_linear_f32, AS_IS)

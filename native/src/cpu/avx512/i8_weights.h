@@ -29,7 +29,7 @@ GATUN_INLINE void weight_bytes(int source, const uint8_t *codes, int s, __m512i 
     }
 }
 
-static __m512i weight_constant(const i8_plan *plan) {
+GATUN_INLINE __m512i weight_constant(const i8_plan *plan) {
     switch (plan->source) {
     case I8_RAW4:
         return _mm512_set1_epi8((char)(plan->flip * 0x11));
@@ -84,52 +84,6 @@ static void unit_scales(const gatun_packed *p, const i8_plan *plan, int64_t pane
         scales_of_type(GATUN_I8, true, p, plan, panel, unit0, unit1, shifted, out);
     } else {
         scales_of_type(p->scale_type, false, p, plan, panel, unit0, unit1, shifted, out);
-    }
-}
-
-/* Codes of units unit0 .. unit1-1 to bytes [steps][128]. */
-GATUN_INLINE void decode_source(int source, const gatun_packed *p, const i8_plan *plan, int64_t panel, int64_t unit0,
-                                int64_t unit1, uint8_t *out) {
-    __m512i constant = weight_constant(plan);
-    const int64_t step_bytes = i8_step_bytes(source);
-    const int span = source == I8_PLANES5 || source == I8_PLANES6 ? 4 : 1;
-    for (int64_t unit = unit0; unit < unit1; unit++) {
-        const uint8_t *group = gatun_packed_group(p, panel, unit / plan->units_per_group);
-        const uint8_t *codes = group + unit % plan->units_per_group * plan->unit_steps * step_bytes;
-        int64_t steps = i8_unit_steps(plan, unit);
-        for (int64_t s = 0; s < steps; s += span, codes += span * step_bytes) {
-            GATUN_UNROLL for (int i = 0; i < span; i++, out += 128) {
-                __m512i bytes[2];
-                _mm_prefetch((const char *)codes + i * step_bytes + AHEAD, _MM_HINT_T0);
-                weight_bytes(source, codes, i, constant, bytes);
-                if (source == I8_RAW4) {
-                    bytes[1] = _mm512_srli_epi16(bytes[1], 4);
-                }
-                _mm512_store_si512(out, bytes[0]);
-                _mm512_store_si512(out + 64, bytes[1]);
-            }
-        }
-    }
-}
-
-static void decode_units(const gatun_packed *p, const i8_plan *plan, int64_t panel, int64_t unit0, int64_t unit1,
-                         uint8_t *out) {
-    switch (plan->source) {
-    case I8_RAW4:
-        decode_source(I8_RAW4, p, plan, panel, unit0, unit1, out);
-        break;
-    case I8_TABLE4:
-        decode_source(I8_TABLE4, p, plan, panel, unit0, unit1, out);
-        break;
-    case I8_PLANES5:
-        decode_source(I8_PLANES5, p, plan, panel, unit0, unit1, out);
-        break;
-    case I8_PLANES6:
-        decode_source(I8_PLANES6, p, plan, panel, unit0, unit1, out);
-        break;
-    default:
-        decode_source(I8_RAW8, p, plan, panel, unit0, unit1, out);
-        break;
     }
 }
 

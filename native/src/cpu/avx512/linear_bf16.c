@@ -20,7 +20,8 @@ static bool fill_either(const gatun_linear_input *in, int64_t row0, int64_t row1
 }
 static int64_t scratch(const gatun_packed *packed) { return layout()->scratch(packed); }
 
-const gatun_x_layout gatun_linear_bf16_x__avx512 = {ROW_TILE, bytes, fill_either, scratch};
+const gatun_x_layout gatun_linear_bf16_x__avx512 = {
+    .row_tile = ROW_TILE, .bytes = bytes, .fill = fill_either, .scratch = scratch};
 void gatun_linear_bf16__avx512(const gatun_linear_task *task) {
     (dots_are_slow() ? gatun_linear_bf16_fma__avx512 : gatun_linear_bf16_dot__avx512)(task);
 }

@@ -99,6 +99,54 @@ static bool fill(const gatun_linear_input *in, bool block, int64_t row0, int64_t
     return finite;
 }
 
+/* ---- weights ---- */
+
+/* Codes of units unit0 .. unit1-1 to bytes [steps][128]. */
+GATUN_INLINE void decode_source(int source, const gatun_packed *p, const i8_plan *plan, int64_t panel, int64_t unit0,
+                                int64_t unit1, uint8_t *out) {
+    __m512i constant = weight_constant(plan);
+    const int64_t step_bytes = i8_step_bytes(source);
+    const int span = source == I8_PLANES5 || source == I8_PLANES6 ? 4 : 1;
+    for (int64_t unit = unit0; unit < unit1; unit++) {
+        const uint8_t *group = gatun_packed_group(p, panel, unit / plan->units_per_group);
+        const uint8_t *codes = group + unit % plan->units_per_group * plan->unit_steps * step_bytes;
+        int64_t steps = i8_unit_steps(plan, unit);
+        for (int64_t s = 0; s < steps; s += span, codes += span * step_bytes) {
+            GATUN_UNROLL for (int i = 0; i < span; i++, out += 128) {
+                __m512i bytes[2];
+                _mm_prefetch((const char *)codes + i * step_bytes + AHEAD, _MM_HINT_T0);
+                weight_bytes(source, codes, i, constant, bytes);
+                if (source == I8_RAW4) {
+                    bytes[1] = _mm512_srli_epi16(bytes[1], 4);
+                }
+                _mm512_store_si512(out, bytes[0]);
+                _mm512_store_si512(out + 64, bytes[1]);
+            }
+        }
+    }
+}
+
+static void decode_units(const gatun_packed *p, const i8_plan *plan, int64_t panel, int64_t unit0, int64_t unit1,
+                         uint8_t *out) {
+    switch (plan->source) {
+    case I8_RAW4:
+        decode_source(I8_RAW4, p, plan, panel, unit0, unit1, out);
+        break;
+    case I8_TABLE4:
+        decode_source(I8_TABLE4, p, plan, panel, unit0, unit1, out);
+        break;
+    case I8_PLANES5:
+        decode_source(I8_PLANES5, p, plan, panel, unit0, unit1, out);
+        break;
+    case I8_PLANES6:
+        decode_source(I8_PLANES6, p, plan, panel, unit0, unit1, out);
+        break;
+    default:
+        decode_source(I8_RAW8, p, plan, panel, unit0, unit1, out);
+        break;
+    }
+}
+
 /* ---- the microkernel ---- */
 
 /* `count` steps; even and odd ones have their own sums if there are two chains. */
@@ -333,7 +381,8 @@ static void run(const gatun_linear_task *t, bool block) {
         return fill(in, block, row0, row1, area);                                                                      \
     }                                                                                                                  \
     static int64_t name##_scratch(const gatun_packed *p) { return scratch_bytes(p, block); }                           \
-    const gatun_x_layout name##_x__avx512 = {I8_ROW_TILE, name##_bytes, name##_fill, name##_scratch};                  \
+    const gatun_x_layout name##_x__avx512 = {                                                                          \
+        .row_tile = I8_ROW_TILE, .bytes = name##_bytes, .fill = name##_fill, .scratch = name##_scratch};               \
     void name##__avx512(const gatun_linear_task *t) { run(t, block); }                                                 \
     bool name##_accepts__avx512(const gatun_packed *p) {                                                               \
         i8_plan plan;                                                                                                  \

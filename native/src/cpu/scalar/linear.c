@@ -107,10 +107,13 @@ static bool fill_i8_block(const gatun_linear_input *in, int64_t row0, int64_t ro
     return fill_integers(in, row0, row1, area, BLOCK, block_scales(in->packed->k));
 }
 
-const gatun_x_layout gatun_x_scalar_f32 = {1, plain_bytes, fill_f32, row_scratch};
-const gatun_x_layout gatun_x_scalar_bf16 = {1, plain_bytes, fill_bf16, row_scratch};
-const gatun_x_layout gatun_x_scalar_i8 = {1, i8_bytes, fill_i8, row_scratch};
-const gatun_x_layout gatun_x_scalar_i8_block = {1, i8_block_bytes, fill_i8_block, row_scratch};
+const gatun_x_layout gatun_x_scalar_f32 = {
+    .row_tile = 1, .bytes = plain_bytes, .fill = fill_f32, .scratch = row_scratch};
+const gatun_x_layout gatun_x_scalar_bf16 = {
+    .row_tile = 1, .bytes = plain_bytes, .fill = fill_bf16, .scratch = row_scratch};
+const gatun_x_layout gatun_x_scalar_i8 = {.row_tile = 1, .bytes = i8_bytes, .fill = fill_i8, .scratch = row_scratch};
+const gatun_x_layout gatun_x_scalar_i8_block = {
+    .row_tile = 1, .bytes = i8_block_bytes, .fill = fill_i8_block, .scratch = row_scratch};
 
 static double dot(const float *x, const float *w, int64_t k) {
     double sums[4] = {0, 0, 0, 0};

@@ -1,0 +1,544 @@
+/*
+ * linear_i8_<weight>__amx and linear_i8_block_<weight>__amx: x quantized to int8, integer products of tiles.
+ *
+ *   y[m][n] = sum over units of xs * ( ws * (sum b*q - (rest + zero) * sum q) + offset * sum q )
+ *
+ * The names are i8_plan.h's, but for b, the weight's byte as a tile takes it: what the code means, times `factor`, as a
+ * signed byte, so that `rest`, what is left of the bias, is 0; where that does not fit, the code itself.
+ *
+ *   wide     One scale a row: a unit is all of K, and integer sums stay what they are until its end. Runs of K as in
+ *            linear_bf16.c.
+ *   narrow   Scales of groups: a unit is a group, or some 256 k of one; its sums become floats, 16 rows by 16 outputs
+ *            at a time. A run of four tiles of weights is held in tile registers while the rows of x go by; while the
+ *            processor multiplies one tile of rows, it turns the sums of the one before, which lie in the first-level
+ *            cache, to floats, 16 registers of them. That takes a multiply-add and a conversion for each 16 products'
+ *            row of a unit, so units of 32 k or fewer, whose tiles are half empty besides, are bound by it.
+ *
+ * Weights of eight bits are multiplied where they lie if no tile has a rest; others become bytes in the worker's
+ * scratch once for all rows.
+ */
+#include "cpu/amx/x_area.h"
+#include "cpu/avx512/epilogue.h"
+#include "cpu/avx512/i8_weights.h"
+#include "cpu/avx512/x.h"
+#include "cpu/kernels.h"
+
+enum {
+    SUM_BYTES = SUM_ROWS * GATUN_PANEL * 4,
+    HELD = 4,            /* tiles of weights in registers */
+    TILE_SUMS = 256,     /* 16 x 16 */
+    BLOCK_ROWS = 4,      /* tiles of rows that go by twice, for either half of a panel */
+    LEAST_GROUP = 16,    /* k; smaller groups leave tiles too empty */
+    MOST_WIDE_K = 65536, /* 255 * 127 * K fits 32 bits */
+};
+
+typedef struct amx_plan {
+    i8_plan i8; /* with units of its own */
+    x_area x;
+    bool wide, unsigned_bytes;
+    bool direct;         /* bytes are multiplied where they lie */
+    int32_t rest, taken; /* of the bias: what sums have to be put right by, what decoding takes off */
+    int8_t table[16];
+    bool with_sums;
+    int64_t unit_tiles;
+} amx_plan;
+
+/* Bytes whose sums need as little put right as can be. */
+static void plan_bytes(amx_plan *plan) {
+    i8_plan *i8 = &plan->i8;
+    if (i8->source == I8_RAW8) {
+        plan->unsigned_bytes = i8->flip == 0;
+        plan->rest = i8->bias - i8->flip;
+        return;
+    }
+    int32_t lowest = 0, highest = i8->source == I8_PLANES5 ? 31 : i8->source == I8_PLANES6 ? 63 : 15;
+    int32_t u[16];
+    for (int c = 0; c < 16; c++) {
+        u[c] = i8->source == I8_TABLE4 ? i8->table[c] : c ^ i8->flip;
+    }
+    for (int c = 0; c < 16 && i8->source == I8_TABLE4; c++) {
+        lowest = c == 0 || u[c] < lowest ? u[c] : lowest;
+        highest = c == 0 || u[c] > highest ? u[c] : highest;
+    }
+    bool fits = lowest - i8->bias >= -128 && highest - i8->bias <= 127;
+    plan->taken = fits ? i8->bias : i8->source == I8_TABLE4 ? 128 : 0;
+    plan->rest = i8->bias - plan->taken;
+    for (int c = 0; c < 16; c++) {
+        plan->table[c] = (int8_t)(u[c] - plan->taken);
+    }
+}
+
+static bool make_amx_plan(const gatun_packed *p, bool block, int64_t m, amx_plan *plan) {
+    memset(plan, 0, sizeof *plan);
+    i8_plan *i8 = &plan->i8;
+    if (!i8_make_plan(p, block, m, i8)) {
+        return false;
+    }
+    plan_bytes(plan);
+    plan->with_sums = i8->with_sums || plan->rest != 0;
+    plan->wide = p->groups == 1 && !block && p->group <= MOST_WIDE_K;
+    int64_t block_k = p->groups == 1 ? I8_X_BLOCK : i8_gcd(p->group, I8_X_BLOCK);
+    int64_t parts = tiles_of(i8->group_steps, HELD * TILE_STEPS);
+    i8->unit_steps = block                      ? block_k / 4
+                     : plan->wide || parts == 1 ? i8->group_steps
+                                                : tiles_of(tiles_of(i8->group_steps, parts), 4) * 4; /* for PLANES */
+    i8->units_per_group = tiles_of(i8->group_steps, i8->unit_steps);
+    i8->units = p->groups * i8->units_per_group;
+    plan->unit_tiles = tiles_of(i8->unit_steps, TILE_STEPS);
+    plan->x = (x_area){.row_tiles = tiles_of(m, TILE_ROWS), .steps = tiles_of(i8->unit_steps, plan->unit_tiles)};
+    plan->x.tiles = i8->units * plan->unit_tiles;
+    plan->x.run = HELD / plan->unit_tiles * plan->unit_tiles;
+    if (plan->wide) {
+        plan->x.steps = plan->unit_tiles == 1 ? i8->unit_steps : TILE_STEPS;
+        plan->x.run = gatun_cache_bytes(1) / 2 / (plan->x.steps * 128);
+    }
+    plan->x.run = plan->x.run < 1 ? 1 : plan->x.run > plan->x.tiles ? plan->x.tiles : plan->x.run;
+    plan->direct = i8->source == I8_RAW8 && i8->group_steps % i8->unit_steps == 0 &&
+                   i8->unit_steps == plan->unit_tiles * plan->x.steps;
+    return p->groups == 1 || p->group >= LEAST_GROUP;
+}
+
+/* ---- x: scales of the rows, sums of the rows (wide), tiles, then for each unit and tile of rows its numbers ---- */
+
+static int64_t head_bytes(const amx_plan *plan) { return 2 * 4 * plan->x.row_tiles * TILE_ROWS; }
+static int64_t numbers_of(const amx_plan *plan) {
+    return plan->wide ? 0 : (plan->i8.block ? TILE_ROWS : 0) + (plan->with_sums ? TILE_ROWS : 0);
+}
+/* scales of 16 rows (block) | sums of 16 rows (with_sums) */
+static float *unit_numbers(const amx_plan *plan, const void *area, int64_t unit, int64_t row_tile) {
+    uintptr_t at = (uintptr_t)area + (uintptr_t)(head_bytes(plan) + x_area_bytes(&plan->x));
+    return (float *)at + (unit * plan->x.row_tiles + row_tile) * numbers_of(plan);
+}
+
+static int64_t x_bytes(const gatun_packed *p, bool block, int64_t m) {
+    amx_plan plan;
+    make_amx_plan(p, block, m, &plan);
+    return head_bytes(&plan) + x_area_bytes(&plan.x) + 4 * plan.i8.units * plan.x.row_tiles * numbers_of(&plan);
+}
+
+/* False when the row holds a NaN or an infinity. */
+static bool fill_row(const gatun_linear_input *in, const amx_plan *plan, int64_t row, void *area) {
+    const int64_t k_end = in->packed->k, steps = plan->x.steps, row_tile = row / TILE_ROWS, r = row % TILE_ROWS;
+    bool finite = true;
+    float scale = x_absmax(in, row, 0, k_end, &finite) / 127.0f;
+    if (!finite) {
+        return false;
+    }
+    ((float *)area)[row] = scale;
+    int64_t k = 0;
+    for (int64_t unit = 0; unit < plan->i8.units; unit++) {
+        int64_t unit_end = k + 4 * i8_unit_steps(&plan->i8, unit);
+        int64_t end = unit_end < k_end ? unit_end : k_end;
+        if (plan->i8.block && k < k_end) {
+            int64_t k0 = k / I8_X_BLOCK * I8_X_BLOCK;
+            int64_t k1 = k0 + I8_X_BLOCK < k_end ? k0 + I8_X_BLOCK : k_end;
+            scale = x_absmax(in, row, k0, k1, &finite) / 127.0f;
+        }
+        __m128i total = _mm_setzero_si128();
+        for (int64_t tile = 0; tile < plan->unit_tiles; tile++) {
+            int64_t at = x_offset(&plan->x, row_tile, unit * plan->unit_tiles + tile);
+            uint8_t *to = (uint8_t *)area + head_bytes(plan) + at + r * 4 * steps;
+            for (int64_t s = 0; s < steps; s += 4) {
+                __m128i q = quantize_x(load_x(in, row, k + 4 * (tile * steps + s), end), scale);
+                q = _mm_maskz_mov_epi32((__mmask8)(steps - s < 4 ? (1 << (steps - s)) - 1 : 15), q);
+                total = _mm_dpbusd_epi32(total, _mm_set1_epi8(1), q);
+                _mm_mask_storeu_epi32(to + 4 * s, (__mmask8)(steps - s < 4 ? (1 << (steps - s)) - 1 : 15), q);
+            }
+        }
+        k = unit_end;
+        int32_t parts[4];
+        _mm_storeu_si128((__m128i *)parts, total);
+        float sum = (float)(parts[0] + parts[1] + parts[2] + parts[3]);
+        if (plan->wide) {
+            ((float *)area)[plan->x.row_tiles * TILE_ROWS + row] = sum;
+            continue;
+        }
+        float *numbers = unit_numbers(plan, area, unit, row_tile) + r;
+        if (plan->i8.block) {
+            *numbers = scale;
+            numbers += TILE_ROWS;
+        }
+        if (plan->with_sums) {
+            *numbers = sum;
+        }
+    }
+    return true;
+}
+
+/* Rows that are none: zeros. */
+static void fill_nothing(const amx_plan *plan, int64_t row, void *area) {
+    const int64_t row_tile = row / TILE_ROWS, r = row % TILE_ROWS, bytes = 4 * plan->x.steps;
+    ((float *)area)[row] = ((float *)area)[plan->x.row_tiles * TILE_ROWS + row] = 0;
+    for (int64_t tile = 0; tile < plan->x.tiles; tile++) {
+        memset((uint8_t *)area + head_bytes(plan) + x_offset(&plan->x, row_tile, tile) + r * bytes, 0, (size_t)bytes);
+    }
+    for (int64_t unit = 0; unit < plan->i8.units; unit++) {
+        for (int64_t i = r; i < numbers_of(plan); i += TILE_ROWS) {
+            unit_numbers(plan, area, unit, row_tile)[i] = 0;
+        }
+    }
+}
+
+static bool fill(const gatun_linear_input *in, bool block, int64_t row0, int64_t row1, void *area) {
+    amx_plan plan;
+    make_amx_plan(in->packed, block, in->m, &plan);
+    bool finite = true;
+    for (int64_t row = row0; row < row1; row++) {
+        finite = fill_row(in, &plan, row, area) && finite;
+    }
+    for (int64_t row = row1; row % TILE_ROWS != 0; row++) {
+        fill_nothing(&plan, row, area);
+    }
+    return finite;
+}
+
+/* ---- weights ---- */
+
+/* `steps` steps of codes to bytes [step][128], and zeros up to `padded` steps. */
+GATUN_INLINE void decode_source_steps(const int source, const amx_plan *plan, const uint8_t *codes, int64_t steps,
+                                      int64_t padded, uint8_t *out) {
+    const int64_t step_bytes = i8_step_bytes(source);
+    const int span = source == I8_PLANES5 || source == I8_PLANES6 ? 4 : 1;
+    const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)plan->table));
+    const __m512i bias = _mm512_set1_epi8((char)plan->taken);
+    for (int64_t s = 0; s < steps; s += span, codes += span * step_bytes) {
+        GATUN_UNROLL for (int i = 0; i < span; i++, out += 128) {
+            __m512i bytes[2];
+            _mm_prefetch((const char *)codes + i * step_bytes + AHEAD, _MM_HINT_T0);
+            weight_bytes(source, codes, i, table, bytes);
+            if (span == 4) {
+                bytes[0] = _mm512_sub_epi8(bytes[0], bias);
+                bytes[1] = _mm512_sub_epi8(bytes[1], bias);
+            }
+            _mm512_store_si512(out, bytes[0]);
+            _mm512_store_si512(out + 64, bytes[1]);
+        }
+    }
+    memset(out, 0, (size_t)((padded - steps) * 128));
+}
+
+static void decode_steps(const amx_plan *plan, const uint8_t *codes, int64_t steps, int64_t padded, uint8_t *out) {
+    switch (plan->i8.source) {
+    case I8_RAW8: /* as they are */
+        decode_source_steps(I8_DECODED, plan, codes, steps, padded, out);
+        break;
+    case I8_PLANES5:
+        decode_source_steps(I8_PLANES5, plan, codes, steps, padded, out);
+        break;
+    case I8_PLANES6:
+        decode_source_steps(I8_PLANES6, plan, codes, steps, padded, out);
+        break;
+    default: /* any four bits are a table */
+        decode_source_steps(I8_TABLE4, plan, codes, steps, padded, out);
+    }
+}
+
+static const uint8_t *unit_codes(const gatun_packed *p, const i8_plan *i8, int64_t panel, int64_t unit) {
+    return gatun_packed_group(p, panel, unit / i8->units_per_group) +
+           unit % i8->units_per_group * i8->unit_steps * i8_step_bytes(i8->source);
+}
+
+/* unit_scales() with whole zeros and offsets where sums are multiplied by them. */
+static void whole_scales(const gatun_packed *p, const amx_plan *plan, int64_t panel, int64_t unit0, int64_t unit1,
+                         float *out) {
+    unit_scales(p, &plan->i8, panel, unit0, unit1, false, out);
+    for (int64_t unit = unit0; plan->with_sums && unit < unit1; unit++, out += SCALES) {
+        for (int64_t o = 0; o < GATUN_PANEL; o++) {
+            out[GATUN_PANEL + o] = (plan->i8.zeros ? out[GATUN_PANEL + o] : 0) + (plan->wide ? 0 : (float)plan->rest);
+            out[2 * GATUN_PANEL + o] = plan->i8.offsets ? out[2 * GATUN_PANEL + o] : 0;
+        }
+    }
+}
+
+/* ---- narrow ---- */
+
+/* One tile of rows times the held tiles of weights, 4 to 7: the sums of each unit, [unit][16][16]. Tiles have to be
+ * written as digits. */
+#define HELD_DOT(kind, c, a, t, w)                                                                                     \
+    do {                                                                                                               \
+        _tile_loadd(a, x + (t)*tile_bytes, row_bytes);                                                                 \
+        TILE_DOT(kind, c, a, w);                                                                                       \
+    } while (0)
+GATUN_INLINE void held_product(const int kind, int64_t unit_tiles, int64_t units, int64_t steps, const uint8_t *x,
+                               int32_t *sums) {
+    const int64_t row_bytes = 4 * steps, tile_bytes = TILE_ROWS * row_bytes;
+    tiles_fence();
+    _tile_zero(0);
+    _tile_zero(1);
+    HELD_DOT(kind, 0, 2, 0, 4);
+    if (unit_tiles == 1) {
+        if (units > 1) {
+            HELD_DOT(kind, 1, 3, 1, 5);
+        }
+        _tile_stored(0, sums, 64);
+        if (units > 1) {
+            _tile_stored(1, sums + TILE_SUMS, 64);
+        }
+        if (units > 2) {
+            _tile_zero(0);
+            HELD_DOT(kind, 0, 2, 2, 6);
+            _tile_stored(0, sums + 2 * TILE_SUMS, 64);
+        }
+        if (units > 3) {
+            _tile_zero(1);
+            HELD_DOT(kind, 1, 3, 3, 7);
+            _tile_stored(1, sums + 3 * TILE_SUMS, 64);
+        }
+    } else if (unit_tiles == 2) {
+        if (units > 1) {
+            HELD_DOT(kind, 1, 3, 2, 6);
+        }
+        HELD_DOT(kind, 0, 2, 1, 5);
+        _tile_stored(0, sums, 64);
+        if (units > 1) {
+            HELD_DOT(kind, 1, 3, 3, 7);
+            _tile_stored(1, sums + TILE_SUMS, 64);
+        }
+    } else {
+        HELD_DOT(kind, 0, 3, 1, 5);
+        HELD_DOT(kind, 0, 2, 2, 6);
+        if (unit_tiles > 3) {
+            HELD_DOT(kind, 0, 3, 3, 7);
+        }
+        _tile_stored(0, sums, 64);
+    }
+    tiles_fence();
+}
+
+/* Adds the integer sums of `units` units, scaled, to the floats [16 rows][32 outputs] of half a panel. */
+GATUN_INLINE void add_scaled(const bool block, const bool with_sums, int64_t units, const int32_t *sums,
+                             const float *scales, const float *numbers, int64_t numbers_stride, float *floats) {
+    __m512 f[TILE_ROWS];
+    GATUN_UNROLL for (int r = 0; r < TILE_ROWS; r++) { f[r] = _mm512_load_ps(floats + r * GATUN_PANEL); }
+    for (int64_t unit = 0; unit < units; unit++, sums += TILE_SUMS, scales += SCALES, numbers += numbers_stride) {
+        const __m512 scale = _mm512_load_ps(scales);
+        const float *x_sums = numbers + (block ? TILE_ROWS : 0);
+        GATUN_UNROLL for (int r = 0; r < TILE_ROWS; r++) {
+            __m512 v = _mm512_cvtepi32_ps(_mm512_load_si512(sums + r * TILE_ROWS));
+            if (with_sums) {
+                v = _mm512_fnmadd_ps(_mm512_load_ps(scales + GATUN_PANEL), _mm512_set1_ps(x_sums[r]), v);
+            }
+            f[r] = _mm512_fmadd_ps(v, block ? _mm512_mul_ps(scale, _mm512_set1_ps(numbers[r])) : scale, f[r]);
+            if (with_sums) {
+                __m512 x_sum = _mm512_set1_ps(block ? x_sums[r] * numbers[r] : x_sums[r]);
+                f[r] = _mm512_fmadd_ps(_mm512_load_ps(scales + 2 * GATUN_PANEL), x_sum, f[r]);
+            }
+        }
+    }
+    GATUN_UNROLL for (int r = 0; r < TILE_ROWS; r++) { _mm512_store_ps(floats + r * GATUN_PANEL, f[r]); }
+}
+
+/* A run of whole units of a panel for `rows` tiles of rows. */
+typedef struct narrow_run {
+    const uint8_t *w[HELD]; /* each tile's weights, both halves */
+    int64_t tiles, units, unit_tiles, steps;
+    const uint8_t *x; /* of the first rows */
+    int64_t x_stride; /* to the next tile of rows */
+    const float *scales, *numbers;
+    int64_t numbers_stride; /* from a unit to the next; rows have them next to each other */
+    int64_t numbers_rows;
+    int32_t *sums; /* two buffers [HELD][16][16] */
+    float *floats;
+} narrow_run;
+
+#define HOLD(t, tile)                                                                                                  \
+    if (j->tiles > (t)) {                                                                                              \
+        _tile_loadd(tile, j->w[t] + 64 * half, 128);                                                                   \
+    }
+GATUN_INLINE void narrow_rows(const int kind, const bool block, const bool with_sums, const narrow_run *j,
+                              int64_t rows) {
+    for (int64_t first = 0; first < rows; first += BLOCK_ROWS) {
+        const int64_t end = first + BLOCK_ROWS < rows ? first + BLOCK_ROWS : rows;
+        for (int64_t half = 0; half < 2; half++) {
+            tiles_fence();
+            HOLD(0, 4) HOLD(1, 5) HOLD(2, 6) HOLD(3, 7) for (int64_t row = first; row <= end; row++) {
+                if (row < end) {
+                    held_product(kind, j->unit_tiles, j->units, j->steps, j->x + row * j->x_stride,
+                                 j->sums + row % 2 * HELD * TILE_SUMS);
+                }
+                if (row > first) {
+                    add_scaled(block, with_sums, j->units, j->sums + (row - 1) % 2 * HELD * TILE_SUMS,
+                               j->scales + 16 * half, j->numbers + (row - 1) * j->numbers_rows, j->numbers_stride,
+                               j->floats + (row - 1) * TILE_ROWS * GATUN_PANEL + 16 * half);
+                }
+            }
+        }
+    }
+}
+
+#define NARROW(kind, block, with_sums)                                                                                 \
+    static void narrow_##kind##_##block##_##with_sums(const narrow_run *j, int64_t rows) {                             \
+        narrow_rows(kind, block, with_sums, j, rows);                                                                  \
+    }
+NARROW(SIGNED_BYTES, 0, 0)
+NARROW(SIGNED_BYTES, 0, 1)
+NARROW(SIGNED_BYTES, 1, 0)
+NARROW(SIGNED_BYTES, 1, 1)
+NARROW(UNSIGNED_BYTES, 0, 0)
+NARROW(UNSIGNED_BYTES, 0, 1)
+NARROW(UNSIGNED_BYTES, 1, 0)
+NARROW(UNSIGNED_BYTES, 1, 1)
+typedef void narrow_kernel(const narrow_run *j, int64_t rows);
+#define NARROW_OF(kind)                                                                                                \
+    {                                                                                                                  \
+        {narrow_##kind##_0_0, narrow_##kind##_0_1}, { narrow_##kind##_1_0, narrow_##kind##_1_1 }                       \
+    }
+static narrow_kernel *const NARROW_KERNELS[2][2][2] = {NARROW_OF(SIGNED_BYTES), NARROW_OF(UNSIGNED_BYTES)};
+
+/* ---- the loops around them ---- */
+
+/* A worker's scratch: sums of RUN_PANELS panels | decoded bytes | tile sums (narrow) | scales. */
+typedef struct amx_scratch {
+    uint8_t *sums, *decoded;
+    int32_t *tile_sums;
+    float *scales;
+    int64_t bytes;
+} amx_scratch;
+
+static amx_scratch cut_scratch(const amx_plan *plan, uint8_t *scratch) {
+    int64_t decoded = RUN_PANELS * SUM_BYTES, tile_sums = decoded + plan->x.run * plan->x.steps * 128;
+    int64_t scales = tile_sums + (plan->wide ? 0 : 2 * HELD * TILE_SUMS * 4);
+    return (amx_scratch){scratch, scratch + decoded, (int32_t *)(void *)(scratch + tile_sums),
+                         (float *)(void *)(scratch + scales), scales + HELD * SCALES * 4};
+}
+
+static int64_t scratch_bytes(const gatun_packed *p, bool block) {
+    amx_plan plan;
+    make_amx_plan(p, block, SUM_ROWS, &plan);
+    return cut_scratch(&plan, NULL).bytes;
+}
+
+/* A run of the one unit for `rows` tiles of rows. */
+static void wide_run(const gatun_linear_task *t, const amx_plan *plan, const amx_scratch *s, int64_t panel,
+                     int64_t tile, int64_t row0, int64_t rows, uint8_t *sums) {
+    const int64_t steps = plan->x.steps, count = x_run(&plan->x, tile), stride = x_row_stride(&plan->x, tile);
+    const int64_t left = plan->i8.group_steps - tile * steps, all = count * steps;
+    const uint8_t *x = (const uint8_t *)t->x + head_bytes(plan) + x_offset(&plan->x, row0 / TILE_ROWS, tile);
+    const uint8_t *w = unit_codes(t->packed, &plan->i8, panel, 0) + tile * steps * i8_step_bytes(plan->i8.source);
+    if (!plan->direct) {
+        decode_steps(plan, w, left < all ? left : all, all, s->decoded);
+        w = s->decoded;
+    }
+    if (plan->unsigned_bytes) {
+        tile_rows_block(UNSIGNED_BYTES, tile == 0, steps, count, x, stride, rows, w, sums);
+    } else {
+        tile_rows_block(SIGNED_BYTES, tile == 0, steps, count, x, stride, rows, w, sums);
+    }
+}
+
+/* The integer sums of the one unit to floats, in their place. */
+static void scale_wide(const gatun_linear_task *t, const amx_plan *plan, const amx_scratch *s, int64_t panel,
+                       int64_t row0, int64_t rows, uint8_t *sums) {
+    whole_scales(t->packed, plan, panel, 0, 1, s->scales);
+    const float *x_sums = (const float *)t->x + plan->x.row_tiles * TILE_ROWS + row0;
+    for (int64_t r = 0; r < rows; r++) {
+        const __m512 x_sum = _mm512_set1_ps(x_sums[r]);
+        const __m512i rest = _mm512_set1_epi32(plan->rest * (int32_t)x_sums[r]);
+        for (int64_t h = 0; h < 2; h++) {
+            int32_t *at = (int32_t *)(void *)(sums + (r * 2 + h) * 64);
+            const float *scales = s->scales + 16 * h;
+            __m512 v = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_load_si512(at), rest));
+            if (plan->with_sums) {
+                v = _mm512_fnmadd_ps(_mm512_load_ps(scales + GATUN_PANEL), x_sum, v);
+            }
+            v = _mm512_mul_ps(v, _mm512_load_ps(scales));
+            if (plan->with_sums) {
+                v = _mm512_fmadd_ps(_mm512_load_ps(scales + 2 * GATUN_PANEL), x_sum, v);
+            }
+            _mm512_store_ps(at, v);
+        }
+    }
+}
+
+/* A run of units for `rows` tiles of rows. */
+static void narrow_run_of(const gatun_linear_task *t, const amx_plan *plan, const amx_scratch *s, int64_t panel,
+                          int64_t tile, int64_t row0, int64_t rows, uint8_t *sums) {
+    const int64_t unit0 = tile / plan->unit_tiles, count = x_run(&plan->x, tile), row_tile = row0 / TILE_ROWS;
+    const int64_t padded = plan->unit_tiles * plan->x.steps;
+    narrow_run j = {.tiles = count,
+                    .units = count / plan->unit_tiles,
+                    .unit_tiles = plan->unit_tiles,
+                    .steps = plan->x.steps,
+                    .x = (const uint8_t *)t->x + head_bytes(plan) + x_offset(&plan->x, row_tile, tile),
+                    .x_stride = x_row_stride(&plan->x, tile),
+                    .scales = s->scales,
+                    .numbers = unit_numbers(plan, t->x, unit0, row_tile),
+                    .numbers_stride = plan->x.row_tiles * numbers_of(plan),
+                    .numbers_rows = numbers_of(plan),
+                    .sums = s->tile_sums,
+                    .floats = (float *)(void *)sums};
+    for (int64_t unit = 0; unit < j.units; unit++) {
+        const uint8_t *w = unit_codes(t->packed, &plan->i8, panel, unit0 + unit);
+        if (!plan->direct) {
+            uint8_t *decoded = s->decoded + unit * padded * 128;
+            decode_steps(plan, w, i8_unit_steps(&plan->i8, unit0 + unit), padded, decoded);
+            w = decoded;
+        }
+        for (int64_t i = 0; i < plan->unit_tiles; i++) {
+            j.w[unit * plan->unit_tiles + i] = w + i * plan->x.steps * 128;
+        }
+    }
+    whole_scales(t->packed, plan, panel, unit0, unit0 + j.units, s->scales);
+    NARROW_KERNELS[plan->unsigned_bytes][plan->i8.block][plan->with_sums](&j, rows);
+}
+
+static void finish(const gatun_linear_task *t, const amx_plan *plan, const amx_scratch *s, int64_t panel, int64_t row0,
+                   int64_t rows, uint8_t *sums) {
+    float *floats = (float *)(void *)sums;
+    if (plan->wide) {
+        scale_wide(t, plan, s, panel, row0, rows, sums);
+    }
+    for (int64_t i = 0; !plan->i8.block && i < 2 * rows; i++) {
+        __m512 scale = _mm512_set1_ps(((const float *)t->x)[row0 + i / 2]);
+        _mm512_store_ps(floats + 16 * i, _mm512_mul_ps(scale, _mm512_load_ps(floats + 16 * i)));
+    }
+    store_tile(t, row0, rows, panel, floats);
+}
+
+static void run(const gatun_linear_task *t, bool block) {
+    amx_plan plan;
+    make_amx_plan(t->packed, block, t->m, &plan);
+    const amx_scratch s = cut_scratch(&plan, t->scratch);
+    tiles_configure(plan.wide ? 4 : 2, plan.wide ? 6 : 4, plan.x.steps);
+    int64_t row1, panel1;
+    for (int64_t row0 = t->row0; row0 < t->row1; row0 = row1) {
+        row1 = row0 + SUM_ROWS < t->row1 ? row0 + SUM_ROWS : t->row1;
+        const int64_t row_tiles = tiles_of(row1 - row0, TILE_ROWS);
+        for (int64_t panel0 = t->panel0; panel0 < t->panel1; panel0 = panel1) {
+            panel1 = panel0 + RUN_PANELS < t->panel1 ? panel0 + RUN_PANELS : t->panel1;
+            for (int64_t panel = panel0; !plan.wide && panel < panel1; panel++) {
+                memset(s.sums + (panel - panel0) * SUM_BYTES, 0, (size_t)(row_tiles * TILE_ROWS * GATUN_PANEL * 4));
+            }
+            for (int64_t tile = 0; tile < plan.x.tiles; tile += plan.x.run) {
+                for (int64_t panel = panel0; panel < panel1; panel++) {
+                    (plan.wide ? wide_run : narrow_run_of)(t, &plan, &s, panel, tile, row0, row_tiles,
+                                                           s.sums + (panel - panel0) * SUM_BYTES);
+                }
+            }
+            for (int64_t panel = panel0; panel < panel1; panel++) {
+                finish(t, &plan, &s, panel, row0, row1 - row0, s.sums + (panel - panel0) * SUM_BYTES);
+            }
+        }
+    }
+    tiles_release();
+}
+
+#define KERNEL(name, block)                                                                                            \
+    static int64_t name##_bytes(const gatun_packed *p, int64_t m) { return x_bytes(p, block, m); }                     \
+    static bool name##_fill(const gatun_linear_input *in, int64_t row0, int64_t row1, void *area) {                    \
+        return fill(in, block, row0, row1, area);                                                                      \
+    }                                                                                                                  \
+    static int64_t name##_scratch(const gatun_packed *p) { return scratch_bytes(p, block); }                           \
+    const gatun_x_layout name##_x__amx = {.row_tile = ROW_TILE,                                                        \
+                                          .bytes = name##_bytes,                                                       \
+                                          .fill = name##_fill,                                                         \
+                                          .scratch = name##_scratch,                                                   \
+                                          .least_rows = LEAST_ROWS,                                                    \
+                                          .panel_run = RUN_PANELS};                                                    \
+    void name##__amx(const gatun_linear_task *t) { run(t, block); }                                                    \
+    bool name##_accepts__amx(const gatun_packed *p) {                                                                  \
+        amx_plan plan;                                                                                                 \
+        return make_amx_plan(p, block, 1, &plan);                                                                      \
+    }
+KERNEL(gatun_linear_i8, 0)
+KERNEL(gatun_linear_i8_block, 1)
