@@ -123,8 +123,8 @@ gatun_status gatun_round_static(const void *x, int32_t x_type, int64_t ldx, int6
     gatun_matrix shape = j.matrix; /* what the kernels are asked about */
     shape.n = shape.block_rows = 1;
     shape.k = shape.block_cols = columns < PIECE ? columns : PIECE;
-    int32_t quantize = gatun_kernel_choose(GATUN_OP_QUANTIZE, 0, encoding, isa, NULL, &shape);
-    int32_t dequantize = gatun_kernel_choose(GATUN_OP_DEQUANTIZE, 0, encoding, isa, NULL, &shape);
+    int32_t quantize = gatun_kernel_choose(GATUN_OP_QUANTIZE, 0, encoding, isa, NULL, 0, &shape);
+    int32_t dequantize = gatun_kernel_choose(GATUN_OP_DEQUANTIZE, 0, encoding, isa, NULL, 0, &shape);
     if (quantize < 0 || dequantize < 0) {
         return GATUN_UNSUPPORTED;
     }

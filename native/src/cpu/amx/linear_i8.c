@@ -29,7 +29,7 @@ enum {
     TILE_SUMS = 256,     /* 16 x 16 */
     BLOCK_ROWS = 4,      /* tiles of rows that go by twice, for either half of a panel */
     LEAST_GROUP = 16,    /* k; smaller groups leave tiles too empty */
-    MOST_WIDE_K = 65536, /* 255 * 127 * K fits 32 bits */
+    MOST_WIDE_K = 65536, /* 255 * 128 * K fits 32 bits */
 };
 
 typedef struct amx_plan {
@@ -124,6 +124,7 @@ static bool fill_row(const gatun_linear_input *in, const amx_plan *plan, int64_t
     if (!finite) {
         return false;
     }
+    scale = in->x_scale != 0 ? in->x_scale : scale;
     ((float *)area)[row] = scale;
     int64_t k = 0;
     for (int64_t unit = 0; unit < plan->i8.units; unit++) {
