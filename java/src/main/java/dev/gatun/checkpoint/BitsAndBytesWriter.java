@@ -3,6 +3,7 @@ package dev.gatun.checkpoint;
 import static dev.gatun.checkpoint.WriterSupport.FLOAT;
 
 import dev.gatun.Encoding;
+import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
@@ -12,7 +13,6 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -60,48 +60,119 @@ final class BitsAndBytesWriter implements LayerWriter {
 
   @Override
   public Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena) {
-    long n = weight.shape().get(0);
-    long k = weight.shape().get(1);
-    long elements = weight.elements();
     Encoding type = Parts.encoding(weight);
-    String name = layer + Parts.WEIGHT;
-    BitsAndBytes4BitLayout flat = new BitsAndBytes4BitLayout(encoding, block, false);
-    Tensor codes = WriterSupport.allocate(arena, name, DType.U8, Math.ceilDiv(elements, 2L), 1L);
-    Tensor absmax =
-        WriterSupport.allocate(arena, name + ".absmax", DType.F32, Math.ceilDiv(elements, block));
-    Matrix matrix = flat.matrix(n, k, codes.data(), absmax.data(), Optional.empty(), type);
+    Draft draft =
+        draft(layer, weight.shape().get(0), weight.shape().get(1), weight.elements(), arena);
+    Matrix matrix = draft.matrix(type);
     // zeros get code 0 as from the CUDA kernel: 0 · (1/0) is NaN there, and every comparison with
     // it is false
     QuantizeRule rule =
         new QuantizeRule(
             Encoding.F32, true, 1f, 0, Float.NEGATIVE_INFINITY, Float.POSITIVE_INFINITY, false, 0);
     backend.quantize(matrix, rule, withoutSubnormals(weight, arena), type);
-    fillPadding(codes, absmax, elements);
+    fillPadding(draft.codes, draft.absmax, weight.elements());
+    return (nested ? draft.nested(type, nest(draft.name, draft.absmax, arena)) : draft.flat(type))
+        .finished();
+  }
 
-    List<Tensor> tensors = new ArrayList<>(List.of(codes));
-    Tensor map = WriterSupport.allocate(arena, name + ".quant_map", DType.F32, 16L);
-    for (int i = 0; i < 16; i++) {
-      map.data().set(FLOAT, 4L * i, flat.codebook().get(i));
+  /** Scales that are quantized too are kept as they are, of a weight that has such ones. */
+  @Override
+  public Optional<Blank> blank(String layer, QuantizedTensor weight, Arena arena) {
+    Matrix m = weight.matrix();
+    Draft draft = draft(layer, m.n(), m.k(), Math.multiplyExact(m.n(), m.k()), arena);
+    if (!nested) {
+      return Optional.of(draft.flat(weight.dtype()));
     }
-    tensors.add(map);
-    String state = state(type, weight.shape());
-    if (nested) {
-      Matrix.Nested nest = nest(name, absmax, tensors, arena);
-      Tensor scales = tensors.get(tensors.size() - 1);
-      matrix =
+    return m.nested()
+        .filter(nest -> nest.block() == NESTED_BLOCK)
+        .map(
+            nest ->
+                draft.nested(
+                    weight.dtype(),
+                    Nested.of(draft.name, draft.absmax.elements(), nest.offset(), arena)));
+  }
+
+  private Draft draft(String layer, long n, long k, long elements, Arena arena) {
+    String name = layer + Parts.WEIGHT;
+    Tensor codes = WriterSupport.allocate(arena, name, DType.U8, Math.ceilDiv(elements, 2L), 1L);
+    Tensor absmax =
+        WriterSupport.allocate(arena, name + ".absmax", DType.F32, Math.ceilDiv(elements, block));
+    return new Draft(name, n, k, codes, absmax, arena);
+  }
+
+  /** The scales' own codes, scales and codebook. */
+  private record Nested(Tensor codes, Tensor scales, Tensor codebook, float offset) {
+    static Nested of(String name, long count, float offset, Arena arena) {
+      Tensor scales =
+          WriterSupport.allocate(
+              arena, name + ".nested_absmax", DType.F32, Math.ceilDiv(count, (long) NESTED_BLOCK));
+      Tensor codebook = WriterSupport.allocate(arena, name + ".nested_quant_map", DType.F32, 256L);
+      for (int i = 0; i < 256; i++) {
+        codebook.data().set(FLOAT, 4L * i, DynamicMap.VALUES[i]);
+      }
+      Tensor codes = WriterSupport.allocate(arena, name + ".absmax", DType.U8, count);
+      return new Nested(codes, scales, codebook, offset);
+    }
+  }
+
+  /** A weight while it is put together. */
+  private final class Draft {
+    final String name;
+    final long n;
+    final long k;
+    final Tensor codes;
+    final Tensor absmax;
+    final Arena arena;
+
+    Draft(String name, long n, long k, Tensor codes, Tensor absmax, Arena arena) {
+      this.name = name;
+      this.n = n;
+      this.k = k;
+      this.codes = codes;
+      this.absmax = absmax;
+      this.arena = arena;
+    }
+
+    /** With scales in floats. */
+    Matrix matrix(Encoding type) {
+      return new BitsAndBytes4BitLayout(encoding, block, false)
+          .matrix(n, k, codes.data(), absmax.data(), Optional.empty(), type);
+    }
+
+    private Tensor codebook() {
+      Tensor map = WriterSupport.allocate(arena, name + ".quant_map", DType.F32, 16L);
+      List<Float> values = new BitsAndBytes4BitLayout(encoding, block, false).codebook();
+      for (int i = 0; i < values.size(); i++) {
+        map.data().set(FLOAT, 4L * i, values.get(i));
+      }
+      return map;
+    }
+
+    private Tensor state(Encoding type, String more) {
+      String stateName = name + BitsAndBytes.STATE + (encoding == Encoding.NF4 ? "nf4" : "fp4");
+      return WriterSupport.text(
+          arena, stateName, BitsAndBytesWriter.this.state(type, List.of(n, k)) + more + "}");
+    }
+
+    Blank flat(Encoding type) {
+      return Blank.of(List.of(codes, codebook(), absmax, state(type, "")), matrix(type));
+    }
+
+    Blank nested(Encoding type, Nested nest) {
+      Matrix.Nested decoding =
+          new Matrix.Nested(nest.codebook.data(), nest.scales.data(), NESTED_BLOCK, nest.offset);
+      Matrix matrix =
           new BitsAndBytes4BitLayout(encoding, block, true)
-              .matrix(n, k, codes.data(), scales.data(), Optional.of(nest), type);
-      state +=
+              .matrix(n, k, codes.data(), nest.codes.data(), Optional.of(decoding), type);
+      String more =
           ", \"nested_blocksize\": "
               + NESTED_BLOCK
               + ", \"nested_dtype\": \"float32\", \"nested_offset\": "
-              + PythonJson.number(nest.offset());
-    } else {
-      tensors.add(absmax);
+              + PythonJson.number(nest.offset);
+      return Blank.of(
+          List.of(codes, codebook(), nest.scales, nest.codebook, nest.codes, state(type, more)),
+          matrix);
     }
-    String stateName = name + BitsAndBytes.STATE + (encoding == Encoding.NF4 ? "nf4" : "fp4");
-    tensors.add(WriterSupport.text(arena, stateName, state + "}"));
-    return new Quantized(tensors, matrix);
   }
 
   /**
@@ -163,41 +234,31 @@ final class BitsAndBytesWriter implements LayerWriter {
 
   /**
    * Quantizes the scales: their mean is taken off, the rest goes to 8-bit codes with one scale per
-   * 256. Adds the nested tensors, the codes last.
+   * 256.
    */
-  private static Matrix.Nested nest(String name, Tensor absmax, List<Tensor> tensors, Arena arena) {
+  private static Nested nest(String name, Tensor absmax, Arena arena) {
     long count = absmax.elements();
     double sum = 0;
     for (long i = 0; i < count; i++) {
       sum += absmax.data().get(FLOAT, 4 * i);
     }
-    float offset =
-        (float) sum
-            * (1f
-                / count); // torch.mean: the sum in float times the rounded reciprocal of the count
-    Tensor scales =
-        WriterSupport.allocate(
-            arena, name + ".nested_absmax", DType.F32, Math.ceilDiv(count, (long) NESTED_BLOCK));
-    Tensor codebook = WriterSupport.allocate(arena, name + ".nested_quant_map", DType.F32, 256L);
-    Tensor codes = WriterSupport.allocate(arena, name + ".absmax", DType.U8, count);
-    for (int i = 0; i < 256; i++) {
-      codebook.data().set(FLOAT, 4L * i, DynamicMap.VALUES[i]);
-    }
+    // torch.mean: the sum in float times the rounded reciprocal of the count
+    float offset = (float) sum * (1f / count);
+    Nested nest = Nested.of(name, count, offset, arena);
     for (long start = 0; start < count; start += NESTED_BLOCK) {
       long end = Math.min(count, start + NESTED_BLOCK);
       float largest = 0;
       for (long i = start; i < end; i++) {
         largest = Math.max(largest, Math.abs(absmax.data().get(FLOAT, 4 * i) - offset));
       }
-      scales.data().set(FLOAT, start / NESTED_BLOCK * 4, largest);
+      nest.scales.data().set(FLOAT, start / NESTED_BLOCK * 4, largest);
       float reciprocal = 1f / largest;
       for (long i = start; i < end; i++) {
         float x = (absmax.data().get(FLOAT, 4 * i) - offset) * reciprocal;
-        codes.data().set(ValueLayout.JAVA_BYTE, i, (byte) DynamicMap.code(x));
+        nest.codes.data().set(ValueLayout.JAVA_BYTE, i, (byte) DynamicMap.code(x));
       }
     }
-    tensors.addAll(List.of(scales, codebook, codes));
-    return new Matrix.Nested(codebook.data(), scales.data(), NESTED_BLOCK, offset);
+    return nest;
   }
 
   @Override

@@ -7,6 +7,7 @@ import dev.gatun.GatunException;
 import dev.gatun.Linear;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
+import dev.gatun.layout.PlainLayout;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
@@ -26,6 +27,9 @@ import java.util.ServiceLoader;
  * until it is closed; tensors and weights end with it, packed {@link dev.gatun.Linear}s do not.
  */
 public final class Checkpoint implements AutoCloseable {
+  /** How the name of what a plain weight's input is multiplied by ends. */
+  public static final String INPUT_MULTIPLIER = ".pre_quant_scale";
+
   private static final String WEIGHT = ".weight";
 
   private final Path path;
@@ -246,7 +250,42 @@ public final class Checkpoint implements AutoCloseable {
       return Linear.of(quantized(name), bias, compute, device);
     }
     verifyFiles();
-    return Linear.of(weight, bias, compute, device);
+    Optional<Tensor> multiplier = inputMultiplier(name);
+    return multiplier.isEmpty()
+        ? Linear.of(weight, bias, compute, device)
+        : Linear.of(multiplied(weight, multiplier.get()), bias, compute, device);
+  }
+
+  /** A plain weight with what its input is multiplied by. */
+  private static QuantizedTensor multiplied(Tensor weight, Tensor multiplier) {
+    PlainLayout layout = new PlainLayout(Parts.encoding(weight));
+    Parts.Size size = Parts.Size.of(weight.shape());
+    return new QuantizedTensor(
+        weight.name(),
+        weight.shape(),
+        layout,
+        Map.of("codes", weight, QuantizedTensor.INPUT_MULTIPLIER, multiplier),
+        layout.matrix(size.n(), size.k(), weight.data()),
+        layout.encoding());
+  }
+
+  /**
+   * What x is multiplied by before a layer's weight is applied, element by element: K numbers.
+   * Dequantized checkpoints keep it as {@code X.pre_quant_scale}.
+   *
+   * @param layer plain name, with or without {@code .weight}
+   */
+  public Optional<Tensor> inputMultiplier(String layer) {
+    live();
+    String name = plainName(layer);
+    QuantizedTensor quantized = layers.get(name);
+    if (quantized != null) {
+      return quantized.inputMultiplier();
+    }
+    Tensor weight = plain.get(name + WEIGHT);
+    return Optional.ofNullable(plain.get(name + INPUT_MULTIPLIER))
+        .filter(t -> weight != null && Parts.isFloat(weight) && Parts.isFloat(t))
+        .filter(t -> t.elements() == Parts.Size.of(weight.shape()).k());
   }
 
   /** The format that a quantized layer is of. */

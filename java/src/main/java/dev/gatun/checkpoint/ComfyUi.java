@@ -26,8 +26,8 @@ import java.util.Set;
  */
 public final class ComfyUi implements CheckpointFormat {
   static final String METADATA = "_quantization_metadata";
-  private static final String MARK = ".comfy_quant";
-  private static final String LEGACY_MARK = "scaled_fp8";
+  static final String MARK = ".comfy_quant";
+  static final String LEGACY_MARK = "scaled_fp8";
   private static final String LEGACY_SCALE = ".scale_weight";
 
   /** Endings that make an 8-bit float tensor another format's weight, not one without a scale. */
@@ -75,7 +75,7 @@ public final class ComfyUi implements CheckpointFormat {
 
   @Override
   public Map<String, String> writes() {
-    return ComfyUiWriter.FORMATS;
+    return ComfyFormat.all();
   }
 
   @Override

@@ -134,7 +134,7 @@ final class ComfyUiLayers {
       roles.put("global_scale", scale);
     }
     long n = counting(layer + ".bias", rows, block);
-    long k = counting(layer + ".pre_quant_scale", columns, block);
+    long k = counting(layer + Checkpoint.INPUT_MULTIPLIER, columns, block);
     activations(layer, ".input_scale", k, roles);
     Encoding dtype = dtype(layer);
     Optional<Matrix.Values> one = global;
@@ -318,7 +318,7 @@ final class ComfyUiLayers {
               roles.put("input_scale", t);
             });
     parts
-        .find(layer + ".pre_quant_scale")
+        .find(layer + Checkpoint.INPUT_MULTIPLIER)
         .ifPresent(
             t -> {
               parts.floats(t, k);

@@ -1,6 +1,7 @@
 package dev.gatun.checkpoint;
 
 import dev.gatun.Encoding;
+import dev.gatun.GatunException;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
@@ -8,61 +9,42 @@ import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.QuantizeRule;
 import dev.gatun.kernel.codec.Fp8;
 import dev.gatun.kernel.codec.Numbers;
-import dev.gatun.layout.ComfyFloat8Layout;
-import dev.gatun.layout.ComfyInt8Layout;
 import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.TreeMap;
 import java.util.stream.Collectors;
 
 /**
- * Writes ComfyUI's weights under its names, the layers listed in {@code _quantization_metadata},
- * with the codes and scales that comfy-kitchen's eager code computes.
+ * Writes ComfyUI's weights under its names, with the codes and scales that comfy-kitchen's eager
+ * code computes. Each layer is marked by a tensor or by an entry of {@code _quantization_metadata}.
  */
 final class ComfyUiWriter implements LayerWriter {
-  /** What {@code gatun quantize --format} offers. */
-  static final Map<String, String> FORMATS =
-      new TreeMap<>(
-          Map.of(
-              "float8_e4m3fn", "ComfyUI: 8-bit floats e4m3fn, one scale per tensor",
-              "float8_e5m2", "ComfyUI: 8-bit floats e5m2, one scale per tensor",
-              "comfy-int8", "ComfyUI int8_tensorwise: 8-bit integers, one scale per tensor",
-              "comfy-int8-row", "ComfyUI int8_tensorwise: 8-bit integers, one scale per row",
-              "comfy-mxfp8", "ComfyUI mxfp8: 8-bit floats, one power of two per 32 weights",
-              "comfy-nvfp4", "ComfyUI nvfp4: 4-bit floats, one 8-bit float scale per 16 weights"));
-
-  private final String format;
+  private final ComfyFormat format;
 
   ComfyUiWriter(String format) {
-    this.format = format;
+    this.format = ComfyFormat.named(format);
   }
 
   @Override
   public boolean accepts(Tensor weight) {
-    return WriterSupport.isFloatMatrix(weight);
+    return WriterSupport.isFloatMatrix(weight) && weight.shape().get(1) % format.columns() == 0;
   }
 
   @Override
   public Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena) {
-    ComfyUiQuantizer quantizer = new ComfyUiQuantizer(layer, weight, arena);
+    int rotation = format == ComfyFormat.INT8_CONVROT ? ComfyFormat.ROTATION : 0;
+    ComfyUiQuantizer quantizer = new ComfyUiQuantizer(layer, weight, rotation, arena);
+    ComfyUiFourBit fourBit = new ComfyUiFourBit(layer, weight, arena);
     return switch (format) {
-      case "comfy-int8" -> quantizer.int8(false);
-      case "comfy-int8-row" -> quantizer.int8(true);
-      case "comfy-mxfp8" -> quantizer.mxfp8();
-      case "comfy-nvfp4" -> quantizer.nvfp4();
-      default -> float8(layer, weight, backend, arena);
-    };
-  }
-
-  /** ComfyUI's own name. */
-  private static String algorithm(String format) {
-    return switch (format) {
-      case "comfy-int8", "comfy-int8-row" -> "int8_tensorwise";
-      case "comfy-mxfp8" -> "mxfp8";
-      case "comfy-nvfp4" -> "nvfp4";
-      default -> format;
+      case INT8, INT8_ROW, INT8_CONVROT -> quantizer.int8(format);
+      case MXFP8 -> quantizer.mxfp8();
+      case NVFP4 -> quantizer.nvfp4();
+      case CONVROT_W4A4 -> fourBit.rotated();
+      case ASYM_W4A8_INT8 -> fourBit.codebook();
+      case AWQ_W4A16 -> fourBit.awq();
+      case FLOAT8_E4M3FN, FLOAT8_E5M2, SCALED_FP8 -> float8(layer, weight, backend, arena);
     };
   }
 
@@ -72,74 +54,90 @@ final class ComfyUiWriter implements LayerWriter {
    * and codes 0.
    */
   private Quantized float8(String layer, Tensor weight, Backend backend, Arena arena) {
-    long n = weight.shape().get(0);
-    long k = weight.shape().get(1);
     Encoding type = Parts.encoding(weight);
-    DType dtype = format.equals("float8_e5m2") ? DType.F8_E5M2 : DType.F8_E4M3;
-    Tensor codes = WriterSupport.allocate(arena, layer + Parts.WEIGHT, dtype, n, k);
-    Tensor scale = WriterSupport.allocate(arena, layer + ".weight_scale", DType.F32);
-    Encoding encoding = Parts.encoding(codes);
-    Matrix matrix =
-        new ComfyFloat8Layout(encoding, true)
-            .matrix(n, k, codes.data(), Optional.of(Parts.values(scale)), type);
-    float largest = Fp8.max(encoding);
+    Blank made =
+        new ComfyUiBlank(layer, weight.shape().get(0), weight.shape().get(1), type, arena)
+            .bytes(format);
+    float largest = Fp8.max(made.matrix().encoding());
     QuantizeRule rule = new QuantizeRule(type, true, largest, 0, -largest, largest, false, 0);
-    backend.quantize(matrix, rule, weight.data(), type);
-    return new Quantized(List.of(codes, scale), matrix);
+    backend.quantize(made.matrix(), rule, weight.data(), type);
+    return made.finished();
   }
 
-  /** Bytes with one scale, or integers with one per row, keep their codes. */
   @Override
-  public Optional<Quantized> relay(String layer, QuantizedTensor weight, Arena arena) {
-    DType dtype =
-        switch (format) {
-          case "comfy-int8", "comfy-int8-row" -> DType.I8;
-          case "float8_e4m3fn" -> DType.F8_E4M3;
-          case "float8_e5m2" -> DType.F8_E5M2;
-          default -> null;
-        };
-    if (dtype == null) {
+  public Optional<Blank> blank(String layer, QuantizedTensor weight, Arena arena) {
+    Matrix m = weight.matrix();
+    if (m.k() % format.columns() != 0) {
       return Optional.empty();
     }
-    boolean perRow = format.equals("comfy-int8-row");
-    return ByteRelay.of(weight, dtype.encoding().orElseThrow())
-        .filter(bytes -> perRow || bytes.isPerTensor())
-        .map(bytes -> relaid(layer, bytes, dtype, perRow, weight.dtype(), arena))
-        .filter(quantized -> ByteRelay.isSame(weight.matrix(), quantized.matrix()));
+    ComfyUiBlank blank = new ComfyUiBlank(layer, m.n(), m.k(), weight.dtype(), arena);
+    return switch (format) {
+      case MXFP8 -> Optional.of(blank.mxfp8());
+      case NVFP4 -> Optional.of(blank.nvfp4(m.globalScale()));
+      case CONVROT_W4A4 -> Optional.of(blank.rotatedInt4());
+      case ASYM_W4A8_INT8 -> m.codebook().map(ComfyUiWriter::floats).map(blank::codebook);
+      case AWQ_W4A16 -> Optional.of(blank.awq());
+      default -> Optional.of(blank.bytes(format));
+    };
   }
 
-  private static Quantized relaid(
-      String layer, ByteRelay bytes, DType dtype, boolean perRow, Encoding result, Arena arena) {
-    long n = bytes.matrix.n();
-    long k = bytes.matrix.k();
-    Tensor codes = bytes.codes(layer + Parts.WEIGHT, dtype, arena);
-    Tensor scales =
-        perRow
-            ? WriterSupport.allocate(arena, layer + ".weight_scale", DType.F32, n, 1L)
-            : WriterSupport.allocate(arena, layer + ".weight_scale", DType.F32);
-    for (int i = 0; i < scales.elements(); i++) {
-      Numbers.put(Encoding.F32, scales.data(), i, bytes.scales[i]);
+  private static float[] floats(MemorySegment codebook) {
+    float[] values = new float[16];
+    for (int i = 0; i < values.length; i++) {
+      values[i] = Numbers.get(Encoding.F32, codebook, i);
     }
-    Matrix.Values values = Parts.values(scales);
-    Matrix matrix =
-        dtype == DType.I8
-            ? new ComfyInt8Layout(perRow, 0).matrix(n, k, codes.data(), values, result)
-            : new ComfyFloat8Layout(Parts.encoding(codes), true)
-                .matrix(n, k, codes.data(), Optional.of(values), result);
-    return new Quantized(List.of(codes, scales), matrix);
+    return values;
+  }
+
+  @Override
+  public Optional<String> inputMultiplier(String layer) {
+    return format == ComfyFormat.SCALED_FP8
+        ? Optional.empty()
+        : Optional.of(layer + Checkpoint.INPUT_MULTIPLIER);
+  }
+
+  /** The legacy form's mark is for the whole file, under the prefix that all names share. */
+  @Override
+  public List<Tensor> once(List<Written> layers) {
+    if (!isLegacy(layers)) {
+      return List.of();
+    }
+    String model = "model.diffusion_model.";
+    boolean prefixed = layers.stream().allMatch(written -> written.layer().startsWith(model));
+    String name = (prefixed ? model : "") + ComfyUi.LEGACY_MARK;
+    return List.of(
+        new Tensor(name, DType.F8_E4M3, List.of(0L), MemorySegment.ofArray(new byte[0])));
+  }
+
+  private static boolean isLegacy(List<Written> layers) {
+    long legacy =
+        layers.stream()
+            .filter(w -> ComfyFormat.named(w.format()) == ComfyFormat.SCALED_FP8)
+            .count();
+    if (legacy != 0 && legacy != layers.size()) {
+      throw new GatunException(
+          "comfyui: found layers in the legacy form beside others, expected all or none of them");
+    }
+    return legacy != 0;
   }
 
   @Override
   public Map<String, String> metadata(List<Written> layers, List<String> copied) {
+    if (isLegacy(layers)) {
+      return Map.of();
+    }
     String entries =
         layers.stream()
+            .filter(written -> !ComfyFormat.named(written.format()).isMarkedByTensor())
             .map(
                 written ->
                     PythonJson.string(written.layer())
-                        + ": {\"format\": \""
-                        + algorithm(written.format())
-                        + "\"}")
+                        + ": "
+                        + ComfyFormat.named(written.format()).mark())
             .collect(Collectors.joining(", "));
+    if (entries.isEmpty()) {
+      return Map.of();
+    }
     return Map.of(ComfyUi.METADATA, "{\"format_version\": \"1.0\", \"layers\": {" + entries + "}}");
   }
 }

@@ -23,7 +23,7 @@ import java.util.TreeMap;
  */
 public final class Gguf implements CheckpointFormat {
   private static final String PREFIX = "gguf-";
-  private static final String SCALE = ".scale";
+  static final String SCALE = ".scale";
   private static final String INPUT_SCALE = ".input_scale";
 
   /** For {@link java.util.ServiceLoader}. */

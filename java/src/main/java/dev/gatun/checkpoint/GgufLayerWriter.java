@@ -8,6 +8,7 @@ import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.Operation;
 import dev.gatun.kernel.QuantizeRule;
 import dev.gatun.kernel.ReferenceBackend;
+import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.GgufLayout;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -101,23 +102,31 @@ final class GgufLayerWriter implements LayerWriter {
             });
   }
 
-  /** Blocks of the same type are copied. */
+  /** NVFP4 weights may have a scale of the whole tensor, in a tensor of its own. */
   @Override
-  public Optional<Quantized> relay(String layer, QuantizedTensor weight, Arena arena) {
+  public Optional<Blank> blank(String layer, QuantizedTensor weight, Arena arena) {
     Matrix m = weight.matrix();
-    if (m.encoding() != encoding || m.globalScale() != 1f || m.codeRowStride() != 0) {
+    float scale = encoding == Encoding.NVFP4 ? m.globalScale() : 1f;
+    if (m.k() % encoding.blockElements() != 0) {
       return Optional.empty();
     }
-    Tensor old = weight.part("codes").orElseThrow();
+    // Blocks keep their names, which need not end in ".weight".
+    String name =
+        weight
+            .part("codes")
+            .filter(old -> old.dtype().isBlock())
+            .map(Tensor::name)
+            .orElse(layer + Parts.WEIGHT);
     Tensor codes =
-        new Tensor(
-            old.name(),
-            old.dtype(),
-            weight.shape(),
-            arena.allocate(Math.max(1, old.data().byteSize()), 64).copyFrom(old.data()));
+        WriterSupport.allocate(arena, name, DType.valueOf(encoding.name()), m.n(), m.k());
+    List<Tensor> tensors = new ArrayList<>(List.of(codes));
+    if (scale != 1) {
+      Tensor factor = WriterSupport.allocate(arena, layer + Gguf.SCALE, DType.F32, 1L);
+      Numbers.put(Encoding.F32, factor.data(), 0, scale);
+      tensors.add(factor);
+    }
     return Optional.of(
-        new Quantized(
-            List.of(codes), new GgufLayout(encoding).matrix(m.n(), m.k(), codes.data(), 1f)));
+        Blank.of(tensors, new GgufLayout(encoding).matrix(m.n(), m.k(), codes.data(), scale)));
   }
 
   @Override

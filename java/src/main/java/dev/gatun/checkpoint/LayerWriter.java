@@ -10,6 +10,7 @@ import java.util.Collection;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.UnaryOperator;
 
 /**
  * Quantizes and names the weights of one output checkpoint, layer by layer. Keeps nothing from one
@@ -24,6 +25,25 @@ public interface LayerWriter {
    * @param matrix the same for the kernels: to dequantize it and measure the error
    */
   record Quantized(List<Tensor> tensors, Matrix matrix) {}
+
+  /**
+   * A weight of a format that has memory and no numbers yet.
+   *
+   * @param tensors what will stand for it in the file
+   * @param matrix the same for the kernels, to be filled
+   * @param finish what becomes of the matrix when everything is filled in
+   */
+  record Blank(List<Tensor> tensors, Matrix matrix, UnaryOperator<Matrix> finish) {
+    /** One whose matrix stays as it is. */
+    public static Blank of(List<Tensor> tensors, Matrix matrix) {
+      return new Blank(tensors, matrix, UnaryOperator.identity());
+    }
+
+    /** The weight, once everything is filled in. */
+    public Quantized finished() {
+      return new Quantized(tensors, finish.apply(matrix));
+    }
+  }
 
   /**
    * A layer that is in the output checkpoint.
@@ -64,14 +84,32 @@ public interface LayerWriter {
   Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena);
 
   /**
-   * Lays the codes and scales of a quantized weight out anew when this format can hold exactly
-   * these values.
+   * Room for a quantized weight's codes and scales in this format, if it has a layout that might
+   * hold them as they are.
    *
    * @param layer plain name without {@code .weight}
    * @param weight as another format, or another variant of this one, holds it
-   * @return empty when it cannot be done without loss
    */
-  default Optional<Quantized> relay(String layer, QuantizedTensor weight, Arena arena) {
+  default Optional<Blank> blank(String layer, QuantizedTensor weight, Arena arena) {
+    return Optional.empty();
+  }
+
+  /**
+   * Tensors that the file has once, beside those of the layers.
+   *
+   * @param layers every layer of this checkpoint format, in the source's order
+   */
+  default List<Tensor> once(List<Written> layers) {
+    return List.of();
+  }
+
+  /**
+   * The name of the tensor that x is multiplied by before the weight is applied ({@link
+   * QuantizedTensor#INPUT_MULTIPLIER}); empty when this format has none.
+   *
+   * @param layer plain name
+   */
+  default Optional<String> inputMultiplier(String layer) {
     return Optional.empty();
   }
 

@@ -1,6 +1,7 @@
 package dev.gatun.checkpoint;
 
 import dev.gatun.Encoding;
+import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
@@ -12,6 +13,7 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 
 /**
  * Writes bitsandbytes' LLM.int8() weights: rounded to half precision first, {@code code = round(w ·
@@ -32,9 +34,9 @@ final class LlmInt8Writer implements LayerWriter {
     long n = weight.shape().get(0);
     long k = weight.shape().get(1);
     Encoding type = Parts.encoding(weight);
-    Tensor codes = WriterSupport.allocate(arena, layer + Parts.WEIGHT, DType.I8, n, k);
-    Tensor maxima = WriterSupport.allocate(arena, layer + ".SCB", DType.F32, n);
-    Tensor format = WriterSupport.allocate(arena, layer + ".weight_format", DType.U8);
+    Blank made = blank(layer, n, k, arena);
+    Tensor codes = made.tensors().get(0);
+    Tensor maxima = made.tensors().get(1);
     for (long row = 0; row < n; row++) {
       float largest = 0;
       for (long i = row * k; i < (row + 1) * k; i++) {
@@ -47,8 +49,20 @@ final class LlmInt8Writer implements LayerWriter {
         codes.data().set(ValueLayout.JAVA_BYTE, i, (byte) code);
       }
     }
+    return made.finished();
+  }
+
+  @Override
+  public Optional<Blank> blank(String layer, QuantizedTensor weight, Arena arena) {
+    return Optional.of(blank(layer, weight.matrix().n(), weight.matrix().k(), arena));
+  }
+
+  private static Blank blank(String layer, long n, long k, Arena arena) {
+    Tensor codes = WriterSupport.allocate(arena, layer + Parts.WEIGHT, DType.I8, n, k);
+    Tensor maxima = WriterSupport.allocate(arena, layer + ".SCB", DType.F32, n);
+    Tensor format = WriterSupport.allocate(arena, layer + ".weight_format", DType.U8);
     Matrix matrix = new BitsAndBytesInt8Layout().matrix(n, k, codes.data(), maxima.data());
-    return new Quantized(List.of(codes, maxima, format), matrix);
+    return Blank.of(List.of(codes, maxima, format), matrix);
   }
 
   private static float half(Encoding type, Tensor weight, long index) {

@@ -9,6 +9,7 @@ import dev.gatun.kernel.codec.HalfFloat;
 import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.QuantoBitsLayout;
 import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import java.util.List;
 
 /**
@@ -21,20 +22,31 @@ final class QuantoBits {
 
   private QuantoBits() {}
 
-  static LayerWriter.Quantized quantize(String layer, Tensor weight, int bits, Arena arena) {
-    long n = weight.shape().get(0);
-    long k = weight.shape().get(1);
-    Encoding type = Parts.encoding(weight);
+  /** The tensors of a weight, without numbers yet. */
+  static LayerWriter.Blank blank(String layer, long n, long k, int bits, DType dtype, Arena arena) {
     long group = QuantoBitsLayout.groupOf(k);
     long columns = group == 0 ? k : group;
     long rows = n * k / columns;
     Tensor codes =
         WriterSupport.allocate(
             arena, layer + Quanto.PACKED, DType.U8, Math.ceilDiv(rows, 8L / bits), columns);
-    Tensor scales = WriterSupport.allocate(arena, layer + Quanto.SCALE, weight.dtype(), rows, 1L);
-    Tensor shifts = WriterSupport.allocate(arena, layer + Quanto.SHIFT, weight.dtype(), rows, 1L);
-    QuantoBitsLayout layout = new QuantoBitsLayout(bits, group);
-    Matrix m = layout.matrix(n, k, codes.data(), Parts.values(scales), Parts.values(shifts));
+    Tensor scales = WriterSupport.allocate(arena, layer + Quanto.SCALE, dtype, rows, 1L);
+    Tensor shifts = WriterSupport.allocate(arena, layer + Quanto.SHIFT, dtype, rows, 1L);
+    Matrix matrix =
+        new QuantoBitsLayout(bits, group)
+            .matrix(n, k, codes.data(), Parts.values(scales), Parts.values(shifts));
+    return LayerWriter.Blank.of(List.of(codes, scales, shifts), matrix);
+  }
+
+  /** Fills the matrix of such a weight. */
+  static void quantize(Matrix m, Tensor weight, int bits) {
+    long k = m.k();
+    Encoding type = Parts.encoding(weight);
+    long group = QuantoBitsLayout.groupOf(k);
+    long columns = group == 0 ? k : group;
+    long rows = m.n() * k / columns;
+    MemorySegment scales = m.scales().orElseThrow().data();
+    MemorySegment shifts = m.offsets().orElseThrow().data();
     int largest = (1 << bits) - 1;
     for (long row = 0; row < rows; row++) {
       float min = Float.POSITIVE_INFINITY;
@@ -45,16 +57,15 @@ final class QuantoBits {
         max = Math.max(max, v);
       }
       float scale = HalfFloat.round(type, HalfFloat.round(type, max - min) / largest);
-      Numbers.put(type, scales.data(), row, scale);
-      Numbers.put(type, shifts.data(), row, storedShift(type, bits, group, scale, -min));
+      Numbers.put(type, scales, row, scale);
+      Numbers.put(type, shifts, row, storedShift(type, bits, group, scale, -min));
       for (long i = row * columns; i < (row + 1) * columns; i++) {
         float sum = HalfFloat.round(type, Numbers.get(type, weight.data(), i) - min);
         float q = HalfFloat.round(type, sum / scale);
-        int code = Codebooks.encode(layout.encoding(), q); // NaN of a constant group is 0
+        int code = Codebooks.encode(m.encoding(), q); // NaN of a constant group is 0
         MatrixValues.putCode(m, i / k, i % k, code);
       }
     }
-    return new LayerWriter.Quantized(List.of(codes, scales, shifts), m);
   }
 
   /**

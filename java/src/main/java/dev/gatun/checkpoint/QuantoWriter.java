@@ -6,7 +6,6 @@ import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.QuantizeRule;
-import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.QuantoBytesLayout;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
@@ -44,39 +43,63 @@ final class QuantoWriter implements LayerWriter {
     return WriterSupport.isFloatMatrix(weight);
   }
 
-  @Override
-  public Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena) {
-    Quantized quantized =
-        qtype.equals("qint2") || qtype.equals("qint4")
-            ? QuantoBits.quantize(layer, weight, qtype.equals("qint2") ? 2 : 4, arena)
-            : bytes(layer, weight, backend, arena);
-    List<Tensor> tensors = new ArrayList<>(quantized.tensors());
-    tensors.add(WriterSupport.one(arena, layer + ".input_scale", weight.dtype()));
-    tensors.add(WriterSupport.one(arena, layer + ".output_scale", weight.dtype()));
-    return new Quantized(tensors, quantized.matrix());
+  private boolean isBits() {
+    return qtype.equals("qint2") || qtype.equals("qint4");
   }
 
-  private Quantized bytes(String layer, Tensor weight, Backend backend, Arena arena) {
-    long n = weight.shape().get(0);
-    long k = weight.shape().get(1);
-    DType codeType = codeType();
-    float largest =
-        switch (codeType) {
-          case I8 -> 127f;
-          case F8_E4M3 -> 448f;
-          case F8_E4M3FNUZ -> 240f;
-          default -> 57344f;
-        };
-    float smallest = codeType == DType.I8 ? -128f : -largest;
-    Tensor codes = WriterSupport.allocate(arena, layer + Quanto.DATA, codeType, n, k);
-    Tensor scale = scales(layer, n, weight.dtype(), arena);
-    Encoding type = Parts.encoding(weight);
+  private int bits() {
+    return qtype.equals("qint2") ? 2 : 4;
+  }
+
+  @Override
+  public Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena) {
+    Blank made = blank(layer, weight.shape().get(0), weight.shape().get(1), weight.dtype(), arena);
+    if (isBits()) {
+      QuantoBits.quantize(made.matrix(), weight, bits());
+    } else {
+      float largest =
+          switch (codeType()) {
+            case I8 -> 127f;
+            case F8_E4M3 -> 448f;
+            case F8_E4M3FNUZ -> 240f;
+            default -> 57344f;
+          };
+      float smallest = codeType() == DType.I8 ? -128f : -largest;
+      Encoding type = Parts.encoding(weight);
+      QuantizeRule rule = new QuantizeRule(type, false, largest, 0, smallest, largest, false, 0);
+      backend.quantize(made.matrix(), rule, weight.data(), type);
+    }
+    return made.finished();
+  }
+
+  @Override
+  public Optional<Blank> blank(String layer, QuantizedTensor weight, Arena arena) {
+    Matrix m = weight.matrix();
+    return Optional.of(blank(layer, m.n(), m.k(), DType.valueOf(weight.dtype().name()), arena));
+  }
+
+  private Blank blank(String layer, long n, long k, DType dtype, Arena arena) {
+    Blank codes =
+        isBits()
+            ? QuantoBits.blank(layer, n, k, bits(), dtype, arena)
+            : bytes(layer, n, k, dtype, arena);
+    List<Tensor> tensors = new ArrayList<>(codes.tensors());
+    tensors.add(WriterSupport.one(arena, layer + ".input_scale", dtype));
+    tensors.add(WriterSupport.one(arena, layer + ".output_scale", dtype));
+    return Blank.of(tensors, codes.matrix());
+  }
+
+  /** quanto quantizes a single row per tensor: its scale is a scalar. */
+  private Blank bytes(String layer, long n, long k, DType dtype, Arena arena) {
+    Tensor codes = WriterSupport.allocate(arena, layer + Quanto.DATA, codeType(), n, k);
+    Tensor scale =
+        n == 1
+            ? WriterSupport.allocate(arena, layer + Quanto.SCALE, dtype)
+            : WriterSupport.allocate(arena, layer + Quanto.SCALE, dtype, n, 1L);
     Matrix matrix =
         new QuantoBytesLayout(Parts.encoding(codes), n != 1)
             .matrix(n, k, codes.data(), Parts.values(scale));
-    QuantizeRule rule = new QuantizeRule(type, false, largest, 0, smallest, largest, false, 0);
-    backend.quantize(matrix, rule, weight.data(), type);
-    return new Quantized(List.of(codes, scale), matrix);
+    return Blank.of(List.of(codes, scale), matrix);
   }
 
   private DType codeType() {
@@ -86,39 +109,6 @@ final class QuantoWriter implements LayerWriter {
       case "qfloat8_e4m3fnuz" -> DType.F8_E4M3FNUZ;
       default -> DType.F8_E5M2;
     };
-  }
-
-  /** quanto quantizes a single row per tensor: its scale is a scalar. */
-  private static Tensor scales(String layer, long n, DType dtype, Arena arena) {
-    return n == 1
-        ? WriterSupport.allocate(arena, layer + Quanto.SCALE, dtype)
-        : WriterSupport.allocate(arena, layer + Quanto.SCALE, dtype, n, 1L);
-  }
-
-  /** Bytes with one scale per row or tensor keep their codes. */
-  @Override
-  public Optional<Quantized> relay(String layer, QuantizedTensor weight, Arena arena) {
-    if (qtype.equals("qint2") || qtype.equals("qint4")) {
-      return Optional.empty();
-    }
-    return ByteRelay.of(weight, codeType().encoding().orElseThrow())
-        .map(bytes -> relaid(layer, bytes, DType.valueOf(weight.dtype().name()), arena))
-        .filter(quantized -> ByteRelay.isSame(weight.matrix(), quantized.matrix()));
-  }
-
-  private Quantized relaid(String layer, ByteRelay bytes, DType dtype, Arena arena) {
-    long n = bytes.matrix.n();
-    Tensor codes = bytes.codes(layer + Quanto.DATA, codeType(), arena);
-    Tensor scale = scales(layer, n, dtype, arena);
-    for (int i = 0; i < n; i++) {
-      Numbers.put(Parts.encoding(scale), scale.data(), i, bytes.scales[i]);
-    }
-    Matrix matrix =
-        new QuantoBytesLayout(Parts.encoding(codes), n != 1)
-            .matrix(n, bytes.matrix.k(), codes.data(), Parts.values(scale));
-    Tensor in = WriterSupport.one(arena, layer + ".input_scale", dtype);
-    Tensor out = WriterSupport.one(arena, layer + ".output_scale", dtype);
-    return new Quantized(List.of(codes, scale, in, out), matrix);
   }
 
   @Override

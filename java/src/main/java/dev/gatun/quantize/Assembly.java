@@ -62,13 +62,15 @@ final class Assembly {
   Report write(Path target, Spool spool) {
     List<SafetensorsWriter.Entry> entries = new ArrayList<>();
     layers.forEach(layer -> entries.addAll(layer.written().tensors()));
-    copied.forEach(tensor -> entries.add(SafetensorsWriter.Entry.of(tensor)));
+    List<Tensor> others = new ArrayList<>(copied);
+    families.forEach((name, family) -> others.addAll(writer(name).once(family)));
+    others.forEach(tensor -> entries.add(SafetensorsWriter.Entry.of(tensor)));
     List<Path> files = new ArrayList<>(List.of(target));
     List<OutputFile> sidecars = new ArrayList<>();
     LayerWriter container = writers.apply(layers.getFirst().written().format());
     try (TensorFileWriter out = container.create(target, entries, source, metadata())) {
       layers.forEach(layer -> spool.writeTo(layer, out));
-      for (Tensor tensor : copied) {
+      for (Tensor tensor : others) {
         Quantizer.copy(source, tensor, out);
         progress.advance(tensor.name(), tensor.data().byteSize());
       }

@@ -22,7 +22,8 @@ import java.util.Optional;
  * Turns a quantized checkpoint into one safetensors file of plain floats, with the bytes that each
  * format's own library would give. Every weight is written under its layer's plain name, {@code
  * X.weight}; other tensors are copied unchanged; what belongs to the quantization only (scales,
- * markers) is dropped.
+ * markers) is dropped. What x is multiplied by before the weight is no part of that in any library:
+ * it is kept as {@code X.pre_quant_scale}, which {@link Checkpoint#linear} applies.
  */
 public final class Dequantizer {
   private final Checkpoint source;
@@ -75,22 +76,31 @@ public final class Dequantizer {
       weights.put(name, weight);
       entries.add(new SafetensorsWriter.Entry(name, dtypeOf(outType(weight)), weight.shape()));
     }
-    for (Tensor tensor : source.plain().values()) {
-      entries.add(SafetensorsWriter.Entry.of(tensor));
+    List<Tensor> copied = new ArrayList<>(source.plain().values());
+    for (QuantizedTensor weight : source.layers().values()) {
+      weight.inputMultiplier().ifPresent(part -> copied.add(kept(weight, part)));
     }
+    copied.forEach(tensor -> entries.add(SafetensorsWriter.Entry.of(tensor)));
     long before = source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).sum();
     progress.start(before);
     try (SafetensorsWriter out = SafetensorsWriter.create(target, entries, metadata())) {
       weights.forEach((name, weight) -> dequantize(name, weight, out));
-      for (Tensor tensor : source.plain().values()) {
+      for (Tensor tensor : copied) {
         out.write(tensor.name(), tensor.data());
         progress.advance(tensor.name(), tensor.data().byteSize());
       }
       out.commit();
     }
     long after = entries.stream().mapToLong(SafetensorsWriter.Entry::byteSize).sum();
-    return new Report(
-        List.of(), weights.size(), source.plain().size(), before, after, List.of(target));
+    return new Report(List.of(), weights.size(), copied.size(), before, after, List.of(target));
+  }
+
+  /** What x is multiplied by is no part of the library's dequantized weight. */
+  private Tensor kept(QuantizedTensor weight, Tensor multiplier) {
+    String name = weight.name() + Checkpoint.INPUT_MULTIPLIER;
+    progress.warning(
+        "layer '" + weight.name() + "': its input is still to be multiplied by '" + name + "'");
+    return new Tensor(name, multiplier.dtype(), multiplier.shape(), multiplier.data());
   }
 
   private QuantizedTensor inRequestedType(QuantizedTensor weight) {

@@ -29,8 +29,13 @@ public record LayerReport(
   public enum How {
     /** From plain floats. */
     QUANTIZED,
-    /** The codes and scales that it had, laid out anew. */
+    /** The codes and scales that it had, laid out anew, and every number the same. */
     LOSSLESS,
+    /**
+     * The codes and scales that it had, laid out anew; the format's library rounds its products
+     * otherwise, and the error is that.
+     */
+    RELAID,
     /** Dequantized and quantized again. */
     REQUANTIZED,
     /** Dequantized only: the format cannot hold a weight of this shape. */

@@ -1,5 +1,6 @@
 package dev.gatun.quantize;
 
+import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
@@ -11,6 +12,8 @@ import dev.gatun.checkpoint.SafetensorsWriter;
 import dev.gatun.checkpoint.TensorFileWriter;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
+import dev.gatun.kernel.Relay;
+import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.PlainLayout;
 import java.io.IOException;
 import java.lang.foreign.Arena;
@@ -121,8 +124,9 @@ public final class Quantizer {
   /**
    * Writes a quantized checkpoint in another format: layers that are quantized stay so, everything
    * else is copied. Where the format can hold a layer's codes and scales they are laid out anew;
-   * else the layer is dequantized, as its own library does it, and quantized again. A checkpoint of
-   * plain floats is quantized.
+   * else the layer is dequantized, as its own library does it, and quantized again. What x is
+   * multiplied by before the weight goes with it where the format has a place for it, and is
+   * multiplied into the weight where not. A checkpoint of plain floats is quantized.
    *
    * @param target the file to write; files that the format keeps beside it go into its directory
    * @param format one of {@link #formats()}
@@ -187,17 +191,21 @@ public final class Quantizer {
   private Report run(Path target, Optional<String> converted) {
     List<Work> work = new ArrayList<>();
     List<Tensor> copied = new ArrayList<>();
+    List<Tensor> folded = new ArrayList<>();
     converted.ifPresent(
         format ->
             source.layers().forEach((layer, weight) -> work.add(new Again(layer, format, weight))));
     for (Tensor tensor : source.plain().values()) {
       Optional<String> format = candidate(tensor);
       if (format.isPresent()) {
-        work.add(new Fresh(layerOf(tensor), format.get(), tensor));
+        Fresh fresh = new Fresh(layerOf(tensor), format.get(), tensor);
+        work.add(fresh);
+        multiplierOfFloats(fresh).ifPresent(folded::add);
       } else {
         copied.add(tensor);
       }
     }
+    copied.removeAll(folded);
     if (work.isEmpty()) {
       throw new GatunException(
           source.path()
@@ -304,15 +312,23 @@ public final class Quantizer {
   }
 
   private void quantize(Fresh item, Spool spool, Arena arena) {
-    Tensor weight =
-        new Tensor(
-            item.weight.name(),
-            item.weight.dtype(),
-            item.weight.shape(),
-            source.again(item.weight.data(), arena));
+    MemorySegment data = source.again(item.weight.data(), arena);
+    Optional<Tensor> multiplier = multiplierOfFloats(item);
+    if (multiplier.isPresent()) {
+      data = arena.allocate(data.byteSize(), 64).copyFrom(data);
+    }
+    Tensor weight = new Tensor(item.weight.name(), item.weight.dtype(), item.weight.shape(), data);
+    multiplier.ifPresent(m -> fold(item, weight, m));
     LayerWriter.Quantized quantized =
         writer(item.format).quantize(item.layer, weight, backend, arena);
     keep(item, item.format, quantized, weight, LayerReport.How.QUANTIZED, spool);
+  }
+
+  /** What the input of a layer of floats is multiplied by, where the format has no place for it. */
+  private Optional<Tensor> multiplierOfFloats(Fresh item) {
+    Optional<Tensor> multiplier = source.inputMultiplier(item.layer);
+    String name = writer(item.format).inputMultiplier(item.layer).orElse("");
+    return multiplier.filter(m -> !m.name().equals(name));
   }
 
   /** A layer that is quantized already. */
@@ -320,11 +336,29 @@ public final class Quantizer {
     QuantizedTensor weight = source.quantized(item.layer);
     LayerWriter writer = writer(item.format);
     Tensor plain = dequantized(weight, arena);
-    Optional<LayerWriter.Quantized> same = writer.relay(item.layer, weight, arena);
-    if (same.isPresent()) {
-      keep(item, item.format, same.get(), plain, LayerReport.How.LOSSLESS, spool);
-    } else if (plain.shape().size() == 2 && writer.accepts(plain)) {
-      LayerWriter.Quantized quantized = writer.quantize(item.layer, plain, backend, arena);
+    Optional<Tensor> multiplier = weight.inputMultiplier();
+    Optional<Tensor> carried =
+        writer.inputMultiplier(item.layer).flatMap(name -> multiplier.map(m -> renamed(m, name)));
+    boolean takes = plain.shape().size() == 2 && writer.accepts(plain);
+    if (takes && carried.isPresent() == multiplier.isPresent()) {
+      Optional<LayerWriter.Quantized> relaid =
+          writer
+              .blank(item.layer, weight, arena)
+              .filter(blank -> Relay.fill(weight.matrix(), blank.matrix()))
+              .map(blank -> with(blank.finished(), carried));
+      if (relaid.isPresent()) {
+        boolean same = Relay.isSame(weight.matrix(), relaid.get().matrix());
+        LayerReport.How how = same ? LayerReport.How.LOSSLESS : LayerReport.How.RELAID;
+        keep(item, item.format, relaid.get(), plain, how, spool);
+        return;
+      }
+    }
+    if (multiplier.isPresent() && !(takes && carried.isPresent())) {
+      fold(item, plain, multiplier.get());
+    }
+    if (takes) {
+      LayerWriter.Quantized quantized =
+          with(writer.quantize(item.layer, plain, backend, arena), carried);
       keep(item, item.format, quantized, plain, LayerReport.How.REQUANTIZED, spool);
     } else {
       Matrix floats =
@@ -332,6 +366,37 @@ public final class Quantizer {
               .matrix(weight.matrix().n(), weight.matrix().k(), plain.data());
       LayerWriter.Quantized unchanged = new LayerWriter.Quantized(List.of(plain), floats);
       keep(item, item.format, unchanged, plain, LayerReport.How.DEQUANTIZED, spool);
+    }
+  }
+
+  private static Tensor renamed(Tensor t, String name) {
+    return new Tensor(name, t.dtype(), t.shape(), t.data());
+  }
+
+  private static LayerWriter.Quantized with(
+      LayerWriter.Quantized quantized, Optional<Tensor> part) {
+    List<Tensor> tensors = new ArrayList<>(quantized.tensors());
+    part.ifPresent(tensors::add);
+    return new LayerWriter.Quantized(tensors, quantized.matrix());
+  }
+
+  /** Multiplies the columns of a weight by what its input would have been multiplied by. */
+  private void fold(Work item, Tensor weight, Tensor multiplier) {
+    synchronized (progress) {
+      progress.warning(
+          "layer '"
+              + item.layer()
+              + "': '"
+              + multiplier.name()
+              + "' is multiplied into the weight, since there is no place for it");
+    }
+    Encoding type = weight.dtype().encoding().orElseThrow();
+    Encoding factors = multiplier.dtype().encoding().orElseThrow();
+    long k = multiplier.elements();
+    for (long i = 0; i < weight.elements(); i++) {
+      float w = Numbers.get(type, weight.data(), i);
+      float product = w * Numbers.get(factors, multiplier.data(), i % k);
+      Numbers.put(type, weight.data(), i, product);
     }
   }
 

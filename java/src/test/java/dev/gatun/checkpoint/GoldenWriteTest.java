@@ -32,10 +32,13 @@ class GoldenWriteTest {
   @ParameterizedTest(name = "{0}/{1} as {2}")
   @CsvSource({
     "comfy,float8_e4m3fn,float8_e4m3fn,BF16",
+    "comfy,float8_legacy_scaled,comfy-scaled_fp8,BF16",
     "comfy,float8_e5m2_fp16,float8_e5m2,F16",
     "comfy,int8_tensorwise,comfy-int8,BF16",
     "comfy,int8_rowwise,comfy-int8-row,BF16",
     "comfy,mxfp8,comfy-mxfp8,BF16",
+    "comfy,convrot_w4a4,comfy-convrot_w4a4,BF16",
+    "comfy,asym_w4a8_int8,comfy-asym_w4a8_int8,BF16",
     "comfy,nvfp4,comfy-nvfp4,BF16",
     "comfy,nvfp4_fp32,comfy-nvfp4,F32",
     "bnb,nf4_bf16,nf4,BF16",

@@ -122,6 +122,20 @@ public final class GgufBlocks {
         : Math.scalb(1f + mantissa / 8f, exponent - 8);
   }
 
+  /** What an unsigned E4M3 scale means. */
+  static float ue4m3(byte code) {
+    return 2 * halfOfUe4m3(code & 0xFF);
+  }
+
+  /** The 16 numbers that IQ4_NL's codes stand for. */
+  static float[] iq4() {
+    float[] values = new float[IQ4.length];
+    for (int i = 0; i < values.length; i++) {
+      values[i] = IQ4[i];
+    }
+    return values;
+  }
+
   @FunctionalInterface
   private interface Value {
     int of(int code);

@@ -8,6 +8,7 @@ import static dev.gatun.kernel.vector.Tiles.WIDTH;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixValues;
 import dev.gatun.kernel.ScaleOrder;
+import dev.gatun.kernel.codec.BlockParts;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;

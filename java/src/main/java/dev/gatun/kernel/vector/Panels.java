@@ -9,6 +9,7 @@ import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixCheck;
 import dev.gatun.kernel.Operation;
 import dev.gatun.kernel.PackedWeight;
+import dev.gatun.kernel.codec.BlockParts;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.EnumMap;

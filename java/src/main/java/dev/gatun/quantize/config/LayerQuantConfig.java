@@ -173,9 +173,9 @@ public record LayerQuantConfig(Map<String, Layer> layers) implements Quantizatio
               + ", expected the format alone: no others are written");
     }
     return switch (layer.format) {
-      case "mxfp8", "nvfp4" -> "comfy-" + layer.format;
+      case "float8_e4m3fn", "float8_e5m2" -> layer.format;
       case "int8_tensorwise" -> "comfy-int8";
-      default -> layer.format;
+      default -> "comfy-" + layer.format;
     };
   }
 }

@@ -1,7 +1,6 @@
-package dev.gatun.kernel.vector;
+package dev.gatun.kernel.codec;
 
 import dev.gatun.Encoding;
-import dev.gatun.kernel.codec.GgufBlocks;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
@@ -17,7 +16,7 @@ import org.jspecify.annotations.Nullable;
  * three times with some of its bytes exchanged. With every scale 1 and every minimum 0 its values
  * are the codes; with every code 1 they are the scales, with every code 0 the offsets.
  */
-final class BlockParts {
+public final class BlockParts {
   private static final int KEPT = -1;
   private static final int F16_ONE_HIGH = 0x3C;
 
@@ -135,17 +134,18 @@ final class BlockParts {
   }
 
   /** Takes blocks of this encoding apart; null when that is not known. Not thread-safe. */
-  static @Nullable BlockParts of(Encoding encoding) {
+  public static @Nullable BlockParts of(Encoding encoding) {
     Parts parts = PARTS.get(encoding);
     return parts == null || !GgufBlocks.decodes(encoding) ? null : new BlockParts(encoding, parts);
   }
 
   /** Consecutive weights that share a scale. */
-  int group() {
+  public int group() {
     return parts.group;
   }
 
-  boolean hasOffsets() {
+  /** Whether its blocks add something after scaling. */
+  public boolean hasOffsets() {
     return parts.offsets;
   }
 
@@ -153,7 +153,7 @@ final class BlockParts {
    * What the codes can mean, rising, the last repeated up to 16; empty when they have more than 16
    * values.
    */
-  float[] table() {
+  public float[] table() {
     TreeSet<Float> all = new TreeSet<>();
     for (int fill = 0; fill < 256; fill++) {
       Arrays.fill(block, (byte) fill);
@@ -176,17 +176,17 @@ final class BlockParts {
   }
 
   /** The codes of the block at a byte, as numbers; overwritten by the next call. */
-  float[] codes(MemorySegment data, long at) {
+  public float[] codes(MemorySegment data, long at) {
     return decode(data, at, 0);
   }
 
   /** The scale of each element; overwritten by the next call. */
-  float[] scales(MemorySegment data, long at) {
+  public float[] scales(MemorySegment data, long at) {
     return decode(data, at, 1);
   }
 
   /** The offset of each element; overwritten by the next call. */
-  float[] offsets(MemorySegment data, long at) {
+  public float[] offsets(MemorySegment data, long at) {
     return decode(data, at, 2);
   }
 
