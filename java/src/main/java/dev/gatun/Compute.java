@@ -1,6 +1,13 @@
 package dev.gatun;
 
-/** What the multiply of {@code linear} is done in. */
+import java.util.Arrays;
+import java.util.List;
+import java.util.Locale;
+
+/**
+ * What the multiply of {@code linear} is done in. The static ones are for calibrated layers: they
+ * round x with the layer's own scale first, whatever x holds, and then multiply as another one.
+ */
 public enum Compute {
   /** Weights dequantized exactly; float products and sums. */
   F32(1),
@@ -9,7 +16,21 @@ public enum Compute {
   /** x quantized per row (absmax / 127, ties to even); integer products per scale block. */
   I8(3),
   /** The same, but x quantized per 32 consecutive k, as ggml's engine does. */
-  I8_BLOCK(4);
+  I8_BLOCK(4),
+  /**
+   * x rounded to 8-bit floats with the layer's {@code input_scale}, float products and sums:
+   * ComfyUI's {@code float8_*} layers (scale 1 where none is stored) and quanto's with qfloat8
+   * activations.
+   */
+  F8(0),
+  /**
+   * x rounded to 8-bit integers with the layer's {@code input_scale}, integer products per scale
+   * block: quanto's layers with qint8 activations.
+   */
+  I8_STATIC(0);
+
+  private static final List<Compute> MULTIPLIES =
+      Arrays.stream(values()).filter(c -> !c.isStatic()).toList();
 
   private final int id;
 
@@ -17,8 +38,44 @@ public enum Compute {
     this.id = id;
   }
 
-  /** The number by which the native library knows this compute type. */
+  /** The number by which the native library knows it; 0 for the static ones, which it does not. */
   public int id() {
     return id;
+  }
+
+  /** Whether x is rounded with the layer's own scale before it is multiplied. */
+  public boolean isStatic() {
+    return this == F8 || this == I8_STATIC;
+  }
+
+  /** What multiplies when x has been rounded: itself, F32 for F8, I8 for I8_STATIC. */
+  public Compute multiply() {
+    return switch (this) {
+      case F8 -> F32;
+      case I8_STATIC -> I8;
+      default -> this;
+    };
+  }
+
+  /** Those that kernels exist for: all but the static ones. */
+  public static List<Compute> multiplies() {
+    return MULTIPLIES;
+  }
+
+  /**
+   * The compute type of this name.
+   *
+   * @param name in any case: {@code f32}, {@code i8_static} …
+   * @throws GatunException when there is none
+   */
+  public static Compute of(String name) {
+    for (Compute compute : values()) {
+      if (compute.name().equalsIgnoreCase(name)) {
+        return compute;
+      }
+    }
+    List<String> names =
+        Arrays.stream(values()).map(c -> c.name().toLowerCase(Locale.ROOT)).toList();
+    throw new GatunException("no compute type '" + name + "', expected one of " + names);
   }
 }

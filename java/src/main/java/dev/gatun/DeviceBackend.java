@@ -205,4 +205,41 @@ final class DeviceBackend implements Backend {
         compute,
         threads);
   }
+
+  @Override
+  public void linearStatic(
+      PackedWeight packed,
+      MemorySegment x,
+      float xScale,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      @Nullable MemorySegment bias,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther,
+      int threads) {
+    Owned owned = owned(packed);
+    owned.backend.linearStatic(
+        owned.weight, x, xScale, m, y, yType, ldy, bias, epilogue, other, ldOther, threads);
+  }
+
+  @Override
+  public void round(
+      Rounding rounding,
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long rows,
+      long columns,
+      @Nullable MemorySegment xMultiplier,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      int threads) {
+    device
+        .backend()
+        .round(rounding, x, xType, ldx, rows, columns, xMultiplier, y, yType, ldy, threads);
+  }
 }

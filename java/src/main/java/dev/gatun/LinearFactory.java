@@ -30,9 +30,14 @@ final class LinearFactory {
     } catch (GatunException e) {
       throw new GatunException(weight.name() + ": " + e.getMessage(), e);
     }
+    if (compute.isStatic()) {
+      matrix = staticMatrix(weight, matrix, compute);
+    }
     LayoutRegistry registry = LayoutRegistry.get();
+    Compute multiply = compute.multiply();
     Optional<LayoutRegistry.Choice> choice =
-        registry.choose(Operation.LINEAR, weight.layout(), matrix, 1, Optional.of(compute), device);
+        registry.choose(
+            Operation.LINEAR, weight.layout(), matrix, 1, Optional.of(multiply), device);
     if (choice.isPresent()) {
       Backend backend = choice.get().backend();
       if (!backend.name().equals(device.name())) {
@@ -53,6 +58,28 @@ final class LinearFactory {
   }
 
   /**
+   * The matrix that is multiplied by a rounded x: without the roundings to a shorter type that
+   * dequantizing has, since the libraries multiply the codes and scale the sums.
+   */
+  private static Matrix staticMatrix(QuantizedTensor weight, Matrix matrix, Compute compute) {
+    StaticActivations how = weight.activations().orElse(null);
+    if (how == null || how.compute() != compute) {
+      throw new GatunException(
+          weight.name()
+              + ": found "
+              + (how == null ? "no static activations" : "activations of " + how.encoding())
+              + ", expected "
+              + (compute == Compute.F8 ? "8-bit floats" : "I8")
+              + " for compute "
+              + compute);
+    }
+    boolean plainCodes = matrix.offsets().isEmpty() && matrix.zeros().isEmpty();
+    return plainCodes
+        ? matrix.toBuilder().arithmetic(Encoding.F32).result(Encoding.F32).build()
+        : matrix;
+  }
+
+  /**
    * What an operation that nobody registered falls back to: plain floats and the high-precision
    * multiply.
    */
@@ -62,10 +89,9 @@ final class LinearFactory {
       Compute compute,
       Device device,
       LayoutRegistry registry) {
+    Optional<Compute> multiply = Optional.of(compute.multiply());
     String reasons =
-        String.join(
-            "; ",
-            registry.explain(Operation.LINEAR, weight, 1, Optional.of(compute), device).lines());
+        String.join("; ", registry.explain(Operation.LINEAR, weight, 1, multiply, device).lines());
     if (device.isStrict()) {
       throw new GatunException(
           weight.name()
@@ -109,7 +135,8 @@ final class LinearFactory {
                   () ->
                       new GatunException(
                           weight.name() + ": nothing multiplies floats on " + device));
-      return pack(weight, plain, bias, Compute.F32, device, backend);
+      Compute asFloats = compute.isStatic() ? compute : Compute.F32;
+      return pack(weight, plain, bias, asFloats, device, backend);
     }
   }
 
@@ -131,9 +158,21 @@ final class LinearFactory {
           factors == null
               ? null
               : floats(weight.name(), "input multiplier", factors, matrix.k(), arena);
+      PackedLinear.Roundings roundings = PackedLinear.Roundings.NONE;
+      if (compute.isStatic()) {
+        boolean integers =
+            compute == Compute.I8_STATIC
+                && backend.refuses(Operation.LINEAR, matrix, Optional.of(Compute.I8)).isEmpty();
+        roundings =
+            new PackedLinear.Roundings(
+                weight.inputRounding().orElseThrow(),
+                weight.outputRounding().orElse(null),
+                integers);
+      }
       packed = backend.pack(matrix);
       Linear linear =
-          new PackedLinear(backend, packed, floats, multiplier, arena, compute, device.threads());
+          new PackedLinear(
+              backend, packed, floats, multiplier, roundings, arena, compute, device.threads());
       done = true;
       return linear;
     } finally {

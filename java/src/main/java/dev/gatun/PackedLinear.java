@@ -3,6 +3,8 @@ package dev.gatun;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.MatrixCheck;
 import dev.gatun.kernel.PackedWeight;
+import dev.gatun.kernel.Pool;
+import dev.gatun.kernel.codec.Activations;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.Objects;
@@ -20,11 +22,28 @@ final class PackedLinear implements Linear {
   private final PackedWeight packed;
   private final @Nullable MemorySegment bias;
   private final @Nullable MemorySegment xMultiplier;
+  private final Roundings roundings;
+  private final Pool<Workspace[]> workspaces = new Pool<>(PackedLinear::workspaces);
   private final Arena arena;
   private final Compute compute;
   private final int threads;
   private final long n;
   private final long k;
+
+  /**
+   * How a calibrated layer rounds x and y.
+   *
+   * @param input of x; null: the layer is none of those
+   * @param output of y, before the epilogue; null: y is not rounded
+   * @param integers whether integers are multiplied, rather than their values as floats
+   */
+  record Roundings(@Nullable Rounding input, @Nullable Rounding output, boolean integers) {
+    static final Roundings NONE = new Roundings(null, null, false);
+  }
+
+  private static Workspace[] workspaces() {
+    return new Workspace[] {new Workspace(), new Workspace()};
+  }
 
   /** How many calls run, plus {@link #CLOSED} once closed. */
   private final AtomicLong users = new AtomicLong();
@@ -34,9 +53,11 @@ final class PackedLinear implements Linear {
       PackedWeight packed,
       @Nullable MemorySegment bias,
       @Nullable MemorySegment xMultiplier,
+      Roundings roundings,
       Arena arena,
       Compute compute,
       int threads) {
+    this.roundings = roundings;
     this.backend = backend;
     this.packed = packed;
     this.bias = bias;
@@ -70,7 +91,7 @@ final class PackedLinear implements Linear {
     }
     enter();
     try {
-      return packed.kernel(compute, m);
+      return packed.kernel(multiply(), m) + (compute.isStatic() ? "+static" : "");
     } finally {
       leave();
     }
@@ -115,7 +136,10 @@ final class PackedLinear implements Linear {
       if (other != null) {
         checkOther(n, m, y, yType, ldy, other, ldOther);
       }
-      if (xMultiplier == null && epilogue.equals(Epilogue.NONE)) {
+      Rounding input = roundings.input;
+      if (input != null) {
+        forwardRounded(input, x, xType, ldx, m, y, yType, ldy, epilogue, other, ldOther);
+      } else if (xMultiplier == null && epilogue.equals(Epilogue.NONE)) {
         backend.linear(packed, x, xType, ldx, m, y, yType, ldy, bias, compute, threads);
       } else {
         backend.linear(
@@ -137,6 +161,98 @@ final class PackedLinear implements Linear {
       }
     } finally {
       leave();
+    }
+  }
+
+  /** What multiplies after x has been rounded. */
+  private Compute multiply() {
+    return roundings.input == null ? compute : roundings.integers ? Compute.I8 : Compute.F32;
+  }
+
+  private void forwardRounded(
+      Rounding input,
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther) {
+    Workspace[] spaces = workspaces.take();
+    try {
+      MemorySegment rounded =
+          spaces[0].atLeast(Math.multiplyExact(Math.multiplyExact(m, k), Float.BYTES));
+      backend.round(input, x, xType, ldx, m, k, xMultiplier, rounded, Encoding.F32, k, threads);
+      Rounding output = roundings.output;
+      if (output == null) {
+        product(input, rounded, m, y, yType, ldy, epilogue, other, ldOther);
+      } else if (epilogue.equals(Epilogue.NONE)) {
+        product(input, rounded, m, y, yType, ldy, epilogue, null, 0);
+        backend.round(output, y, yType, ldy, m, n, null, y, yType, ldy, threads);
+      } else {
+        int size = yType.bits() / 8;
+        MemorySegment sums = spaces[1].atLeast(Math.multiplyExact(Math.multiplyExact(m, n), size));
+        product(input, rounded, m, sums, yType, n, Epilogue.NONE, null, 0);
+        backend.round(output, sums, yType, n, m, n, null, sums, yType, n, threads);
+        Activations.apply(epilogue, sums, n, m, n, y, yType, ldy, other, ldOther);
+      }
+    } finally {
+      if (!workspaces.give(spaces)) {
+        close(spaces);
+      }
+    }
+  }
+
+  private void product(
+      Rounding input,
+      MemorySegment rounded,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther) {
+    if (roundings.integers) {
+      backend.linearStatic(
+          packed,
+          rounded,
+          input.scale(),
+          m,
+          y,
+          yType,
+          ldy,
+          bias,
+          epilogue,
+          other,
+          ldOther,
+          threads);
+    } else {
+      backend.linear(
+          packed,
+          rounded,
+          Encoding.F32,
+          k,
+          m,
+          y,
+          yType,
+          ldy,
+          bias,
+          null,
+          epilogue,
+          other,
+          ldOther,
+          Compute.F32,
+          threads);
+    }
+  }
+
+  private static void close(Workspace[] spaces) {
+    for (Workspace space : spaces) {
+      space.close();
     }
   }
 
@@ -217,6 +333,7 @@ final class PackedLinear implements Linear {
     if (users.compareAndSet(CLOSED, Long.MIN_VALUE)) {
       packed.close();
       arena.close();
+      workspaces.drain(PackedLinear::close);
     }
   }
 

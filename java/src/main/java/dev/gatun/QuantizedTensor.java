@@ -1,6 +1,7 @@
 package dev.gatun;
 
 import dev.gatun.kernel.Matrix;
+import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.Layout;
 import java.util.Collections;
 import java.util.LinkedHashMap;
@@ -24,12 +25,19 @@ public final class QuantizedTensor {
    */
   public static final String INPUT_MULTIPLIER = "input_multiplier";
 
+  /** The role of the part that is the scale of x in static activations: one number. */
+  public static final String INPUT_SCALE = "input_scale";
+
+  /** The role of the part that is the scale of y in static activations: one number. */
+  public static final String OUTPUT_SCALE = "output_scale";
+
   private final String name;
   private final List<Long> shape;
   private final Layout layout;
   private final Map<String, Tensor> parts;
   private final Supplier<Matrix> source;
   private final Encoding dtype;
+  private final Optional<StaticActivations> activations;
   private volatile @Nullable Matrix matrix;
 
   /**
@@ -51,7 +59,7 @@ public final class QuantizedTensor {
       Map<String, Tensor> parts,
       Matrix matrix,
       Encoding dtype) {
-    this(name, shape, layout, parts, () -> matrix, dtype);
+    this(name, shape, layout, parts, () -> matrix, dtype, Optional.empty());
     this.matrix = Objects.requireNonNull(matrix, "matrix");
   }
 
@@ -61,13 +69,15 @@ public final class QuantizedTensor {
       Layout layout,
       Map<String, Tensor> parts,
       Supplier<Matrix> source,
-      Encoding dtype) {
+      Encoding dtype,
+      Optional<StaticActivations> activations) {
     this.name = Objects.requireNonNull(name, "name");
     this.shape = List.copyOf(shape);
     this.layout = Objects.requireNonNull(layout, "layout");
     this.parts = Collections.unmodifiableMap(new LinkedHashMap<>(parts));
     this.source = Objects.requireNonNull(source, "source");
     this.dtype = Objects.requireNonNull(dtype, "dtype");
+    this.activations = Objects.requireNonNull(activations, "activations");
   }
 
   /**
@@ -81,7 +91,7 @@ public final class QuantizedTensor {
       Map<String, Tensor> parts,
       Supplier<Matrix> matrix,
       Encoding dtype) {
-    return new QuantizedTensor(name, shape, layout, parts, matrix, dtype);
+    return new QuantizedTensor(name, shape, layout, parts, matrix, dtype, Optional.empty());
   }
 
   /** The layer's plain name without {@code .weight}. */
@@ -126,12 +136,73 @@ public final class QuantizedTensor {
 
   /** The same weight, its matrix seen differently; made when it is first asked for. */
   public QuantizedTensor withMatrix(UnaryOperator<Matrix> change, Encoding type) {
-    return lazy(name, shape, layout, parts, () -> change.apply(matrix()), type);
+    return new QuantizedTensor(
+        name, shape, layout, parts, () -> change.apply(matrix()), type, activations);
   }
 
   /** The same weight under another name. */
   public QuantizedTensor withName(String other) {
-    return lazy(other, shape, layout, parts, this::matrix, dtype);
+    return new QuantizedTensor(other, shape, layout, parts, this::matrix, dtype, activations);
+  }
+
+  /** The same weight in a shape of as many elements, made of other parts. */
+  public QuantizedTensor with(
+      List<Long> otherShape, Map<String, Tensor> otherParts, Matrix otherMatrix, Encoding type) {
+    return new QuantizedTensor(
+        name, otherShape, layout, otherParts, () -> otherMatrix, type, activations);
+  }
+
+  /** The same weight, whose library rounds activations so. */
+  public QuantizedTensor withActivations(Optional<StaticActivations> how) {
+    return new QuantizedTensor(name, shape, layout, parts, this::matrix, dtype, how);
+  }
+
+  /** How the format's own library rounds the layer's activations with scales from the file. */
+  public Optional<StaticActivations> activations() {
+    return activations;
+  }
+
+  /**
+   * How x is rounded with compute types F8 and I8_STATIC: with {@link #INPUT_SCALE}, or 1 where the
+   * file has none.
+   *
+   * @throws GatunException when the scale is not positive
+   */
+  public Optional<Rounding> inputRounding() {
+    return activations.map(how -> rounding(how, INPUT_SCALE));
+  }
+
+  /** How y is rounded with them, before what is fused with the layer; empty where it is not. */
+  public Optional<Rounding> outputRounding() {
+    return activations.filter(StaticActivations::outputs).map(how -> rounding(how, OUTPUT_SCALE));
+  }
+
+  private Rounding rounding(StaticActivations how, String role) {
+    Tensor scale = parts.get(role);
+    float value = 1;
+    if (scale != null) {
+      Encoding type =
+          scale
+              .dtype()
+              .encoding()
+              .filter(Encoding::isPlain)
+              .filter(plain -> scale.elements() == 1)
+              .orElseThrow(
+                  () ->
+                      new GatunException(
+                          scale.name()
+                              + ": found "
+                              + scale.dtype()
+                              + " of shape "
+                              + scale.shape()
+                              + ", expected one F32, F16 or BF16 number"));
+      value = Numbers.get(type, scale.data(), 0);
+    }
+    try {
+      return new Rounding(how.encoding(), value, how.reciprocal());
+    } catch (GatunException e) {
+      throw new GatunException(name + "." + role + ": " + e.getMessage(), e);
+    }
   }
 
   /** What x is multiplied by, element by element, before the weight is applied: K numbers. */

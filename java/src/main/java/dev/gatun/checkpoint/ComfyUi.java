@@ -185,10 +185,18 @@ public final class ComfyUi implements CheckpointFormat {
           .ifPresent(t -> side.put(t.name(), "correction that ComfyUI itself does not read"));
     }
 
+    private static boolean isLegacyMark(String name) {
+      return name.equals(LEGACY_MARK) || name.endsWith("." + LEGACY_MARK);
+    }
+
     private void readLegacy() {
+      // A mark of two elements says that ComfyUI multiplies in full precision.
+      boolean full =
+          source.tensors().values().stream()
+              .anyMatch(t -> isLegacyMark(t.name()) && t.elements() == 2);
       for (Tensor tensor : source.tensors().values()) {
         String name = tensor.name();
-        if (name.equals(LEGACY_MARK) || name.endsWith("." + LEGACY_MARK)) {
+        if (isLegacyMark(name)) {
           side.put(name, "mark of a legacy ComfyUI FP8 checkpoint");
         } else if (name.endsWith(LEGACY_SCALE)) {
           String layer = name.substring(0, name.length() - LEGACY_SCALE.length());
@@ -196,7 +204,7 @@ public final class ComfyUi implements CheckpointFormat {
               parts.require(
                   layer + Parts.WEIGHT, "the weight that " + Problem.quote(name) + " scales");
           parts.dtype(weight, DType.F8_E4M3, DType.F8_E5M2);
-          found.float8(layer, weight, tensor, ".scale_input");
+          found.float8(layer, weight, tensor, ".scale_input", !full);
         }
       }
     }
@@ -229,7 +237,7 @@ public final class ComfyUi implements CheckpointFormat {
           return;
         }
       }
-      found.float8(layer, tensor, null, ".scale_input");
+      found.float8(layer, tensor, null, ".scale_input", false);
     }
   }
 }

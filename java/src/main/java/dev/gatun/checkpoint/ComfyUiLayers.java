@@ -2,6 +2,7 @@ package dev.gatun.checkpoint;
 
 import dev.gatun.Encoding;
 import dev.gatun.QuantizedTensor;
+import dev.gatun.StaticActivations;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.codec.Hadamard;
@@ -70,7 +71,8 @@ final class ComfyUiLayers {
       case "float8_e4m3fn", "float8_e5m2" -> {
         parts.dtype(weight, format.equals("float8_e5m2") ? DType.F8_E5M2 : DType.F8_E4M3);
         Tensor scale = scale(layer, format, ".weight_scale");
-        float8(layer, weight, scale, ".input_scale");
+        boolean full = mark.flag("full_precision_matrix_mult");
+        float8(layer, weight, scale, ".input_scale", !full);
       }
       case "nvfp4" -> block(layer, weight, new ComfyBlockLayout(Encoding.F4_E2M1));
       case "mxfp8" -> block(layer, weight, new ComfyBlockLayout(Encoding.F8_E4M3));
@@ -85,8 +87,13 @@ final class ComfyUiLayers {
     return parts.require(layer + part, "the scales of a " + format + " weight");
   }
 
-  /** 8-bit floats with one scale, or with none. */
-  void float8(String layer, Tensor weight, @Nullable Tensor scale, String inputScale) {
+  /**
+   * 8-bit floats with one scale, or with none.
+   *
+   * @param rounds whether ComfyUI rounds x as well when it multiplies: always to e4m3fn
+   */
+  void float8(
+      String layer, Tensor weight, @Nullable Tensor scale, String inputScale, boolean rounds) {
     Encoding dtype = dtype(layer);
     Parts.Size size = Parts.Size.of(weight.shape());
     Optional<Matrix.Values> one = Optional.ofNullable(scale).map(parts::scalar);
@@ -100,6 +107,10 @@ final class ComfyUiLayers {
         roles,
         () -> layout.matrix(size.n(), size.k(), weight.data(), one, dtype),
         dtype);
+    if (rounds) {
+      StaticActivations how = new StaticActivations(Encoding.F8_E4M3, true, false);
+      layers.computeIfPresent(layer, (name, read) -> read.withActivations(Optional.of(how)));
+    }
   }
 
   /** Rows and columns are stored padded; bias and input multiplier tell how many count. */
@@ -315,7 +326,7 @@ final class ComfyUiLayers {
         .ifPresent(
             t -> {
               parts.scalar(t);
-              roles.put("input_scale", t);
+              roles.put(QuantizedTensor.INPUT_SCALE, t);
             });
     parts
         .find(layer + Checkpoint.INPUT_MULTIPLIER)

@@ -1,9 +1,11 @@
 package dev.gatun.checkpoint;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.MissingNode;
 import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.QuantizedTensor;
+import dev.gatun.StaticActivations;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.layout.QuantoBitsLayout;
@@ -30,6 +32,7 @@ public final class Quanto implements CheckpointFormat {
   static final String SHIFT = ".weight._shift";
   static final String MAP = "quantization_map.json";
   private static final List<String> MAPS = List.of(MAP, "quanto_qmap.json");
+  private static final String NONE = "none";
 
   /** For {@link java.util.ServiceLoader}. */
   public Quanto() {}
@@ -41,7 +44,7 @@ public final class Quanto implements CheckpointFormat {
 
   @Override
   public Found read(CheckpointSource source) {
-    Reader reader = new Reader(source, new Parts(source));
+    Reader reader = new Reader(source, new Parts(source), Reader.activations(source));
     boolean present =
         source.tensors().keySet().stream().anyMatch(n -> n.endsWith(DATA) || n.endsWith(PACKED));
     return present ? reader.read() : Found.NOTHING;
@@ -61,7 +64,12 @@ public final class Quanto implements CheckpointFormat {
     return new QuantoWriter(format);
   }
 
-  private record Reader(CheckpointSource source, Parts parts) {
+  /**
+   * One pass over one checkpoint.
+   *
+   * @param activations the map beside the file, the type of all activations, or missing
+   */
+  private record Reader(CheckpointSource source, Parts parts, JsonNode activations) {
     Found read() {
       List<QuantizedTensor> layers = new ArrayList<>();
       Map<String, String> side = new LinkedHashMap<>();
@@ -134,9 +142,43 @@ public final class Quanto implements CheckpointFormat {
           : "";
     }
 
+    /** What the map beside the file, or transformers' config.json, says of activations. */
+    private Optional<StaticActivations> activations(String module) {
+      if (!activations.isMissingNode() && !activations.isTextual()) {
+        return activationType(activations.path(module).path("activations").asText(NONE));
+      }
+      return activationType("q" + activations.asText(NONE));
+    }
+
+    /** The map beside the file; else the type that transformers' config.json gives them all. */
+    private static JsonNode activations(CheckpointSource source) {
+      for (String fileName : MAPS) {
+        JsonNode map = source.sidecar(fileName);
+        if (!map.isMissingNode()) {
+          return map;
+        }
+      }
+      JsonNode config = source.sidecar("config.json").path("quantization_config");
+      JsonNode type = config.path("activations");
+      boolean quanto = config.path("quant_method").asText("").equals("quanto");
+      return quanto && type.isTextual() ? type : MissingNode.getInstance();
+    }
+
+    private static Optional<StaticActivations> activationType(String qtype) {
+      Optional<Encoding> encoding =
+          switch (qtype) {
+            case "qint8" -> Optional.of(Encoding.I8);
+            case "qfloat8", "qfloat8_e4m3fn" -> Optional.of(Encoding.F8_E4M3);
+            case "qfloat8_e4m3fnuz" -> Optional.of(Encoding.F8_E4M3FNUZ);
+            case "qfloat8_e5m2" -> Optional.of(Encoding.F8_E5M2);
+            default -> Optional.empty();
+          };
+      return encoding.map(type -> new StaticActivations(type, false, true));
+    }
+
     /** Activation scales that the module has, as parts of its weight. */
     private void activationParts(String module, Map<String, Tensor> roles) {
-      for (String role : List.of("input_scale", "output_scale")) {
+      for (String role : List.of(QuantizedTensor.INPUT_SCALE, QuantizedTensor.OUTPUT_SCALE)) {
         parts
             .find(module + "." + role)
             .ifPresent(
@@ -171,7 +213,8 @@ public final class Quanto implements CheckpointFormat {
       roles.put("codes", data);
       roles.put("scales", scale);
       activationParts(layer, roles);
-      return new QuantizedTensor(layer, data.shape(), layout, roles, matrix, Parts.encoding(scale));
+      return new QuantizedTensor(layer, data.shape(), layout, roles, matrix, Parts.encoding(scale))
+          .withActivations(activations(layer));
     }
 
     /**
@@ -213,7 +256,8 @@ public final class Quanto implements CheckpointFormat {
       roles.put("scales", scale);
       roles.put(shiftType == Encoding.I8 ? "zeros" : "offsets", shift);
       activationParts(layer, roles);
-      return new QuantizedTensor(layer, shape, layout, roles, matrix, Parts.encoding(scale));
+      return new QuantizedTensor(layer, shape, layout, roles, matrix, Parts.encoding(scale))
+          .withActivations(activations(layer));
     }
 
     /** N, when the bias gives it and the library would make these groups of K. */

@@ -3,7 +3,9 @@ package dev.gatun.kernel;
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
 import dev.gatun.Epilogue;
+import dev.gatun.Rounding;
 import dev.gatun.kernel.codec.Activations;
+import dev.gatun.kernel.codec.HalfFloat;
 import dev.gatun.kernel.codec.Numbers;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -153,5 +155,75 @@ public interface Backend {
         Numbers.put(yType, y, i / n * ldy + i % n, Activations.apply(epilogue, sum, and));
       }
     }
+  }
+
+  /**
+   * Rounds {@code rows} × {@code columns} numbers as a calibrated layer does: {@code y = round(x ·
+   * xMultiplier)}, the product rounded to {@code xType} too.
+   *
+   * @param xMultiplier one float a column, or null
+   * @param y may be x when types and strides are the same; else it must not overlap x
+   * @param threads 0: as many as the backend has
+   */
+  default void round(
+      Rounding rounding,
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long rows,
+      long columns,
+      @Nullable MemorySegment xMultiplier,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      int threads) {
+    MatrixCheck.round(x, xType, ldx, rows, columns, xMultiplier, y, yType, ldy);
+    for (long i = 0; i < rows; i++) {
+      for (long j = 0; j < columns; j++) {
+        float v = Numbers.get(xType, x, i * ldx + j);
+        if (xMultiplier != null) {
+          v = HalfFloat.round(xType, v * Numbers.get(Encoding.F32, xMultiplier, j));
+        }
+        Numbers.put(yType, y, i * ldy + j, rounding.round(xType, v));
+      }
+    }
+  }
+
+  /**
+   * {@link #linear} with compute type I8 on an x that is rounded already: multiples of {@code
+   * xScale}, which is every row's scale. What a backend inherits multiplies the multiples as floats
+   * instead.
+   *
+   * @param x M × K floats without gaps, each -128 to 127 times {@code xScale}
+   */
+  default void linearStatic(
+      PackedWeight packed,
+      MemorySegment x,
+      float xScale,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      @Nullable MemorySegment bias,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther,
+      int threads) {
+    linear(
+        packed,
+        x,
+        Encoding.F32,
+        packed.k(),
+        m,
+        y,
+        yType,
+        ldy,
+        bias,
+        null,
+        epilogue,
+        other,
+        ldOther,
+        Compute.F32,
+        threads);
   }
 }

@@ -374,6 +374,34 @@ public final class MatrixCheck {
     }
   }
 
+  /** A scale of x that was found beforehand. */
+  public static void scale(float xScale) {
+    if (!(xScale > 0) || Float.isInfinite(xScale)) {
+      throw new GatunException(
+          "linear: found a scale of x of " + xScale + ", expected a positive number");
+    }
+  }
+
+  /** What {@code round} is handed. */
+  public static void round(
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long rows,
+      long columns,
+      @Nullable MemorySegment xMultiplier,
+      MemorySegment y,
+      Encoding yType,
+      long ldy) {
+    if (rows < 0 || columns < 0) {
+      throw new GatunException("round: found " + rows + " x " + columns + " numbers");
+    }
+    if (rows > 0) {
+      linear(columns, columns, x, xType, ldx, rows, y, yType, ldy);
+    }
+    floats("multiplier of x", xMultiplier, columns);
+  }
+
   private static void floats(String what, @Nullable MemorySegment s, long count) {
     if (s != null && s.byteSize() / Float.BYTES < count) {
       throw new IndexOutOfBoundsException(

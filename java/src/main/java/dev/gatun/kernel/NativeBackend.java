@@ -4,6 +4,7 @@ import dev.gatun.Compute;
 import dev.gatun.Encoding;
 import dev.gatun.Epilogue;
 import dev.gatun.GatunException;
+import dev.gatun.Rounding;
 import dev.gatun.bindings.gatun_h;
 import dev.gatun.bindings.gatun_kernel;
 import dev.gatun.bindings.gatun_quantize_rule;
@@ -95,9 +96,7 @@ final class NativeBackend implements Backend {
                 new Kernel(
                     row.operation(),
                     encoding(row.encoding()).orElseThrow(),
-                    Arrays.stream(Compute.values())
-                        .filter(c -> c.id() == row.compute())
-                        .findFirst(),
+                    Compute.multiplies().stream().filter(c -> c.id() == row.compute()).findFirst(),
                     isaName(row.isa()),
                     row.name()))
         .toList();
@@ -117,7 +116,7 @@ final class NativeBackend implements Backend {
 
   private static String noKernel(Operation operation, Encoding encoding, int compute) {
     String with =
-        Arrays.stream(Compute.values())
+        Compute.multiplies().stream()
             .filter(c -> c.id() == compute)
             .findFirst()
             .map(c -> " with compute " + c)
@@ -357,7 +356,74 @@ final class NativeBackend implements Backend {
         other,
         ldOther,
         compute,
+        0,
         used);
+  }
+
+  @Override
+  public void linearStatic(
+      PackedWeight packed,
+      MemorySegment x,
+      float xScale,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      @Nullable MemorySegment bias,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther,
+      int threads) {
+    NativePacked weight = mine(packed);
+    long k = weight.k();
+    MatrixCheck.linear(weight.n(), k, x, Encoding.F32, k, m, y, yType, ldy);
+    MatrixCheck.fused(weight.n(), k, m, bias, null, epilogue, other, yType, ldOther);
+    MatrixCheck.scale(xScale);
+    weight.linear(
+        x,
+        Encoding.F32,
+        k,
+        m,
+        y,
+        yType,
+        ldy,
+        bias,
+        null,
+        epilogue,
+        other,
+        ldOther,
+        Compute.I8,
+        xScale,
+        threads == 0 ? this.threads : threads);
+  }
+
+  @Override
+  public void round(
+      Rounding rounding,
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long rows,
+      long columns,
+      @Nullable MemorySegment xMultiplier,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      int threads) {
+    MatrixCheck.round(x, xType, ldx, rows, columns, xMultiplier, y, yType, ldy);
+    NativeCalls.round(
+        rounding,
+        x,
+        xType,
+        ldx,
+        rows,
+        columns,
+        xMultiplier == null ? MemorySegment.NULL : xMultiplier,
+        y,
+        yType,
+        ldy,
+        isa,
+        threads == 0 ? this.threads : threads);
   }
 
   private NativePacked mine(PackedWeight packed) {

@@ -1,6 +1,8 @@
 package dev.gatun.kernel;
 
+import dev.gatun.Encoding;
 import dev.gatun.GatunException;
+import dev.gatun.Rounding;
 import dev.gatun.bindings.gatun_h;
 import java.lang.foreign.FunctionDescriptor;
 import java.lang.foreign.Linker;
@@ -34,6 +36,23 @@ final class NativeCalls {
   private static final MethodHandle UNPACK =
       holding(gatun_h.gatun_unpack$address(), gatun_h.gatun_unpack$descriptor());
   private static final MethodHandle LINEAR = gatun_h.gatun_linear$handle();
+
+  private static final MethodHandle LINEAR_STATIC = gatun_h.gatun_linear_static$handle();
+  private static final MethodHandle LINEAR_STATIC_SHORT =
+      Linker.nativeLinker()
+          .downcallHandle(
+              gatun_h.gatun_linear_static$address(),
+              gatun_h.gatun_linear_static$descriptor(),
+              Linker.Option.critical(true));
+  private static final MethodHandle ROUND =
+      Linker.nativeLinker()
+          .downcallHandle(
+              gatun_h.gatun_round_static$address(),
+              gatun_h.gatun_round_static$descriptor(),
+              Linker.Option.critical(true));
+
+  /** Numbers that are rounded in one call: the garbage collector waits for no more of them. */
+  private static final long ROUNDED_AT_ONCE = 1 << 18;
 
   /** Takes heap arrays too; the garbage collector waits while it runs. */
   private static final MethodHandle LINEAR_SHORT =
@@ -235,6 +254,122 @@ final class NativeCalls {
       throw rethrow(e);
     }
     check(status);
+  }
+
+  /** {@code gatun_linear_static}, whose parameters these are in its order. */
+  static void linearStatic(
+      boolean isShort,
+      MemorySegment packed,
+      long packedSize,
+      MemorySegment x,
+      int xType,
+      long ldx,
+      float xScale,
+      long m,
+      MemorySegment y,
+      int yType,
+      long ldy,
+      MemorySegment bias,
+      int activation,
+      int combine,
+      MemorySegment other,
+      long ldOther,
+      int isa,
+      int threads,
+      MemorySegment workspace,
+      long workspaceSize) {
+    int status;
+    try {
+      status =
+          isShort
+              ? (int)
+                  LINEAR_STATIC_SHORT.invokeExact(
+                      packed,
+                      packedSize,
+                      x,
+                      xType,
+                      ldx,
+                      xScale,
+                      m,
+                      y,
+                      yType,
+                      ldy,
+                      bias,
+                      activation,
+                      combine,
+                      other,
+                      ldOther,
+                      isa,
+                      threads,
+                      workspace,
+                      workspaceSize)
+              : (int)
+                  LINEAR_STATIC.invokeExact(
+                      packed,
+                      packedSize,
+                      x,
+                      xType,
+                      ldx,
+                      xScale,
+                      m,
+                      y,
+                      yType,
+                      ldy,
+                      bias,
+                      activation,
+                      combine,
+                      other,
+                      ldOther,
+                      isa,
+                      threads,
+                      workspace,
+                      workspaceSize);
+    } catch (Throwable e) {
+      throw rethrow(e);
+    }
+    check(status);
+  }
+
+  /** {@code gatun_round_static}, on native memory or heap arrays. */
+  static void round(
+      Rounding rounding,
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long rows,
+      long columns,
+      MemorySegment xMultiplier,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      int isa,
+      int threads) {
+    long atOnce = Math.max(1, ROUNDED_AT_ONCE / Math.max(1, columns));
+    for (long row = 0; row < rows; row += atOnce) {
+      int status;
+      try {
+        status =
+            (int)
+                ROUND.invokeExact(
+                    x.asSlice(row * ldx * (xType.bits() / 8)),
+                    xType.id(),
+                    ldx,
+                    Math.min(atOnce, rows - row),
+                    columns,
+                    xMultiplier,
+                    y.asSlice(row * ldy * (yType.bits() / 8)),
+                    yType.id(),
+                    ldy,
+                    rounding.encoding().id(),
+                    rounding.scale(),
+                    rounding.reciprocal() ? 1 : 0,
+                    isa,
+                    threads);
+      } catch (Throwable e) {
+        throw rethrow(e);
+      }
+      check(status);
+    }
   }
 
   /** Turns a status that is not OK into an exception with the library's line of detail. */

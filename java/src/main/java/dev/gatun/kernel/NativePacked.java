@@ -46,7 +46,11 @@ final class NativePacked implements PackedWeight {
     this.address = MemorySegment.ofAddress(block.address());
   }
 
-  /** The arguments have been checked. */
+  /**
+   * The arguments have been checked.
+   *
+   * @param xScale with compute type I8: x holds multiples of it; 0: each row has a scale of its own
+   */
   void linear(
       MemorySegment x,
       Encoding xType,
@@ -61,6 +65,7 @@ final class NativePacked implements PackedWeight {
       @Nullable MemorySegment other,
       long ldOther,
       Compute compute,
+      float xScale,
       int threads) {
     uses.enter();
     try {
@@ -92,28 +97,53 @@ final class NativePacked implements PackedWeight {
                 : passes(other, ySize, isShort)
                     ? other
                     : scratch.copyOfOther(other, ((m - 1) * ldOther + n()) * ySize);
-        NativeCalls.linear(
-            isShort,
-            address,
-            block.byteSize(),
-            nativeX,
-            xType.id(),
-            ldx,
-            m,
-            nativeY,
-            yType.id(),
-            copyY ? n() : ldy,
-            nativeBias,
-            nativeMultiplier,
-            epilogue.activation().id(),
-            epilogue.combine().id(),
-            nativeOther,
-            ldOther,
-            compute.id(),
-            backend.isa(),
-            threads,
-            scratch.workspace(),
-            scratch.workspaceSize());
+        long ldNativeY = copyY ? n() : ldy;
+        if (xScale == 0) {
+          NativeCalls.linear(
+              isShort,
+              address,
+              block.byteSize(),
+              nativeX,
+              xType.id(),
+              ldx,
+              m,
+              nativeY,
+              yType.id(),
+              ldNativeY,
+              nativeBias,
+              nativeMultiplier,
+              epilogue.activation().id(),
+              epilogue.combine().id(),
+              nativeOther,
+              ldOther,
+              compute.id(),
+              backend.isa(),
+              threads,
+              scratch.workspace(),
+              scratch.workspaceSize());
+        } else {
+          NativeCalls.linearStatic(
+              isShort,
+              address,
+              block.byteSize(),
+              nativeX,
+              xType.id(),
+              ldx,
+              xScale,
+              m,
+              nativeY,
+              yType.id(),
+              ldNativeY,
+              nativeBias,
+              epilogue.activation().id(),
+              epilogue.combine().id(),
+              nativeOther,
+              ldOther,
+              backend.isa(),
+              threads,
+              scratch.workspace(),
+              scratch.workspaceSize());
+        }
         if (copyY) {
           long row = n() * ySize;
           for (long i = 0; i < m; i++) {
@@ -230,6 +260,7 @@ final class NativePacked implements PackedWeight {
           null,
           0,
           compute,
+          0,
           1);
     }
     return backend.last().name();

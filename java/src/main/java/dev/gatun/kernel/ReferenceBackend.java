@@ -47,7 +47,7 @@ public final class ReferenceBackend implements Backend {
       if (e.isBlock() ? GgufQuantizer.writes(e) : !e.isPlain()) {
         kernels.add(entry(Operation.QUANTIZE, e, Optional.empty()));
       }
-      for (Compute c : Compute.values()) {
+      for (Compute c : Compute.multiplies()) {
         boolean integers = c == Compute.I8 || c == Compute.I8_BLOCK;
         if (!integers || ReferencePacked.hasIntegers(e)) {
           kernels.add(entry(Operation.LINEAR, e, Optional.of(c)));
@@ -230,7 +230,43 @@ public final class ReferenceBackend implements Backend {
     MatrixCheck.fused(
         weight.n(), weight.k(), m, bias, xMultiplier, epilogue, other, yType, ldOther);
     weight.linear(
-        x, xType, ldx, m, y, yType, ldy, bias, xMultiplier, epilogue, other, ldOther, compute);
+        x, xType, ldx, m, y, yType, ldy, bias, xMultiplier, epilogue, other, ldOther, compute, 0);
+  }
+
+  @Override
+  public void linearStatic(
+      PackedWeight packed,
+      MemorySegment x,
+      float xScale,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      @Nullable MemorySegment bias,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther,
+      int threads) {
+    ReferencePacked weight = mine(packed);
+    long k = weight.k();
+    MatrixCheck.linear(weight.n(), k, x, Encoding.F32, k, m, y, yType, ldy);
+    MatrixCheck.fused(weight.n(), k, m, bias, null, epilogue, other, yType, ldOther);
+    MatrixCheck.scale(xScale);
+    weight.linear(
+        x,
+        Encoding.F32,
+        k,
+        m,
+        y,
+        yType,
+        ldy,
+        bias,
+        null,
+        epilogue,
+        other,
+        ldOther,
+        Compute.I8,
+        xScale);
   }
 
   private static ReferencePacked mine(PackedWeight packed) {

@@ -98,7 +98,11 @@ final class ReferencePacked implements PackedWeight {
     MemorySegment.copy(from, 0, to, 0, Math.min(from.byteSize(), to.byteSize()));
   }
 
-  /** The arguments have been checked. */
+  /**
+   * The arguments have been checked.
+   *
+   * @param xScale with compute type I8: x holds multiples of it; 0: each row has a scale of its own
+   */
   void linear(
       MemorySegment x,
       Encoding xType,
@@ -112,7 +116,8 @@ final class ReferencePacked implements PackedWeight {
       Epilogue epilogue,
       @Nullable MemorySegment other,
       long ldOther,
-      Compute compute) {
+      Compute compute,
+      float xScale) {
     checkOpen();
     ReferenceBackend.linearName(matrix.encoding(), compute); // refuses what there is no kernel for
     refuses(matrix, compute)
@@ -124,7 +129,7 @@ final class ReferencePacked implements PackedWeight {
     for (long m0 = 0; m0 < m; m0 += tile) {
       int rows = (int) Math.min(tile, m - m0);
       for (int i = 0; i < rows; i++) {
-        loadX(x, xType, (m0 + i) * ldx, xMultiplier, compute, s, i);
+        loadX(x, xType, (m0 + i) * ldx, xMultiplier, compute, xScale, s, i);
       }
       for (long n = 0; n < matrix.n(); n++) {
         loadW(n, compute, s);
@@ -146,6 +151,7 @@ final class ReferencePacked implements PackedWeight {
       long at,
       @Nullable MemorySegment multiplier,
       Compute compute,
+      float xScale,
       Scratch s,
       int i) {
     int start = i * k;
@@ -168,12 +174,12 @@ final class ReferencePacked implements PackedWeight {
       }
     }
     if (compute == Compute.I8) {
-      s.xScale[i] = quantize(s.x, start, k);
+      s.xScale[i] = quantize(s.x, start, k, xScale);
       return;
     }
     for (int j = 0; j < k; j += BLOCK) {
       int count = Math.min(BLOCK, k - j);
-      double scale = quantize(s.x, start + j, count);
+      double scale = quantize(s.x, start + j, count, 0);
       for (int l = start + j; l < start + j + count; l++) {
         s.x[l] *= scale;
       }
@@ -181,10 +187,11 @@ final class ReferencePacked implements PackedWeight {
   }
 
   /**
-   * Rounds numbers to 8-bit integers, absmax / 127, and gives their scale. Numbers with NaN or
-   * infinity among them have no scale: they are multiplied as they are, so that those reach y.
+   * Rounds numbers to 8-bit integers and gives their scale, absmax / 127 unless one is given (not
+   * 0). Numbers with NaN or infinity among them have no scale: they are multiplied as they are, so
+   * that those reach y.
    */
-  private static float quantize(double[] x, int from, int count) {
+  private static float quantize(double[] x, int from, int count, float given) {
     float largest = 0;
     for (int j = from; j < from + count; j++) {
       largest = Math.max(largest, (float) Math.abs(x[j]));
@@ -192,7 +199,7 @@ final class ReferencePacked implements PackedWeight {
     if (!Float.isFinite(largest)) {
       return 1;
     }
-    float scale = largest / 127f;
+    float scale = given != 0 ? given : largest / 127f;
     for (int j = from; j < from + count; j++) {
       x[j] = scale == 0 ? 0 : Math.rint((float) x[j] / scale);
     }

@@ -35,7 +35,7 @@ public final class GenericOperations {
       throw new GatunException(t.name() + ": found type " + dtype + ", expected F32, F16 or BF16");
     }
     Matrix matrix = t.matrix().withResult(dtype);
-    return new QuantizedTensor(t.name(), t.shape(), t.layout(), t.parts(), matrix, dtype);
+    return t.with(t.shape(), t.parts(), matrix, dtype);
   }
 
   /** A copy whose memory is the arena's. */
@@ -170,7 +170,7 @@ public final class GenericOperations {
     long n = shape.get(0);
     long k = n == 0 ? 0 : elements / n;
     if (n == m.n()) {
-      return new QuantizedTensor(t.name(), shape, t.layout(), t.parts(), m, t.dtype());
+      return t.with(shape, t.parts(), m, t.dtype());
     }
     boolean perTensor =
         m.granularity() instanceof Granularity.Tile tile
@@ -186,7 +186,7 @@ public final class GenericOperations {
     long group = groupOfRun(m);
     if (m.codeOrder() == CodeOrder.SPLIT_ROWS && plain && group > 0 && k % group == 0) {
       Matrix groups = m.toBuilder().shape(n, k).granularity(Granularity.perGroup(k, group)).build();
-      return new QuantizedTensor(t.name(), shape, t.layout(), t.parts(), groups, t.dtype());
+      return t.with(shape, t.parts(), groups, t.dtype());
     }
     if (!stream || !(perTensor || m.granularity() instanceof Granularity.Flat)) {
       throw new GatunException(
@@ -202,7 +202,7 @@ public final class GenericOperations {
             .shape(n, k)
             .granularity(perTensor ? Granularity.perTensor(n, k) : m.granularity())
             .build();
-    return new QuantizedTensor(t.name(), shape, t.layout(), t.parts(), matrix, t.dtype());
+    return t.with(shape, t.parts(), matrix, t.dtype());
   }
 
   /** How many consecutive elements share a scale when scales follow one another; 0: they do not. */
@@ -236,7 +236,14 @@ public final class GenericOperations {
   private static QuantizedTensor withMatrix(QuantizedTensor t, List<Long> shape, Matrix m) {
     Map<String, Tensor> parts = new LinkedHashMap<>();
     m.memory().forEach((role, data) -> part(parts, t, role, data));
-    return new QuantizedTensor(t.name(), shape, t.layout(), parts, m, t.dtype());
+    for (String role :
+        List.of(
+            QuantizedTensor.INPUT_MULTIPLIER,
+            QuantizedTensor.INPUT_SCALE,
+            QuantizedTensor.OUTPUT_SCALE)) {
+      t.part(role).ifPresent(part -> parts.put(role, part));
+    }
+    return t.with(shape, parts, m, t.dtype());
   }
 
   private static void part(

@@ -264,7 +264,7 @@ class NativeParityTest {
   private void linear(
       NativeBackend backend, NativeBackend.Row row, Encoding encoding, Arena arena) {
     Compute compute =
-        Arrays.stream(Compute.values())
+        Compute.multiplies().stream()
             .filter(c -> c.id() == row.compute())
             .findFirst()
             .orElseThrow(() -> new AssertionError("no compute type " + row.compute() + " in Java"));

@@ -1,6 +1,9 @@
 package dev.gatun.kernel.codec;
 
+import dev.gatun.Encoding;
 import dev.gatun.Epilogue;
+import java.lang.foreign.MemorySegment;
+import org.jspecify.annotations.Nullable;
 
 /** The definition of what follows the sums of {@code linear}: in doubles, rounded by nobody. */
 public final class Activations {
@@ -24,6 +27,33 @@ public final class Activations {
       case ADD -> value + other;
       case MULTIPLY -> value * other;
     };
+  }
+
+  /**
+   * Applies an epilogue to sums in a pass of its own: where something had to be done with them
+   * first.
+   *
+   * @param sums M × N of {@code type}, rows {@code ldSums} elements apart
+   * @param other what is combined with, of the same type; it may be y itself
+   */
+  public static void apply(
+      Epilogue epilogue,
+      MemorySegment sums,
+      long ldSums,
+      long m,
+      long n,
+      MemorySegment y,
+      Encoding type,
+      long ldy,
+      @Nullable MemorySegment other,
+      long ldOther) {
+    for (long i = 0; i < m; i++) {
+      for (long j = 0; j < n; j++) {
+        double sum = Numbers.get(type, sums, i * ldSums + j);
+        double and = other == null ? 0 : Numbers.get(type, other, i * ldOther + j);
+        Numbers.put(type, y, i * ldy + j, apply(epilogue, sum, and));
+      }
+    }
   }
 
   /** The activation of one number. Minus infinity becomes NaN, as the formulas have it. */

@@ -76,6 +76,7 @@ final class LinearCall {
   private Encoding xType = Encoding.F32;
   private Encoding yType = Encoding.F32;
   private Compute compute = Compute.F32;
+  private boolean rounded;
   private long ldx;
   private long ldy;
   private long ldOther;
@@ -92,7 +93,11 @@ final class LinearCall {
     }
   }
 
-  /** The arguments have been checked. */
+  /**
+   * The arguments have been checked.
+   *
+   * @param rounded whether x holds the multiples of its scale already that I8 makes of it
+   */
   void run(
       Panels weight,
       MemorySegment x,
@@ -108,8 +113,10 @@ final class LinearCall {
       @Nullable MemorySegment other,
       long ldOther,
       Compute compute,
+      boolean rounded,
       int threads) {
     this.weight = weight;
+    this.rounded = rounded;
     this.x = x;
     this.y = y;
     this.bias = bias;
@@ -246,9 +253,12 @@ final class LinearCall {
     switch (compute) {
       case F32 -> {}
       case BF16 -> Lanes.round(Encoding.BF16, s.row, 0, k);
+      case F8, I8_STATIC -> throw new IllegalStateException(compute + " is no multiply");
       case I8 -> {
         turn(s, w, k);
-        quantize(s.row, 0, k);
+        if (!rounded) {
+          quantize(s.row, 0, k);
+        }
       }
       case I8_BLOCK -> {
         turn(s, w, k);

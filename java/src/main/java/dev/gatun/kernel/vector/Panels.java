@@ -96,7 +96,7 @@ final class Panels implements PackedWeight {
     }
     k = (int) m.k();
     this.kernels = kernels;
-    for (Compute compute : Compute.values()) {
+    for (Compute compute : Compute.multiplies()) {
       refusals.put(compute, kernels.refuses(Operation.LINEAR, m, Optional.of(compute)));
     }
     BlockParts parts = BlockParts.of(m.encoding());

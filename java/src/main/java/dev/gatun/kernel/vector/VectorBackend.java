@@ -4,11 +4,13 @@ import dev.gatun.Compute;
 import dev.gatun.Encoding;
 import dev.gatun.Epilogue;
 import dev.gatun.GatunException;
+import dev.gatun.Rounding;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixCheck;
 import dev.gatun.kernel.Operation;
 import dev.gatun.kernel.PackedWeight;
+import dev.gatun.kernel.Pool;
 import dev.gatun.kernel.QuantizeRule;
 import dev.gatun.kernel.ReferenceBackend;
 import java.lang.foreign.MemorySegment;
@@ -35,6 +37,7 @@ public final class VectorBackend implements Backend, AutoCloseable {
   private final ReferenceBackend definition = new ReferenceBackend();
   private final Kernels kernels = new Kernels(definition);
   private final Workers workers;
+  private final Pool<Rounder> rounders = new Pool<>(Rounder::new);
   private final AtomicReferenceArray<@Nullable LinearCall> kept = new AtomicReferenceArray<>(KEPT);
 
   /**
@@ -223,6 +226,76 @@ public final class VectorBackend implements Backend, AutoCloseable {
       long ldOther,
       Compute compute,
       int threads) {
+    run(
+        packed,
+        x,
+        xType,
+        ldx,
+        m,
+        y,
+        yType,
+        ldy,
+        bias,
+        xMultiplier,
+        epilogue,
+        other,
+        ldOther,
+        compute,
+        false,
+        threads);
+  }
+
+  @Override
+  public void linearStatic(
+      PackedWeight packed,
+      MemorySegment x,
+      float xScale,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      @Nullable MemorySegment bias,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther,
+      int threads) {
+    MatrixCheck.scale(xScale);
+    run(
+        packed,
+        x,
+        Encoding.F32,
+        packed.k(),
+        m,
+        y,
+        yType,
+        ldy,
+        bias,
+        null,
+        epilogue,
+        other,
+        ldOther,
+        Compute.I8,
+        true,
+        threads);
+  }
+
+  private void run(
+      PackedWeight packed,
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      @Nullable MemorySegment bias,
+      @Nullable MemorySegment xMultiplier,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther,
+      Compute compute,
+      boolean rounded,
+      int threads) {
     Panels weight = mine(packed);
     MatrixCheck.linear(weight.n(), weight.k(), x, xType, ldx, m, y, yType, ldy);
     MatrixCheck.fused(
@@ -247,10 +320,40 @@ public final class VectorBackend implements Backend, AutoCloseable {
           other,
           ldOther,
           compute,
+          rounded,
           used);
     } finally {
       give(call);
     }
+  }
+
+  @Override
+  public void round(
+      Rounding rounding,
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long rows,
+      long columns,
+      @Nullable MemorySegment xMultiplier,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      int threads) {
+    MatrixCheck.round(x, xType, ldx, rows, columns, xMultiplier, y, yType, ldy);
+    Rounder rounder = rounders.take();
+    for (long i = 0; i < rows; i++) {
+      for (long j = 0; j < columns; j += Rounder.PIECE) {
+        int count = (int) Math.min(Rounder.PIECE, columns - j);
+        rounder.load(x, xType, i * ldx + j, count);
+        if (xMultiplier != null) {
+          rounder.multiply(xMultiplier, j, count, xType);
+        }
+        rounder.round(rounding, xType, count);
+        rounder.store(y, yType, i * ldy + j, count);
+      }
+    }
+    rounders.give(rounder);
   }
 
   private LinearCall take() {
