@@ -132,7 +132,8 @@ class GoldenStaticTest {
   }
 
   private static void isPlain(float[] y, double[] expected, QuantizedTensor q) {
-    assertThat(distance(y, expected)).isLessThanOrEqualTo(1e-6 * Math.sqrt(q.matrix().k()));
+    assertThat(distance(y, expected))
+        .isLessThanOrEqualTo(1e-6 * Math.sqrt((double) q.matrix().k()));
   }
 
   @Test
