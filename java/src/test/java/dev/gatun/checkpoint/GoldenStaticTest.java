@@ -91,6 +91,9 @@ class GoldenStaticTest {
       QuantizedTensor own = run.weight(weight);
       assertThat(run.forward(own, weight, ROWS, Compute.F8))
           .satisfies(y -> isPlain(y, run.plain(own, weight), own));
+      if (!reference.tensors().containsKey(weight + ".y_cuda_scaledmm")) {
+        return; // cases among the resources need not have everything
+      }
       // The library's products are of scales that the file does not have: absmax / 448, and 1.
       Tensor scale = reference.tensors().get(weight + ".x_scale");
       QuantizedTensor q = withInputScale(own, Optional.of(scale));
