@@ -6,6 +6,7 @@ import dev.gatun.Encoding;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.Granularity;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.QuantizeRule;
 import dev.gatun.layout.BitsAndBytes4BitLayout;
@@ -48,8 +49,12 @@ final class BitsAndBytesWriter implements LayerWriter {
 
   /** With another block size than the library's default. */
   BitsAndBytesWriter(String format, long block) {
-    this.encoding = format.startsWith("nf4") ? Encoding.NF4 : Encoding.FP4;
-    this.nested = format.endsWith("-nested");
+    this(format.startsWith("nf4") ? Encoding.NF4 : Encoding.FP4, format.endsWith("-nested"), block);
+  }
+
+  private BitsAndBytesWriter(Encoding encoding, boolean nested, long block) {
+    this.encoding = encoding;
+    this.nested = nested;
     this.block = block;
   }
 
@@ -75,10 +80,17 @@ final class BitsAndBytesWriter implements LayerWriter {
         .finished();
   }
 
-  /** Scales that are quantized too are kept as they are, of a weight that has such ones. */
+  /**
+   * With the blocks that the weight has, if it has any. Scales that are quantized too are kept as
+   * they are, of a weight that has such ones.
+   */
   @Override
   public Optional<Blank> blank(String layer, QuantizedTensor weight, Arena arena) {
     Matrix m = weight.matrix();
+    long own = m.granularity() instanceof Granularity.Flat blocks ? blocks.block() : block;
+    if (own != block) {
+      return new BitsAndBytesWriter(encoding, nested, own).blank(layer, weight, arena);
+    }
     Draft draft = draft(layer, m.n(), m.k(), Math.multiplyExact(m.n(), m.k()), arena);
     if (!nested) {
       return Optional.of(draft.flat(weight.dtype()));

@@ -51,6 +51,7 @@ final class GgufLayerWriter implements LayerWriter {
       case Q5_1 -> 9;
       case Q4_K -> 14;
       case Q6_K -> 18;
+      case IQ4_NL -> 25;
       case MXFP4 -> 38;
       case NVFP4 -> 39;
       default -> throw new IllegalStateException(encoding + " is not written");

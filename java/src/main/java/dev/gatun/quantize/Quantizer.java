@@ -418,7 +418,11 @@ public final class Quantizer {
       Tensor before,
       LayerReport.How how,
       Spool spool) {
-    ErrorMeter meter = ErrorMeter.measure(quantized.matrix(), before, backend);
+    Matrix matrix = quantized.matrix();
+    if (how == LayerReport.How.LOSSLESS) { // in the type that the weight had
+      matrix = matrix.withResult(before.dtype().encoding().orElseThrow());
+    }
+    ErrorMeter meter = ErrorMeter.measure(matrix, before, backend);
     boolean rounded = how == LayerReport.How.QUANTIZED || how == LayerReport.How.REQUANTIZED;
     if (rounded && !meter.isFinite()) {
       throw new GatunException(

@@ -85,7 +85,10 @@ class GgufWriterTest {
   }
 
   @ParameterizedTest
-  @ValueSource(strings = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "mxfp4", "nvfp4", "q4_k", "q6_k"})
+  @ValueSource(
+      strings = {
+        "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "mxfp4", "nvfp4", "q4_k", "q6_k"
+      })
   void quantizesToFilesThatOpenWithTheLibrarysCodes(String type) throws Exception {
     Path target = temp.resolve("out.gguf");
     String format = "gguf-" + type;

@@ -1,6 +1,7 @@
 package dev.gatun.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.gatun.Encoding;
@@ -72,13 +73,81 @@ class ConvertTest {
     }
   }
 
+  /**
+   * Whatever order, width or scale type two layouts have. Once rounded to the type that the weight
+   * had, its numbers are the same bits.
+   */
+  @ParameterizedTest
+  @CsvSource({
+    "bnb,nf4_nested_bf16,nf4",
+    "bnb,nf4_nested_bf16,nf4-nested",
+    "bnb,nf4_storage_bf16,nf4",
+    "bnb,fp4_nested_bf16,fp4",
+    "bnb,int8,llm-int8",
+    "comfy,float8_legacy_scaled,float8_e4m3fn",
+    "comfy,float8_e4m3fn,comfy-scaled_fp8",
+    "comfy,mxfp8,comfy-mxfp8",
+    "comfy,nvfp4,comfy-nvfp4",
+    "comfy,convrot_w4a4,comfy-convrot_w4a4",
+    "comfy,asym_w4a8_int8,comfy-asym_w4a8_int8",
+    "comfy,awq_w4a16,comfy-awq_w4a16",
+    "quanto,qint4_fp32,qint4",
+    "gptq,b4_g128_sym,gguf-q4_0",
+    "compressed_tensors,w4a16_sym_g128,gguf-q4_0",
+    "compressed_tensors,fp8_channel,qfloat8_e4m3fn",
+    "torchao,int8wo_bf16,comfy-int8-row",
+    "torchao,nvfp4_one_level,gguf-nvfp4",
+    "torchao,mxfp4,gguf-mxfp4"
+  })
+  void laysCodesOutAnew(String family, String name, String format) {
+    assumeTrue(Golden.cases(family).contains(name), "not among the test resources");
+    Path source = Golden.dir(family, name);
+    Path there = temp.resolve(format.startsWith("gguf") ? "there.gguf" : "there.safetensors");
+    assertThat(hows(Cli.run("convert", source, "-o", there, "--format", format, "--json").json()))
+        .containsExactly("lossless");
+    try (Checkpoint before = Checkpoint.open(source);
+        Checkpoint after = Checkpoint.open(there)) {
+      assertThat(after.layers().keySet())
+          .containsExactlyInAnyOrderElementsOf(before.layers().keySet());
+      for (String layer : before.layers().keySet()) {
+        Matrix m = before.quantized(layer).matrix();
+        Matrix found = after.quantized(layer).matrix().withResult(m.result());
+        assertThat(values(found).mismatch(values(m))).as(layer).isEqualTo(-1);
+      }
+    }
+  }
+
+  /** ComfyUI multiplies scales and codes in BF16, ggml in floats: of the same codes and scales. */
+  @Test
+  void saysWhereOnlyTheRoundingDiffers() {
+    Path source = Golden.dir("comfy", "nvfp4");
+    Path there = temp.resolve("there.gguf");
+    JsonNode report =
+        Cli.run("convert", source, "-o", there, "--format", "gguf-nvfp4", "--json").json();
+    assertThat(hows(report)).containsExactly("relaid");
+    for (JsonNode layer : report.get("layers")) {
+      assertThat(layer.get("relativeError").asDouble()).isLessThan(1.0 / 256);
+    }
+    try (Checkpoint before = Checkpoint.open(source);
+        Checkpoint after = Checkpoint.open(there)) {
+      for (String layer : before.layers().keySet()) {
+        assertThat(after.quantized(layer).matrix().globalScale())
+            .isEqualTo(before.quantized(layer).matrix().globalScale());
+      }
+    }
+  }
+
   private static Set<String> hows(JsonNode report) {
     return Set.copyOf(report.get("layers").findValuesAsText("how"));
   }
 
   private static MemorySegment values(Matrix m) {
-    MemorySegment out = MemorySegment.ofArray(new float[Math.toIntExact(m.n() * m.k())]);
+    float[] values = new float[Math.toIntExact(m.n() * m.k())];
+    MemorySegment out = MemorySegment.ofArray(values);
     new ReferenceBackend().dequantize(m, 0, m.n(), out, Encoding.F32);
+    for (int i = 0; i < values.length; i++) {
+      values[i] += 0f; // the two zeros are one: ggml's 4-bit floats have no negative one
+    }
     return out;
   }
 

@@ -101,11 +101,6 @@ public final class GgufCodes {
     return Numbers.get(scaleType, blocks.asSlice(index), 0);
   }
 
-  /** Stores the scale's code as it is, for scales of one byte. */
-  void putScaleCode(MemorySegment blocks, long at, int element, int code) {
-    blocks.set(ValueLayout.JAVA_BYTE, at + element / group, (byte) code);
-  }
-
   /** Stores the minimum; gives what is stored. */
   public float putMinimum(MemorySegment blocks, long at, float minimum) {
     short bits = HalfFloat.toF16(minimum);

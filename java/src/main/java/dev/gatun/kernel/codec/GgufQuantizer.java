@@ -4,18 +4,16 @@ import dev.gatun.Encoding;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
+import java.util.Objects;
 
 /**
- * Numbers to GGUF's blocks. Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, MXFP4 and NVFP4 give ggml's own bytes
+ * Numbers to GGUF's blocks. Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4 and NVFP4 give ggml's bytes
  * (the reference quantizers in ggml-quants.c, without an importance matrix); Q4_K and Q6_K are
  * searched for the least squared error.
  */
 public final class GgufQuantizer {
   private static final ValueLayout.OfShort SHORT =
       ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
-  private static final ValueLayout.OfInt INT =
-      ValueLayout.JAVA_INT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
-
   private static final double LN_2 = Math.log(2);
 
   private GgufQuantizer() {}
@@ -23,7 +21,7 @@ public final class GgufQuantizer {
   /** Whether numbers can be quantized to blocks of this encoding. */
   public static boolean writes(Encoding encoding) {
     return switch (encoding) {
-      case Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, MXFP4, NVFP4, Q4_K, Q6_K -> true;
+      case Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4, NVFP4, Q4_K, Q6_K -> true;
       default -> false;
     };
   }
@@ -36,21 +34,29 @@ public final class GgufQuantizer {
    */
   public static void encode(Encoding encoding, float[] x, MemorySegment out, long at) {
     switch (encoding) {
-      case Q4_0 -> signed(x, 8, out, at);
-      case Q5_0 -> signed(x, 16, out, at);
-      case Q4_1 -> ranged(x, 15, out, at);
-      case Q5_1 -> ranged(x, 31, out, at);
-      case Q8_0 -> q8(x, out, at);
-      case MXFP4 -> mxfp4(x, out, at);
-      case NVFP4 -> nvfp4(x, out, at);
+      case Q4_0 -> write(encoding, signed(x, 8, out, at), out, at);
+      case Q5_0 -> write(encoding, signed(x, 16, out, at), out, at);
+      case Q4_1 -> write(encoding, ranged(x, 15, out, at), out, at);
+      case Q5_1 -> write(encoding, ranged(x, 31, out, at), out, at);
+      case Q8_0 -> write(encoding, q8(x, out, at), out, at);
+      case IQ4_NL -> write(encoding, Iq4Search.codes(x, out, at), out, at);
+      case MXFP4 -> write(encoding, mxfp4(x, out, at), out, at);
+      case NVFP4 -> write(encoding, nvfp4(x, out, at), out, at);
       case Q4_K -> new Q4KSearch(x).write(out, at);
       case Q6_K -> new Q6KSearch(x).write(out, at);
       default -> throw new IllegalArgumentException(encoding + " is not written");
     }
   }
 
+  private static void write(Encoding encoding, int[] codes, MemorySegment out, long at) {
+    GgufCodes layout = Objects.requireNonNull(GgufCodes.of(encoding));
+    for (int j = 0; j < codes.length; j++) {
+      layout.putCode(out, at, j, codes[j]);
+    }
+  }
+
   /** Q4_0 ({@code half} 8) and Q5_0 (16): the number of largest magnitude gets the code -half. */
-  private static void signed(float[] x, int half, MemorySegment out, long at) {
+  private static int[] signed(float[] x, int half, MemorySegment out, long at) {
     float largest = 0;
     float signed = 0;
     for (float v : x) {
@@ -66,16 +72,11 @@ public final class GgufQuantizer {
     for (int j = 0; j < 32; j++) {
       codes[j] = Math.min(2 * half - 1, (byte) truncate(x[j] * reciprocal + (half + 0.5f)));
     }
-    if (half == 8) {
-      halves(codes, 0, 32, out, at + 2);
-    } else {
-      out.set(INT, at + 2, fifthBits(codes));
-      halves(codes, 0, 32, out, at + 6);
-    }
+    return codes;
   }
 
   /** Q4_1 ({@code steps} 15) and Q5_1 (31): from the smallest to the largest number. */
-  private static void ranged(float[] x, int steps, MemorySegment out, long at) {
+  private static int[] ranged(float[] x, int steps, MemorySegment out, long at) {
     float min = Float.MAX_VALUE;
     float max = -Float.MAX_VALUE;
     for (float v : x) {
@@ -91,15 +92,10 @@ public final class GgufQuantizer {
       int code = truncate((x[j] - min) * reciprocal + 0.5f);
       codes[j] = steps == 15 ? Math.min(15, (byte) code) : code & 0xFF;
     }
-    if (steps == 15) {
-      halves(codes, 0, 32, out, at + 4);
-    } else {
-      out.set(INT, at + 4, fifthBits(codes));
-      halves(codes, 0, 32, out, at + 8);
-    }
+    return codes;
   }
 
-  private static void q8(float[] x, MemorySegment out, long at) {
+  private static int[] q8(float[] x, MemorySegment out, long at) {
     float largest = 0;
     for (float v : x) {
       largest = largest > Math.abs(v) ? largest : Math.abs(v);
@@ -107,15 +103,17 @@ public final class GgufQuantizer {
     float d = largest / 127;
     float reciprocal = d != 0 ? 1f / d : 0f;
     putF16(out, at, d);
+    int[] codes = new int[32];
     for (int j = 0; j < 32; j++) {
       float v = x[j] * reciprocal;
       // to nearest, halves away from zero; exact in double
       float rounded = (float) Math.copySign(Math.floor(Math.abs((double) v) + 0.5), v);
-      out.set(ValueLayout.JAVA_BYTE, at + 2 + j, (byte) truncate(rounded));
+      codes[j] = truncate(rounded);
     }
+    return codes;
   }
 
-  private static void mxfp4(float[] x, MemorySegment out, long at) {
+  private static int[] mxfp4(float[] x, MemorySegment out, long at) {
     float largest = largest(x, 0, 32);
     int e = 0;
     if (largest > 0) {
@@ -129,10 +127,10 @@ public final class GgufQuantizer {
     for (int j = 0; j < 32; j++) {
       codes[j] = nearestE2m1(x[j], d);
     }
-    halves(codes, 0, 32, out, at + 1);
+    return codes;
   }
 
-  private static void nvfp4(float[] x, MemorySegment out, long at) {
+  private static int[] nvfp4(float[] x, MemorySegment out, long at) {
     int[] codes = new int[64];
     for (int s = 0; s < 4; s++) {
       int scale = ue4m3(largest(x, 16 * s, 16) / 6f);
@@ -141,8 +139,8 @@ public final class GgufQuantizer {
       for (int j = 16 * s; j < 16 * s + 16; j++) {
         codes[j] = nearestE2m1(x[j], d);
       }
-      halves(codes, 16 * s, 16, out, at + 4 + 8 * s);
     }
+    return codes;
   }
 
   private static float largest(float[] x, int from, int count) {
@@ -193,23 +191,5 @@ public final class GgufQuantizer {
 
   static void putF16(MemorySegment out, long at, float v) {
     out.set(SHORT, at, HalfFloat.toF16(v));
-  }
-
-  /** Low nibbles of {@code count} codes: the first half in the low nibbles of the bytes. */
-  private static void halves(int[] codes, int from, int count, MemorySegment out, long at) {
-    int half = count / 2;
-    for (int j = 0; j < half; j++) {
-      int low = codes[from + j] & 15;
-      int high = codes[from + j + half] & 15;
-      out.set(ValueLayout.JAVA_BYTE, at + j, (byte) (low | high << 4));
-    }
-  }
-
-  private static int fifthBits(int[] codes) {
-    int bits = 0;
-    for (int j = 0; j < 32; j++) {
-      bits |= (codes[j] >> 4 & 1) << j;
-    }
-    return bits;
   }
 }
