@@ -51,6 +51,7 @@ module dev.gatun {
       dev.gatun.cli.LinearLayer,
       dev.gatun.cli.Quantize;
   provides dev.gatun.kernel.BackendProvider with
+      dev.gatun.kernel.CudaProvider,
       dev.gatun.kernel.NativeProvider,
       dev.gatun.kernel.ReferenceProvider,
       dev.gatun.kernel.vector.VectorProvider;

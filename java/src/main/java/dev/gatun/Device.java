@@ -2,6 +2,7 @@ package dev.gatun;
 
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.BackendProvider;
+import dev.gatun.kernel.CudaProvider;
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.Iterator;
@@ -17,9 +18,10 @@ import java.util.concurrent.ConcurrentHashMap;
 
 /**
  * What operations run on: one backend with a number of threads, and what it falls back to.
- * Thread-safe. Layers that were packed for a device are closed before it.
+ * Thread-safe. Layers that were packed for a device are closed before it. One on a GPU is a {@link
+ * CudaDevice}.
  */
-public final class Device implements AutoCloseable {
+public sealed class Device implements AutoCloseable permits CudaDevice {
   private static final System.Logger LOG = System.getLogger("dev.gatun");
   private static final Set<String> SAID = ConcurrentHashMap.newKeySet();
 
@@ -36,7 +38,7 @@ public final class Device implements AutoCloseable {
   private final Map<String, Backend> backends = new LinkedHashMap<>();
   private boolean closed;
 
-  private Device(BackendProvider provider, int threads, boolean strict, Set<String> allowed) {
+  Device(BackendProvider provider, int threads, boolean strict, Set<String> allowed) {
     if (threads < 1 || threads > 1024) {
       throw new GatunException("device: found " + threads + " threads, expected 1 to 1024");
     }
@@ -45,6 +47,27 @@ public final class Device implements AutoCloseable {
     this.strict = strict;
     this.allowed = allowed;
     backends.put(provider.name(), provider.create(threads));
+  }
+
+  private static Device open(
+      BackendProvider provider, int threads, boolean strict, Set<String> allowed) {
+    return provider instanceof CudaProvider
+        ? new CudaDevice(provider, threads, strict, allowed)
+        : new Device(provider, threads, strict, allowed);
+  }
+
+  /**
+   * A GPU, by CUDA's index from 0. What it has no kernel for falls back to lesser backends, and
+   * says so.
+   *
+   * @throws GatunException when there is no such GPU, no driver or no libgatun_cuda, with the
+   *     reason
+   */
+  public static CudaDevice cuda(int index) {
+    CudaProvider provider = new CudaProvider(index);
+    requireAvailable(provider);
+    int threads = Runtime.getRuntime().availableProcessors();
+    return new CudaDevice(provider, threads, false, Set.of());
   }
 
   /**
@@ -66,9 +89,14 @@ public final class Device implements AutoCloseable {
       BackendProvider.Availability availability = provider.probe();
       if (availability.available()) {
         missing.forEach(line -> sayOnce(line + "; " + provider.name() + " runs instead"));
-        return new Device(provider, threads, false, Set.of());
+        return open(provider, threads, false, Set.of());
       }
-      missing.add(provider.name() + " is not available: " + availability.detail());
+      String line = provider.name() + " is not available: " + availability.detail();
+      if (provider.isExtra()) {
+        LOG.log(System.Logger.Level.DEBUG, line);
+      } else {
+        missing.add(line);
+      }
     }
     throw new GatunException("no backend is available: " + String.join("; ", missing));
   }
@@ -88,7 +116,7 @@ public final class Device implements AutoCloseable {
    * ones, and says so.
    */
   public static Device of(String backend, int threads) {
-    return new Device(available(backend), threads, false, Set.of());
+    return open(available(backend), threads, false, Set.of());
   }
 
   /**
@@ -105,7 +133,7 @@ public final class Device implements AutoCloseable {
     for (String backend : backends) {
       try {
         int threads = Runtime.getRuntime().availableProcessors();
-        return new Device(available(backend), threads, true, Set.of(backends));
+        return open(available(backend), threads, true, Set.of(backends));
       } catch (GatunException e) {
         reasons.add(String.valueOf(e.getMessage()));
       }
@@ -118,11 +146,7 @@ public final class Device implements AutoCloseable {
     List<BackendProvider> providers = providers();
     for (BackendProvider provider : providers) {
       if (provider.name().equals(name)) {
-        BackendProvider.Availability availability = provider.probe();
-        if (!availability.available()) {
-          throw new GatunException(
-              "backend " + name + " is not available: " + availability.detail());
-        }
+        requireAvailable(provider);
         return provider;
       }
     }
@@ -131,6 +155,14 @@ public final class Device implements AutoCloseable {
             + name
             + "', expected one of "
             + providers.stream().map(BackendProvider::name).toList());
+  }
+
+  private static void requireAvailable(BackendProvider provider) {
+    BackendProvider.Availability availability = provider.probe();
+    if (!availability.available()) {
+      throw new GatunException(
+          "backend " + provider.name() + " is not available: " + availability.detail());
+    }
   }
 
   /** Every backend that was found, the preferred first, available or not. */

@@ -1,5 +1,7 @@
 package dev.gatun;
 
+import dev.gatun.kernel.CudaMemory;
+import dev.gatun.kernel.CudaStream;
 import java.lang.foreign.MemorySegment;
 import org.jspecify.annotations.Nullable;
 
@@ -90,6 +92,48 @@ public interface Linear extends AutoCloseable {
       Epilogue epilogue,
       @Nullable MemorySegment other,
       long ldOther);
+
+  /**
+   * y = x · Wᵀ + b in floats on a GPU's memory. Gives the work to the stream and returns before it
+   * is done.
+   *
+   * @param stream of the layer's device
+   * @param x M × K floats, row-major
+   * @param m rows of x, at least 1
+   * @param y M × N floats, row-major; must not overlap x
+   * @throws GatunException when this layer is not on a GPU, or not on the stream's
+   * @throws IndexOutOfBoundsException when x or y is too short
+   * @throws IllegalStateException when this layer, the stream or memory is closed
+   */
+  default void forward(CudaStream stream, CudaMemory x, long m, CudaMemory y) {
+    long n = outFeatures();
+    long k = inFeatures();
+    forward(stream, x, Encoding.F32, k, m, y, Encoding.F32, n, Epilogue.NONE, null, 0);
+  }
+
+  /**
+   * The same with other types of x and y (F32, F16, BF16), rows {@code ldx}, {@code ldy} and {@code
+   * ldOther} elements apart, and an epilogue.
+   *
+   * @param other M × N numbers of y's type: y itself or memory that does not overlap it; null when
+   *     the epilogue combines nothing
+   */
+  default void forward(
+      CudaStream stream,
+      CudaMemory x,
+      Encoding xType,
+      long ldx,
+      long m,
+      CudaMemory y,
+      Encoding yType,
+      long ldy,
+      Epilogue epilogue,
+      @Nullable CudaMemory other,
+      long ldOther) {
+    throw new GatunException(
+        "linear: found a stream for a layer that does not run on a GPU's own memory, expected one"
+            + " packed for a CudaDevice with a kernel for it");
+  }
 
   /** Frees the packed weight. A second call does nothing. */
   @Override

@@ -1,6 +1,7 @@
 package dev.gatun;
 
 import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.CudaBackend;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixCheck;
 import dev.gatun.kernel.Operation;
@@ -158,6 +159,9 @@ final class LinearFactory {
           factors == null
               ? null
               : floats(weight.name(), "input multiplier", factors, matrix.k(), arena);
+      if (backend instanceof CudaBackend cuda && !compute.isStatic()) {
+        return CudaLinear.of(cuda, matrix, floats, multiplier, compute);
+      }
       PackedLinear.Roundings roundings = PackedLinear.Roundings.NONE;
       if (compute.isStatic()) {
         boolean integers =

@@ -126,16 +126,9 @@ final class PackedLinear implements Linear {
       Epilogue epilogue,
       @Nullable MemorySegment other,
       long ldOther) {
-    Objects.requireNonNull(x, "x");
-    Objects.requireNonNull(y, "y");
-    Objects.requireNonNull(epilogue, "epilogue");
     enter();
     try {
-      checkOperands(n, k, x, xType, ldx, m, y, yType, ldy);
-      MatrixCheck.fused(n, k, m, bias, xMultiplier, epilogue, other, yType, ldOther);
-      if (other != null) {
-        checkOther(n, m, y, yType, ldy, other, ldOther);
-      }
+      check(n, k, x, xType, ldx, m, y, yType, ldy, epilogue, other, ldOther);
       Rounding input = roundings.input;
       if (input != null) {
         forwardRounded(input, x, xType, ldx, m, y, yType, ldy, epilogue, other, ldOther);
@@ -253,6 +246,30 @@ final class PackedLinear implements Linear {
   private static void close(Workspace[] spaces) {
     for (Workspace space : spaces) {
       space.close();
+    }
+  }
+
+  /** Refuses memory of a call that is too short, closed, another thread's, or overlaps. */
+  static void check(
+      long n,
+      long k,
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther) {
+    Objects.requireNonNull(x, "x");
+    Objects.requireNonNull(y, "y");
+    Objects.requireNonNull(epilogue, "epilogue");
+    checkOperands(n, k, x, xType, ldx, m, y, yType, ldy);
+    MatrixCheck.fused(n, k, m, null, null, epilogue, other, yType, ldOther);
+    if (other != null) {
+      checkOther(n, m, y, yType, ldy, other, ldOther);
     }
   }
 

@@ -55,7 +55,7 @@ class LinearEpilogueTest {
   }
 
   @ParameterizedTest
-  @ValueSource(strings = {"reference", "vector", "native"})
+  @ValueSource(strings = {"reference", "vector", "native", "cuda"})
   void swigluIsTwoCalls(String backend) {
     float[] gateWeight = numbers(N * K, 1);
     float[] upWeight = numbers(N * K, 2);
@@ -77,7 +77,7 @@ class LinearEpilogueTest {
   }
 
   @ParameterizedTest
-  @ValueSource(strings = {"reference", "vector", "native"})
+  @ValueSource(strings = {"reference", "vector", "native", "cuda"})
   void refusesMemoryThatItCannotUse(String backend) {
     Epilogue add = Epilogue.of(Combine.ADD);
     try (Device device = device(backend);

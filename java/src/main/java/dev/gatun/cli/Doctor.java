@@ -8,6 +8,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Set;
 import picocli.CommandLine;
 import picocli.CommandLine.Mixin;
 
@@ -70,18 +71,6 @@ public final class Doctor implements Command {
         .orElse("none");
   }
 
-  private static Map<String, Object> gpu(List<Device.Probe> probes) {
-    Map<String, Object> gpu = new LinkedHashMap<>();
-    Device.Probe cuda =
-        probes.stream()
-            .filter(p -> p.backend().equals("cuda"))
-            .findFirst()
-            .orElse(new Device.Probe("cuda", false, "this build has no cuda backend"));
-    gpu.put("available", cuda.available());
-    gpu.put("detail", cuda.detail());
-    return gpu;
-  }
-
   private static List<Missing> missing(List<Device.Probe> probes) {
     List<Missing> missing = new ArrayList<>();
     for (Device.Probe probe : probes) {
@@ -106,7 +95,8 @@ public final class Doctor implements Command {
           "build with a C compiler and CMake (mvn package), or set -Dgatun.library.path to the directory of libgatun";
       case "vector" -> "start java with --add-modules jdk.incubator.vector";
       case "cuda" ->
-          "nothing, where there is no NVIDIA GPU; else add the gatun-cuda jar of this platform";
+          "nothing, where there is no NVIDIA GPU; else add the gatun-cuda jar of this platform and CUDA release, or set"
+              + " -Dgatun.cuda.library.path to the directory of libgatun_cuda";
       default -> "see the line above";
     };
   }
@@ -128,7 +118,9 @@ public final class Doctor implements Command {
     root.put("library", library.json());
     root.put("best", best(probes));
     root.put("backends", probes.stream().map(Doctor::json).toList());
-    root.put("gpu", gpu(probes));
+    GpuReport gpu = GpuReport.make(probes);
+    root.put("gpu", gpu.json());
+    root.put("withoutGpu", gpu.without());
     root.put("kernels", kernels.stream().map(Doctor::json).toList());
     root.put("missing", missing.stream().map(Doctor::json).toList());
     return root;
@@ -180,16 +172,13 @@ public final class Doctor implements Command {
     out.println("system    " + System.getProperty("os.name") + " " + System.getProperty("os.arch"));
     out.println(
         "threads   " + threads() + ", heap up to " + Units.bytes(Runtime.getRuntime().maxMemory()));
-    Map<String, Object> gpu = gpu(probes);
-    out.println(
-        "gpu       "
-            + (Boolean.TRUE.equals(gpu.get("available")) ? "" : "none: ")
-            + gpu.get("detail"));
+    GpuReport gpu = GpuReport.make(probes);
     library.print(out);
+    gpu.print(out);
     for (Device.Probe probe : probes) {
-      // Where the library was looked for is above.
-      String detail =
-          probe.backend().equals("native") && !probe.available() ? "no library" : probe.detail();
+      // Where the libraries were looked for is above.
+      boolean said = Set.of("native", "cuda").contains(probe.backend()) && !probe.available();
+      String detail = said ? "see above" : probe.detail();
       out.println(
           String.format(
               Locale.ROOT,
@@ -198,7 +187,7 @@ public final class Doctor implements Command {
               probe.available() ? "available" : "missing",
               detail));
     }
-    out.println("runs on   " + best(probes));
+    out.println("runs on   " + best(probes) + "; without a GPU on " + gpu.without());
     out.println();
     TextTable table = new TextTable("KERNEL", "BACKEND", "OPERATION", "ENCODING", "COMPUTE", "ISA");
     for (Row row : kernels) {

@@ -69,13 +69,6 @@ record LibraryReport(
   }
 
   Map<String, Object> json() {
-    List<Map<String, Object>> places = new ArrayList<>();
-    for (NativeLibrary.Attempt attempt : looked) {
-      Map<String, Object> place = new LinkedHashMap<>();
-      place.put("place", attempt.place());
-      place.put("outcome", attempt.outcome());
-      places.add(place);
-    }
     Map<String, Object> json = new LinkedHashMap<>();
     json.put("loaded", path != null);
     json.put("path", path);
@@ -86,8 +79,19 @@ record LibraryReport(
     json.put("isas", isas);
     json.put("isa", isa);
     json.put("isaOverride", System.getenv("GATUN_ISA"));
-    json.put("looked", places);
+    json.put("looked", json(looked));
     return json;
+  }
+
+  static List<Map<String, Object>> json(List<NativeLibrary.Attempt> looked) {
+    List<Map<String, Object>> places = new ArrayList<>();
+    for (NativeLibrary.Attempt attempt : looked) {
+      Map<String, Object> place = new LinkedHashMap<>();
+      place.put("place", attempt.place());
+      place.put("outcome", attempt.outcome());
+      places.add(place);
+    }
+    return places;
   }
 
   void print(PrintWriter out) {

@@ -20,6 +20,11 @@ public interface BackendProvider {
   /** The highest is preferred: reference 0, vector 10, native 20, cuda 30. */
   int rank();
 
+  /** Whether its absence is usual, and worth no word where something else runs instead. */
+  default boolean isExtra() {
+    return false;
+  }
+
   /** Whether the backend can run here; never throws. */
   Availability probe();
 

@@ -327,6 +327,31 @@ public final class MatrixCheck {
       MemorySegment y,
       Encoding yType,
       long ldy) {
+    if (y.isReadOnly()) {
+      throw new GatunException("linear: found a read-only y, expected one that can be written");
+    }
+    plain(xType, yType, m);
+    matrixOperand("x", x.byteSize(), m, k, ldx, xType.bits() / 8);
+    matrixOperand("y", y.byteSize(), m, n, ldy, yType.bits() / 8);
+  }
+
+  /** The same for memory that is not Java's, given by its size. */
+  static void linear(
+      long n,
+      long k,
+      long xBytes,
+      Encoding xType,
+      long ldx,
+      long m,
+      long yBytes,
+      Encoding yType,
+      long ldy) {
+    plain(xType, yType, m);
+    matrixOperand("x", xBytes, m, k, ldx, xType.bits() / 8);
+    matrixOperand("y", yBytes, m, n, ldy, yType.bits() / 8);
+  }
+
+  private static void plain(Encoding xType, Encoding yType, long m) {
     if (!xType.isPlain() || !yType.isPlain()) {
       throw new GatunException(
           "linear: found x of " + xType + " and y of " + yType + ", expected F32, F16 or BF16");
@@ -334,11 +359,6 @@ public final class MatrixCheck {
     if (m < 1) {
       throw new GatunException("linear: found " + m + " rows, expected at least 1");
     }
-    if (y.isReadOnly()) {
-      throw new GatunException("linear: found a read-only y, expected one that can be written");
-    }
-    matrixOperand("x", x, m, k, ldx, xType.bits() / 8);
-    matrixOperand("y", y, m, n, ldy, yType.bits() / 8);
   }
 
   /**
@@ -357,10 +377,40 @@ public final class MatrixCheck {
       @Nullable MemorySegment other,
       Encoding yType,
       long ldOther) {
-    floats("bias", bias, n);
-    floats("multiplier of x", xMultiplier, k);
+    fused(
+        n,
+        k,
+        m,
+        bias == null ? -1 : bias.byteSize(),
+        xMultiplier == null ? -1 : xMultiplier.byteSize(),
+        epilogue,
+        other == null ? -1 : other.byteSize(),
+        yType,
+        ldOther);
+  }
+
+  /** The same for memory that is not Java's; -1 is the size of what is not there. */
+  static void fused(
+      long n,
+      long k,
+      long m,
+      long biasBytes,
+      long multiplierBytes,
+      Epilogue epilogue,
+      long otherBytes,
+      Encoding yType,
+      long ldOther) {
+    floats("bias", biasBytes, n);
+    floats("multiplier of x", multiplierBytes, k);
+    combined(epilogue, otherBytes >= 0);
+    if (otherBytes >= 0) {
+      matrixOperand("other", otherBytes, m, n, ldOther, yType.bits() / 8);
+    }
+  }
+
+  private static void combined(Epilogue epilogue, boolean hasOther) {
     boolean combines = epilogue.combine() != Epilogue.Combine.NONE;
-    if (combines != (other != null)) {
+    if (combines != hasOther) {
       throw new GatunException(
           "linear: found "
               + (combines ? "no " : "an ")
@@ -368,9 +418,6 @@ public final class MatrixCheck {
               + epilogue.combine()
               + ", expected "
               + (combines ? "M x N numbers" : "none"));
-    }
-    if (other != null) {
-      matrixOperand("other", other, m, n, ldOther, yType.bits() / 8);
     }
   }
 
@@ -399,24 +446,18 @@ public final class MatrixCheck {
     if (rows > 0) {
       linear(columns, columns, x, xType, ldx, rows, y, yType, ldy);
     }
-    floats("multiplier of x", xMultiplier, columns);
+    floats("multiplier of x", xMultiplier == null ? -1 : xMultiplier.byteSize(), columns);
   }
 
-  private static void floats(String what, @Nullable MemorySegment s, long count) {
-    if (s != null && s.byteSize() / Float.BYTES < count) {
+  private static void floats(String what, long bytes, long count) {
+    if (bytes >= 0 && bytes / Float.BYTES < count) {
       throw new IndexOutOfBoundsException(
-          "linear: found a "
-              + what
-              + " of "
-              + s.byteSize()
-              + " bytes, expected "
-              + count
-              + " floats");
+          "linear: found a " + what + " of " + bytes + " bytes, expected " + count + " floats");
     }
   }
 
   private static void matrixOperand(
-      String what, MemorySegment s, long rows, long columns, long ld, int size) {
+      String what, long bytes, long rows, long columns, long ld, int size) {
     if (ld < columns) {
       throw new GatunException(
           "linear: found rows of "
@@ -427,13 +468,13 @@ public final class MatrixCheck {
               + columns);
     }
     // (rows - 1) * ld + columns elements, without overflow
-    long have = s.byteSize() / size;
+    long have = bytes / size;
     if (columns > 0 && (have < columns || (rows > 1 && (have - columns) / ld < rows - 1))) {
       throw new IndexOutOfBoundsException(
           "linear: found "
               + what
               + " of "
-              + s.byteSize()
+              + bytes
               + " bytes, expected "
               + rows
               + " rows of "

@@ -223,7 +223,7 @@ final class NativeBackend implements Backend {
     return last().name();
   }
 
-  private static MemorySegment describe(QuantizeRule rule, Arena arena) {
+  static MemorySegment describe(QuantizeRule rule, Arena arena) {
     MemorySegment struct = gatun_quantize_rule.allocate(arena);
     gatun_quantize_rule.arithmetic(struct, rule.arithmetic().id());
     gatun_quantize_rule.reciprocal(struct, rule.reciprocal() ? 1 : 0);

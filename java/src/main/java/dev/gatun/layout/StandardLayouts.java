@@ -25,7 +25,7 @@ public final class StandardLayouts implements LayoutProvider {
       registrar.layout("safetensors", new PlainLayout(e));
     }
     layouts().forEach((format, layouts) -> layouts.forEach(l -> registrar.layout(format, l)));
-    for (String backend : List.of("reference", "vector", "native")) {
+    for (String backend : List.of("reference", "vector", "native", "cuda")) {
       registrar.entryPoint(new BitsAndBytesInt8Layout().name(), new OutlierLinear(backend));
       for (Operation operation : Operation.values()) {
         if (operation != Operation.CONVERT) { // of plain numbers, not of a layout
@@ -109,6 +109,10 @@ public final class StandardLayouts implements LayoutProvider {
   /** The C function's name where there is one. */
   private static String name(Operation operation, String backend) {
     String verb = operation.name().toLowerCase(Locale.ROOT);
-    return backend.equals("native") ? "gatun_" + verb : backend + "." + verb;
+    return switch (backend) {
+      case "native" -> "gatun_" + verb;
+      case "cuda" -> "gatun_cuda_" + verb;
+      default -> backend + "." + verb;
+    };
   }
 }

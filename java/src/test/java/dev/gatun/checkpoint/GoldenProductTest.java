@@ -33,7 +33,7 @@ class GoldenProductTest {
 
   static Stream<Arguments> products() {
     List<Arguments> all = new ArrayList<>();
-    for (String backend : List.of("reference", "vector", "native")) {
+    for (String backend : List.of("reference", "vector", "native", "cuda")) {
       for (String family : GoldenDequantizeTest.FAMILIES) {
         for (String name : Golden.cases(family)) {
           all.add(Arguments.of(backend, family, name));

@@ -9,6 +9,7 @@ import dev.gatun.checkpoint.Golden;
 import dev.gatun.layout.LayoutRegistry;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -113,6 +114,40 @@ class LookingTest {
     }
     assertThat(Cli.run("doctor").succeeds().out())
         .contains(Runtime.version().toString(), "linear_i8_nf4__reference", "gpu ");
+  }
+
+  @Test
+  void doctorShowsTheGpuOrWhyThereIsNone() {
+    JsonNode report = Cli.run("doctor", "--json").json();
+    JsonNode gpu = report.get("gpu");
+    boolean there = gpu.get("available").asBoolean();
+    assertThat(gpu.get("devices").isEmpty()).isNotEqualTo(there);
+    for (JsonNode device : gpu.get("devices")) {
+      assertThat(device.get("freeBytes").asLong())
+          .isPositive()
+          .isLessThanOrEqualTo(device.get("memoryBytes").asLong());
+    }
+    assertThat(gpu.get("library").get("looked")).isNotEmpty();
+    assertThat(report.get("withoutGpu").asText()).isNotBlank().isNotEqualTo("cuda");
+    if (!there) {
+      assertThat(gpu.get("detail").asText()).isNotBlank();
+      for (String[] command :
+          new String[][] {
+            {"bench", "linear", "--encoding", "NF4", "--shape", "1x8x64", "--backend", "cuda"},
+            {"dequantize", Golden.dir("bnb", "nf4_nested_bf16").toString(), "-o"},
+            {"quantize", Golden.dir("bnb", "nf4_nested_bf16").toString(), "--format", "nf4", "-o"},
+          }) {
+        Object[] whole =
+            command[0].equals("bench")
+                ? command
+                : Stream.concat(
+                        Stream.of(command),
+                        Stream.of(temp.resolve("out.safetensors").toString(), "--backend", "cuda"))
+                    .toArray();
+        Cli.run(whole).fails("backend cuda is not available: ");
+      }
+      assertThat(temp).isEmptyDirectory();
+    }
   }
 
   @Test

@@ -29,6 +29,7 @@ import java.util.SplittableRandom;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.TestFactory;
@@ -47,15 +48,30 @@ class FusedLinearTest {
   private final ReferenceBackend reference = new ReferenceBackend();
   private final VectorBackend vector = new VectorBackend(3);
 
+  private @Nullable CudaBackend cuda;
+
   @AfterAll
   void close() {
     vector.close();
+    if (cuda != null) {
+      cuda.close();
+    }
+  }
+
+  @BeforeAll
+  void gpu() {
+    if (Cuda.hasGpu()) {
+      cuda = (CudaBackend) new CudaProvider().create(1);
+    }
   }
 
   private Map<String, Backend> backends() {
     Map<String, Backend> backends = new LinkedHashMap<>();
     backends.put("vector", vector);
     backends.put("inherited", unfused(reference));
+    if (cuda != null) {
+      backends.put("cuda", cuda);
+    }
     if (NativeLibrary.load() instanceof NativeLibrary.Loaded) {
       for (int isa = gatun_h.GATUN_ISA_SCALAR(); isa <= gatun_h.GATUN_ISA_NEON(); isa++) {
         if (gatun_h.gatun_isa_check(isa) == gatun_h.GATUN_OK()) {
@@ -216,6 +232,13 @@ class FusedLinearTest {
       }
     }
     assertThat(Math.sqrt(error)).as(what).isLessThanOrEqualTo((bound + rounding) * Math.sqrt(size));
+  }
+
+  /** So that a machine without one says that it has not been tested. */
+  @Test
+  void theGpuIsAmongTheBackends() {
+    Cuda.requireGpu();
+    assertThat(backends()).containsKey("cuda");
   }
 
   @Test

@@ -1,0 +1,201 @@
+package dev.gatun;
+
+import dev.gatun.kernel.CudaBackend;
+import dev.gatun.kernel.CudaMemory;
+import dev.gatun.kernel.CudaStream;
+import dev.gatun.kernel.Matrix;
+import dev.gatun.kernel.PackedWeight;
+import java.lang.foreign.MemorySegment;
+import java.util.Objects;
+import org.jspecify.annotations.Nullable;
+
+/** A packed weight, its bias, and what x is multiplied by, all on one GPU. */
+final class CudaLinear implements Linear {
+  private final CudaBackend backend;
+  private final PackedWeight packed;
+  private final @Nullable CudaMemory bias;
+  private final @Nullable CudaMemory xMultiplier;
+  private final Compute compute;
+  private final long n;
+  private final long k;
+
+  private CudaLinear(
+      CudaBackend backend,
+      PackedWeight packed,
+      @Nullable CudaMemory bias,
+      @Nullable CudaMemory xMultiplier,
+      Compute compute) {
+    this.backend = backend;
+    this.packed = packed;
+    this.bias = bias;
+    this.xMultiplier = xMultiplier;
+    this.compute = compute;
+    this.n = packed.n();
+    this.k = packed.k();
+  }
+
+  /**
+   * Uploads and packs.
+   *
+   * @param bias N floats of the host, or null
+   * @param xMultiplier K floats of the host, or null
+   */
+  static Linear of(
+      CudaBackend backend,
+      Matrix matrix,
+      @Nullable MemorySegment bias,
+      @Nullable MemorySegment xMultiplier,
+      Compute compute) {
+    PackedWeight packed = backend.pack(matrix);
+    CudaMemory onBias = null;
+    CudaMemory onMultiplier = null;
+    boolean done = false;
+    try {
+      onBias = upload(backend, bias);
+      onMultiplier = upload(backend, xMultiplier);
+      done = true;
+      return new CudaLinear(backend, packed, onBias, onMultiplier, compute);
+    } finally {
+      if (!done) {
+        packed.close();
+        close(onBias);
+      }
+    }
+  }
+
+  private static @Nullable CudaMemory upload(CudaBackend backend, @Nullable MemorySegment floats) {
+    if (floats == null) {
+      return null;
+    }
+    CudaMemory memory = backend.allocate(floats.byteSize());
+    boolean done = false;
+    try (CudaStream stream = backend.stream()) {
+      stream.upload(floats, memory);
+      stream.synchronize();
+      done = true;
+      return memory;
+    } finally {
+      if (!done) {
+        memory.close();
+      }
+    }
+  }
+
+  private static void close(@Nullable CudaMemory memory) {
+    if (memory != null) {
+      memory.close();
+    }
+  }
+
+  @Override
+  public long outFeatures() {
+    return n;
+  }
+
+  @Override
+  public long inFeatures() {
+    return k;
+  }
+
+  @Override
+  public Compute compute() {
+    return compute;
+  }
+
+  @Override
+  public String kernel(long m) {
+    if (m < 1) {
+      throw new GatunException("linear: found " + m + " rows, expected at least 1");
+    }
+    return packed.kernel(compute, m);
+  }
+
+  @Override
+  public void forward(MemorySegment x, long m, MemorySegment y) {
+    forward(x, Encoding.F32, k, m, y, Encoding.F32, n);
+  }
+
+  @Override
+  public void forward(
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy) {
+    forward(x, xType, ldx, m, y, yType, ldy, Epilogue.NONE, null, 0);
+  }
+
+  @Override
+  public void forward(
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther) {
+    PackedLinear.check(n, k, x, xType, ldx, m, y, yType, ldy, epilogue, other, ldOther);
+    backend.linear(
+        packed,
+        x,
+        xType,
+        ldx,
+        m,
+        y,
+        yType,
+        ldy,
+        bias,
+        xMultiplier,
+        epilogue,
+        other,
+        ldOther,
+        compute);
+  }
+
+  @Override
+  public void forward(
+      CudaStream stream,
+      CudaMemory x,
+      Encoding xType,
+      long ldx,
+      long m,
+      CudaMemory y,
+      Encoding yType,
+      long ldy,
+      Epilogue epilogue,
+      @Nullable CudaMemory other,
+      long ldOther) {
+    Objects.requireNonNull(stream, "stream");
+    Objects.requireNonNull(x, "x");
+    Objects.requireNonNull(y, "y");
+    Objects.requireNonNull(epilogue, "epilogue");
+    backend.linear(
+        stream,
+        packed,
+        x,
+        xType,
+        ldx,
+        m,
+        y,
+        yType,
+        ldy,
+        bias,
+        xMultiplier,
+        epilogue,
+        other,
+        ldOther,
+        compute);
+  }
+
+  @Override
+  public void close() {
+    packed.close();
+    close(bias);
+    close(xMultiplier);
+  }
+}
