@@ -9,6 +9,8 @@ import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Granularity;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.QuantizeRule;
+import dev.gatun.kernel.ScaleMethod;
+import dev.gatun.kernel.Scaling;
 import dev.gatun.layout.BitsAndBytes4BitLayout;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -61,6 +63,14 @@ final class BitsAndBytesWriter implements LayerWriter {
   @Override
   public boolean accepts(Tensor weight) {
     return WriterSupport.isFloatMatrix(weight);
+  }
+
+  @Override
+  public Optional<String> refuses(Scaling scaling) {
+    boolean fits = scaling.scale().kind() != ScaleMethod.Kind.ABSMAX;
+    return nested && fits
+        ? Optional.of("its scales are quantized themselves")
+        : LayerWriter.super.refuses(scaling);
   }
 
   @Override

@@ -7,6 +7,8 @@ import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.QuantizeRule;
+import dev.gatun.kernel.ScaleMethod;
+import dev.gatun.kernel.Scaling;
 import dev.gatun.kernel.codec.Fp8;
 import dev.gatun.kernel.codec.Numbers;
 import java.lang.foreign.Arena;
@@ -30,6 +32,14 @@ final class ComfyUiWriter implements LayerWriter {
   @Override
   public boolean accepts(Tensor weight) {
     return WriterSupport.isFloatMatrix(weight) && weight.shape().get(1) % format.columns() == 0;
+  }
+
+  @Override
+  public Optional<String> refuses(Scaling scaling) {
+    boolean fits = scaling.scale().kind() != ScaleMethod.Kind.ABSMAX;
+    return format.equals("comfy-mxfp8") && fits
+        ? Optional.of("its scales are powers of two, the one above absmax / 448")
+        : LayerWriter.super.refuses(scaling);
   }
 
   @Override

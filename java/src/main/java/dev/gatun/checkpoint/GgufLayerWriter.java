@@ -9,6 +9,7 @@ import dev.gatun.kernel.Operation;
 import dev.gatun.kernel.QuantizeRule;
 import dev.gatun.kernel.ReferenceBackend;
 import dev.gatun.kernel.codec.Numbers;
+import dev.gatun.kernel.Scaling;
 import dev.gatun.layout.GgufLayout;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -62,6 +63,13 @@ final class GgufLayerWriter implements LayerWriter {
   public boolean accepts(Tensor weight) {
     return WriterSupport.isFloatMatrix(weight)
         && weight.shape().get(1) % encoding.blockElements() == 0;
+  }
+
+  @Override
+  public Optional<String> refuses(Scaling scaling) {
+    return scaling.isDefault()
+        ? Optional.empty()
+        : Optional.of("its blocks are quantized by ggml's own rule");
   }
 
   private Tensor allocate(Arena arena, String layer, long n, long k) {

@@ -4,6 +4,9 @@ import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
+import dev.gatun.kernel.ScaleFitter;
+import dev.gatun.kernel.ScaleMethod;
+import dev.gatun.kernel.Scaling;
 import java.lang.foreign.Arena;
 import java.nio.file.Path;
 import java.util.Collection;
@@ -82,6 +85,34 @@ public interface LayerWriter {
    * @param arena where the new tensors' memory comes from; must allow access from any thread
    */
   Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena);
+
+  /**
+   * Why this format does not choose scales or round in such a way, in one clause; empty when it
+   * does. What the format's own library does, no format refuses.
+   */
+  default Optional<String> refuses(Scaling scaling) {
+    return scaling.scale().kind() == ScaleMethod.Kind.HQQ
+        ? Optional.of("it has no offsets that half-quadratic quantization could choose")
+        : Optional.empty();
+  }
+
+  /**
+   * Quantizes one weight with scales and codes chosen in a way of the caller's. What is inherited
+   * lets the format's library choose first, and then fits scales and codes to the weight.
+   *
+   * @param layer plain name without {@code .weight}
+   * @param weight F32, F16 or BF16, [N, K]
+   * @param scaling one that the format does not refuse
+   * @param backend who quantizes
+   * @param arena where the new tensors' memory comes from; must allow access from any thread
+   */
+  default Quantized quantize(
+      String layer, Tensor weight, Scaling scaling, Backend backend, Arena arena) {
+    Quantized quantized = quantize(layer, weight, backend, arena);
+    ScaleFitter.fit(
+        quantized.matrix(), weight.data(), Parts.encoding(weight), scaling.forLayer(layer));
+    return quantized;
+  }
 
   /**
    * Room for a quantized weight's codes and scales in this format, if it has a layout that might

@@ -38,8 +38,12 @@ final class QuantoBits {
     return LayerWriter.Blank.of(List.of(codes, scales, shifts), matrix);
   }
 
-  /** Fills the matrix of such a weight. */
-  static void quantize(Matrix m, Tensor weight, int bits) {
+  /**
+   * Fills the matrix of such a weight.
+   *
+   * @param hqq shifts by half-quadratic optimization instead of {@code -min}
+   */
+  static void quantize(Matrix m, Tensor weight, int bits, boolean hqq) {
     long k = m.k();
     Encoding type = Parts.encoding(weight);
     long group = QuantoBitsLayout.groupOf(k);
@@ -58,9 +62,17 @@ final class QuantoBits {
       }
       float scale = HalfFloat.round(type, HalfFloat.round(type, max - min) / largest);
       Numbers.put(type, scales, row, scale);
-      Numbers.put(type, shifts, row, storedShift(type, bits, group, scale, -min));
+      Numbers.put(type, shifts, row, -min);
+    }
+    if (hqq) {
+      new QuantoHqq(weight, scales, shifts, columns, m.encoding()).run();
+    }
+    for (long row = 0; row < rows; row++) {
+      float scale = Numbers.get(type, scales, row);
+      float shift = Numbers.get(type, shifts, row);
+      Numbers.put(type, shifts, row, storedShift(type, bits, group, scale, shift));
       for (long i = row * columns; i < (row + 1) * columns; i++) {
-        float sum = HalfFloat.round(type, Numbers.get(type, weight.data(), i) - min);
+        float sum = HalfFloat.round(type, Numbers.get(type, weight.data(), i) + shift);
         float q = HalfFloat.round(type, sum / scale);
         int code = Codebooks.encode(m.encoding(), q); // NaN of a constant group is 0
         MatrixValues.putCode(m, i / k, i % k, code);

@@ -6,6 +6,9 @@ import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.QuantizeRule;
+import dev.gatun.kernel.ScaleFitter;
+import dev.gatun.kernel.ScaleMethod;
+import dev.gatun.kernel.Scaling;
 import dev.gatun.layout.QuantoBytesLayout;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
@@ -52,10 +55,22 @@ final class QuantoWriter implements LayerWriter {
   }
 
   @Override
+  public Optional<String> refuses(Scaling scaling) {
+    return isBits() ? Optional.empty() : LayerWriter.super.refuses(scaling);
+  }
+
+  @Override
   public Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena) {
+    return quantize(layer, weight, Scaling.DEFAULT, backend, arena);
+  }
+
+  @Override
+  public Quantized quantize(
+      String layer, Tensor weight, Scaling scaling, Backend backend, Arena arena) {
+    boolean hqq = scaling.scale().kind() == ScaleMethod.Kind.HQQ;
     Blank made = blank(layer, weight.shape().get(0), weight.shape().get(1), weight.dtype(), arena);
     if (isBits()) {
-      QuantoBits.quantize(made.matrix(), weight, bits());
+      QuantoBits.quantize(made.matrix(), weight, bits(), hqq);
     } else {
       float largest =
           switch (codeType()) {
@@ -69,6 +84,8 @@ final class QuantoWriter implements LayerWriter {
       QuantizeRule rule = new QuantizeRule(type, false, largest, 0, smallest, largest, false, 0);
       backend.quantize(made.matrix(), rule, weight.data(), type);
     }
+    ScaleFitter.fit(
+        made.matrix(), weight.data(), Parts.encoding(weight), scaling.forLayer(layer));
     return made.finished();
   }
 

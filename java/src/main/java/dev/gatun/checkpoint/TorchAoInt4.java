@@ -54,8 +54,10 @@ final class TorchAoInt4 {
    * For the tinygemm kernel, every operation rounded to BF16: {@code scale = (max - min) / 15},
    * {@code zero = min + 8 · scale}, {@code code = round((w - (zero - 8 · scale)) / scale)}; the
    * weight is padded with zeros.
+   *
+   * @param hqq scales and zeros by half-quadratic optimization instead
    */
-  LayerWriter.Quantized tiles() {
+  LayerWriter.Quantized tiles(boolean hqq) {
     long paddedRows = Math.ceilDiv(n, TILE_ROWS) * TILE_ROWS;
     long paddedColumns = Math.ceilDiv(k, TILE_COLUMNS) * TILE_COLUMNS;
     long across = paddedColumns / group;
@@ -76,17 +78,28 @@ final class TorchAoInt4 {
     Matrix matrix =
         new TorchAoLayout("Int4TilePackedTo4dTensor", Encoding.U4)
             .tiles(n, k, codes.data(), rowBytes, group, pairs.data(), paddedRows);
+    TorchAoHqq.Zeros zeros = hqq ? new TorchAoHqq(this::value, n, k, group).run() : null;
     for (long row = 0; row < paddedRows; row++) {
       for (long g = 0; g < across; g++) {
         boolean real = row < n && g * group < k;
+        long pair = 2 * (g * paddedRows + row);
+        if (zeros != null) {
+          float inverse = real ? zeros.inverse(row, g) : TorchAoHqq.LARGEST_INVERSE;
+          float zero = real ? zeros.zero(row, g) : 0;
+          float scale = 1 / inverse;
+          put(pairs, pair, scale, (MIDDLE - zero) * scale);
+          for (long c = g * group; real && c < (g + 1) * group; c++) {
+            float q = value(row, c) * inverse + zero;
+            MatrixValues.putCode(matrix, row, c, Codebooks.encode(Encoding.U4, q));
+          }
+          continue;
+        }
         Range range = real ? range(row, g) : new Range(0, 0);
         float width = round(range.max - range.min);
         float scale = Math.max(round(width / LEVELS), SMALLEST);
         float middle = round(MIDDLE * scale);
         float zero = round(range.min + middle);
-        long pair = 2 * (g * paddedRows + row);
-        Numbers.put(BF16, pairs.data(), pair, scale);
-        Numbers.put(BF16, pairs.data(), pair + 1, zero);
+        put(pairs, pair, scale, zero);
         float lowest = round(zero - middle);
         for (long c = g * group; real && c < (g + 1) * group; c++) {
           float q = round(round(value(row, c) - lowest) / scale);
@@ -95,6 +108,11 @@ final class TorchAoInt4 {
       }
     }
     return new LayerWriter.Quantized(List.of(codes, pairs), matrix);
+  }
+
+  private static void put(Tensor pairs, long at, float scale, float zero) {
+    Numbers.put(BF16, pairs.data(), at, scale);
+    Numbers.put(BF16, pairs.data(), at + 1, zero);
   }
 
   /**

@@ -5,6 +5,9 @@ import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.QuantizeRule;
+import dev.gatun.kernel.ScaleFitter;
+import dev.gatun.kernel.ScaleMethod;
+import dev.gatun.kernel.Scaling;
 import dev.gatun.kernel.codec.Fp8;
 import dev.gatun.kernel.codec.HalfFloat;
 import dev.gatun.kernel.codec.Magnitudes;
@@ -56,12 +59,30 @@ final class TorchAoWriter implements LayerWriter {
   }
 
   @Override
+  public Optional<String> refuses(Scaling scaling) {
+    return scheme.type() == TorchAoWeights.Type.INT4_TILES
+        ? Optional.empty()
+        : LayerWriter.super.refuses(scaling);
+  }
+
+  @Override
   public Quantized quantize(String layer, Tensor weight, Backend backend, Arena arena) {
-    return switch (scheme.type()) {
-      case INT4_TILES -> new TorchAoInt4(layer, weight, scheme.group(), arena).tiles();
-      case INT4 -> new TorchAoInt4(layer, weight, scheme.group(), arena).plain();
-      case INT8, FLOAT8 -> bytes(layer, weight, backend, arena);
-    };
+    return quantize(layer, weight, Scaling.DEFAULT, backend, arena);
+  }
+
+  @Override
+  public Quantized quantize(
+      String layer, Tensor weight, Scaling scaling, Backend backend, Arena arena) {
+    boolean hqq = scaling.scale().kind() == ScaleMethod.Kind.HQQ;
+    Quantized quantized =
+        switch (scheme.type()) {
+          case INT4_TILES -> new TorchAoInt4(layer, weight, scheme.group(), arena).tiles(hqq);
+          case INT4 -> new TorchAoInt4(layer, weight, scheme.group(), arena).plain();
+          case INT8, FLOAT8 -> bytes(layer, weight, backend, arena);
+        };
+    ScaleFitter.fit(
+        quantized.matrix(), weight.data(), Parts.encoding(weight), scaling.forLayer(layer));
+    return quantized;
   }
 
   /** Codes of a byte. The scales are F32 whatever the weight's type is, and so is the quotient. */

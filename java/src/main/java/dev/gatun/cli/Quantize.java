@@ -5,6 +5,7 @@ import com.fasterxml.jackson.databind.node.MissingNode;
 import dev.gatun.Device;
 import dev.gatun.GatunException;
 import dev.gatun.checkpoint.Checkpoint;
+import dev.gatun.kernel.Scaling;
 import dev.gatun.quantize.NameFilter;
 import dev.gatun.quantize.PipelineQuantizer;
 import dev.gatun.quantize.QuantizePlan;
@@ -33,6 +34,7 @@ import picocli.CommandLine.Parameters;
 public final class Quantize implements Command {
   @Mixin private CommonOptions common = new CommonOptions();
   @Mixin private DeviceOptions device = new DeviceOptions();
+  @Mixin private ScalingOptions scaling = new ScalingOptions();
 
   @Option(
       names = "--format",
@@ -105,9 +107,10 @@ public final class Quantize implements Command {
       throw common.usage("--strategy: found no --dtype, expected one beside it");
     }
     NameFilter filter = new NameFilter(include, exclude);
+    Optional<Scaling> scales = scaling.scaling(common);
     JsonNode json = config == null ? MissingNode.getInstance() : QuantizationConfig.read(config);
     if (PipelineQuantizationConfig.matches(json)) {
-      return pipeline(PipelineQuantizationConfig.of(json), filter);
+      return pipeline(PipelineQuantizationConfig.of(json), filter, scales);
     }
     QuantizePlan plan;
     String name;
@@ -119,6 +122,9 @@ public final class Quantize implements Command {
     } else {
       name = format != null ? FormatOption.checked(format, common) : ofType();
       plan = QuantizePlan.of(name, filter);
+    }
+    if (scales.isPresent()) {
+      plan = plan.with(scales.get());
     }
     try (Device on = device.open();
         Checkpoint checkpoint = Checkpoint.open(input)) {
@@ -142,7 +148,8 @@ public final class Quantize implements Command {
     }
   }
 
-  private int pipeline(PipelineQuantizationConfig how, NameFilter filter) {
+  private int pipeline(
+      PipelineQuantizationConfig how, NameFilter filter, Optional<Scaling> scales) {
     if (!PipelineQuantizer.isPipeline(input)) {
       throw new GatunException(
           input + ": found no " + PipelineQuantizer.INDEX + ", expected a pipeline's directory");
@@ -152,7 +159,7 @@ public final class Quantize implements Command {
       try (Progress progress = new Progress("quantize", common.err())) {
         reports =
             PipelineQuantizer.quantize(
-                input, output, how, filter, on.operations(), on.threads(), progress);
+                input, output, how, filter, scales, on.operations(), on.threads(), progress);
       }
       QuantizeReports.print(common, output, reports);
     }

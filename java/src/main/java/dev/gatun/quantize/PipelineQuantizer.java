@@ -8,6 +8,7 @@ import dev.gatun.GatunException;
 import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.OutputFile;
 import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.Scaling;
 import dev.gatun.quantize.config.PipelineQuantizationConfig;
 import dev.gatun.quantize.config.QuantizationConfig;
 import java.io.IOException;
@@ -44,6 +45,7 @@ public final class PipelineQuantizer {
   private final Path target;
   private final PipelineQuantizationConfig config;
   private final NameFilter filter;
+  private final Optional<Scaling> scaling;
   private final Backend backend;
   private final int threads;
   private final ProgressListener progress;
@@ -54,6 +56,7 @@ public final class PipelineQuantizer {
       Path target,
       PipelineQuantizationConfig config,
       NameFilter filter,
+      Optional<Scaling> scaling,
       Backend backend,
       int threads,
       ProgressListener progress) {
@@ -61,6 +64,7 @@ public final class PipelineQuantizer {
     this.target = target;
     this.config = config;
     this.filter = filter;
+    this.scaling = scaling;
     this.backend = backend;
     this.threads = threads;
     this.progress = progress;
@@ -72,15 +76,10 @@ public final class PipelineQuantizer {
   }
 
   /**
-   * Quantizes a pipeline.
+   * Quantizes a pipeline with the scales that the configurations say.
    *
-   * @param source its directory
-   * @param target a directory to make
-   * @param config which components, and how each one
-   * @param filter narrows which layers of those
-   * @return what was done to each component that was quantized; those that an interrupted run had
-   *     finished are left out
-   * @throws GatunException when a component that is named is not there, or one cannot be quantized
+   * @see #quantize(Path, Path, PipelineQuantizationConfig, NameFilter, Optional, Backend, int,
+   *     ProgressListener)
    */
   public static Map<String, Report> quantize(
       Path source,
@@ -90,8 +89,33 @@ public final class PipelineQuantizer {
       Backend backend,
       int threads,
       ProgressListener progress) {
+    return quantize(source, target, config, filter, Optional.empty(), backend, threads, progress);
+  }
+
+  /**
+   * Quantizes a pipeline.
+   *
+   * @param source its directory
+   * @param target a directory to make
+   * @param config which components, and how each one
+   * @param filter narrows which layers of those
+   * @param scaling how scales and codes are chosen, instead of as the configurations say
+   * @return what was done to each component that was quantized; those that an interrupted run had
+   *     finished are left out
+   * @throws GatunException when a component that is named is not there, or one cannot be quantized
+   */
+  public static Map<String, Report> quantize(
+      Path source,
+      Path target,
+      PipelineQuantizationConfig config,
+      NameFilter filter,
+      Optional<Scaling> scaling,
+      Backend backend,
+      int threads,
+      ProgressListener progress) {
     try {
-      return new PipelineQuantizer(source, target, config, filter, backend, threads, progress)
+      return new PipelineQuantizer(
+              source, target, config, filter, scaling, backend, threads, progress)
           .run();
     } catch (FileSystemException e) {
       String why = e.getReason() == null ? e.getClass().getSimpleName() : e.getReason();
@@ -158,7 +182,8 @@ public final class PipelineQuantizer {
   private Optional<Report> component(String name, QuantizationConfig how) throws IOException {
     Path folder = Files.createDirectories(target.resolve(name));
     Path mark = folder.resolve(DONE);
-    QuantizePlan plan = QuantizePlan.of(how, filter);
+    QuantizePlan configured = QuantizePlan.of(how, filter);
+    QuantizePlan plan = scaling.map(configured::with).orElse(configured);
     try (Checkpoint checkpoint = Checkpoint.open(source.resolve(name))) {
       Path output = folder.resolve(fileName(checkpoint));
       String job = Quantizer.job(checkpoint, plan, Optional.empty());

@@ -1,6 +1,7 @@
 package dev.gatun.quantize;
 
 import dev.gatun.Tensor;
+import dev.gatun.kernel.Scaling;
 import dev.gatun.quantize.config.QuantizationConfig;
 import java.util.Map;
 import java.util.Optional;
@@ -19,6 +20,18 @@ final class Plans {
     @Override
     public Optional<String> format(String layer, Tensor weight) {
       return filter.accepts(layer) ? Optional.of(name) : Optional.empty();
+    }
+  }
+
+  record Scaled(QuantizePlan plan, Scaling scaling) implements QuantizePlan {
+    @Override
+    public String description() {
+      return plan.description() + " " + scaling;
+    }
+
+    @Override
+    public Optional<String> format(String layer, Tensor weight) {
+      return plan.format(layer, weight);
     }
   }
 
@@ -43,6 +56,11 @@ final class Plans {
     @Override
     public Optional<String> format(String layer, Tensor weight) {
       return filter.narrows(layer) ? config.format(layer, weight) : Optional.empty();
+    }
+
+    @Override
+    public Scaling scaling() {
+      return config.scaling();
     }
   }
 }

@@ -1,6 +1,7 @@
 package dev.gatun.quantize;
 
 import dev.gatun.Tensor;
+import dev.gatun.kernel.Scaling;
 import dev.gatun.quantize.config.QuantizationConfig;
 import java.util.Map;
 import java.util.Optional;
@@ -20,6 +21,16 @@ public interface QuantizePlan {
    * @param weight two-dimensional, of a float type
    */
   Optional<String> format(String layer, Tensor weight);
+
+  /** How scales and codes are chosen; as the formats' own libraries do it, unless it is said. */
+  default Scaling scaling() {
+    return Scaling.DEFAULT;
+  }
+
+  /** The same layers in the same formats, with scales and codes chosen in another way. */
+  default QuantizePlan with(Scaling scaling) {
+    return new Plans.Scaled(this, scaling);
+  }
 
   /** One format for every layer that a filter lets through. */
   static QuantizePlan of(String format, NameFilter filter) {

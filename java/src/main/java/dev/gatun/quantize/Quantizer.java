@@ -14,6 +14,7 @@ import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.Relay;
 import dev.gatun.kernel.codec.Numbers;
+import dev.gatun.kernel.Scaling;
 import dev.gatun.layout.PlainLayout;
 import java.io.IOException;
 import java.lang.foreign.Arena;
@@ -170,6 +171,8 @@ public final class Quantizer {
   private interface Work {
     String layer();
 
+    String format();
+
     /** Bytes of the source. */
     long bytes();
   }
@@ -213,6 +216,7 @@ public final class Quantizer {
               + plan.description()
               + ", expected two-dimensional float tensors *.weight that the filters let through");
     }
+    checkScaling(work);
     progress.start(source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).sum());
     try (Spool spool = Spool.open(target, job(source, plan, converted))) {
       Set<String> done = spool.layers().keySet();
@@ -231,6 +235,28 @@ public final class Quantizer {
               .map(item -> Objects.requireNonNull(spool.layers().get(item.layer())))
               .toList();
       return new Assembly(source, layers, copied, progress, this::writer).write(target, spool);
+    }
+  }
+
+  /** Refuses by name what a format does not do, before anything is written. */
+  private void checkScaling(List<Work> work) {
+    Scaling scaling = plan.scaling();
+    for (Work item : work) {
+      Optional<String> why = writer(item.format()).refuses(scaling);
+      if (!scaling.isDefault() && why.isPresent()) {
+        throw new GatunException(
+            source.path()
+                + ": layer '"
+                + item.layer()
+                + "': found scale "
+                + scaling
+                + " for "
+                + item.format()
+                + ", expected "
+                + Scaling.DEFAULT
+                + ": "
+                + why.get());
+      }
     }
   }
 
@@ -320,7 +346,7 @@ public final class Quantizer {
     Tensor weight = new Tensor(item.weight.name(), item.weight.dtype(), item.weight.shape(), data);
     multiplier.ifPresent(m -> fold(item, weight, m));
     LayerWriter.Quantized quantized =
-        writer(item.format).quantize(item.layer, weight, backend, arena);
+        writer(item.format).quantize(item.layer, weight, plan.scaling(), backend, arena);
     keep(item, item.format, quantized, weight, LayerReport.How.QUANTIZED, spool);
   }
 

@@ -7,6 +7,8 @@ import dev.gatun.Encoding;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.ReferenceBackend;
+import dev.gatun.kernel.ScaleMethod;
+import dev.gatun.kernel.Scaling;
 import dev.gatun.kernel.codec.Numbers;
 import java.io.IOException;
 import java.lang.foreign.Arena;
@@ -31,6 +33,7 @@ class GoldenWriteTest {
 
   @ParameterizedTest(name = "{0}/{1} as {2}")
   @CsvSource({
+    "quanto,qint4_hqq_fp32,qint4 hqq,F32",
     "comfy,float8_e4m3fn,float8_e4m3fn,BF16",
     "comfy,float8_legacy_scaled,comfy-scaled_fp8,BF16",
     "comfy,float8_e5m2_fp16,float8_e5m2,F16",
@@ -62,8 +65,10 @@ class GoldenWriteTest {
     "torchao,float8dq_row_bf16,torchao-float8dq_e4m3_row,BF16",
     "torchao,float8dq_tensor_bf16,torchao-float8dq_e4m3_tensor,BF16"
   })
-  void writesTheLibrarysBytes(String family, String name, String format, Encoding type)
+  void writesTheLibrarysBytes(String family, String name, String how, Encoding type)
       throws IOException {
+    String format = how.split(" ")[0];
+    Scaling scaling = how.endsWith(" hqq") ? Scaling.of(ScaleMethod.HQQ) : Scaling.DEFAULT;
     assumeTrue(Golden.cases(family).contains(name), "not among the test resources");
     LayerWriter writer =
         Checkpoint.formats().stream()
@@ -87,7 +92,7 @@ class GoldenWriteTest {
         }
         Tensor original = cast(originals.tensors().get("w_" + weight), type, arena);
         List<Tensor> parts =
-            writer.quantize(layer, original, new ReferenceBackend(), arena).tensors();
+            writer.quantize(layer, original, scaling, new ReferenceBackend(), arena).tensors();
         written.add(
             new LayerWriter.Written(
                 layer,

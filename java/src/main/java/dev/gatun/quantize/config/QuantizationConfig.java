@@ -8,6 +8,7 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
+import dev.gatun.kernel.Scaling;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -56,6 +57,11 @@ public sealed interface QuantizationConfig
    * @throws GatunException when no format that is written holds such weights
    */
   Optional<String> format(String layer, Tensor weight);
+
+  /** How scales are chosen; as the formats' own libraries do it, unless the configuration says. */
+  default Scaling scaling() {
+    return Scaling.DEFAULT;
+  }
 
   /** Modules that the configuration leaves as they are; empty when it names none. */
   Optional<List<String>> skipped();

@@ -7,6 +7,8 @@ import com.fasterxml.jackson.databind.node.JsonNodeFactory;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
+import dev.gatun.kernel.ScaleMethod;
+import dev.gatun.kernel.Scaling;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -203,6 +205,15 @@ public record TorchAoConfig(
                   + TILES
                   + " or plain");
     };
+  }
+
+  /** Half-quadratic quantization, where the settings ask for it. */
+  @Override
+  public Scaling scaling() {
+    boolean hqq =
+        settings.path("use_hqq").asBoolean(false)
+            || text(setting("int4_choose_qparams_algorithm")).equals("hqq");
+    return hqq ? Scaling.of(ScaleMethod.HQQ) : Scaling.DEFAULT;
   }
 
   /** A word, or the value of an enumeration or type. */
