@@ -37,9 +37,17 @@ final class ComfyUiWriter implements LayerWriter {
   @Override
   public Optional<String> refuses(Scaling scaling) {
     boolean fits = scaling.scale().kind() != ScaleMethod.Kind.ABSMAX;
-    return format.equals("comfy-mxfp8") && fits
-        ? Optional.of("its scales are powers of two, the one above absmax / 448")
-        : LayerWriter.super.refuses(scaling);
+    return switch (format) {
+      case MXFP8 ->
+          fits
+              ? Optional.of("its scales are powers of two, the one above absmax / 448")
+              : Optional.empty();
+      case INT8_CONVROT, CONVROT_W4A4, ASYM_W4A8_INT8 ->
+          scaling.isDefault()
+              ? Optional.empty()
+              : Optional.of("its weights are rotated before they are quantized");
+      default -> LayerWriter.super.refuses(scaling);
+    };
   }
 
   @Override

@@ -84,8 +84,7 @@ final class QuantoWriter implements LayerWriter {
       QuantizeRule rule = new QuantizeRule(type, false, largest, 0, smallest, largest, false, 0);
       backend.quantize(made.matrix(), rule, weight.data(), type);
     }
-    ScaleFitter.fit(
-        made.matrix(), weight.data(), Parts.encoding(weight), scaling.forLayer(layer));
+    ScaleFitter.fit(made.matrix(), weight.data(), Parts.encoding(weight), scaling.forLayer(layer));
     return made.finished();
   }
 
