@@ -242,7 +242,7 @@ static const uint8_t *unit_codes(const gatun_packed *p, const i8_plan *i8, int64
 /* unit_scales() with whole zeros and offsets where sums are multiplied by them. */
 static void whole_scales(const gatun_packed *p, const amx_plan *plan, int64_t panel, int64_t unit0, int64_t unit1,
                          float *out) {
-    unit_scales(p, &plan->i8, panel, unit0, unit1, false, out);
+    unit_scales(p, &plan->i8, panel, unit0, unit1, out);
     for (int64_t unit = unit0; plan->with_sums && unit < unit1; unit++, out += SCALES) {
         for (int64_t o = 0; o < GATUN_PANEL; o++) {
             out[GATUN_PANEL + o] = (plan->i8.zeros ? out[GATUN_PANEL + o] : 0) + (plan->wide ? 0 : (float)plan->rest);

@@ -40,50 +40,85 @@ GATUN_INLINE __m512i weight_constant(const i8_plan *plan) {
     }
 }
 
-/*
- * The scales of units unit0 .. unit1-1 as a tile wants them, [unit][32 scales / factor, 32 zeros * factor, 32 offsets].
- * `shifted`: the second half belongs to sums that are 16 times too large.
- */
-GATUN_INLINE void scales_of_type(int32_t type, bool plain, const gatun_packed *p, const i8_plan *plan, int64_t panel,
-                                 int64_t unit0, int64_t unit1, bool shifted, float *out) {
-    /* The sums are `factor` and, in the shifted half, 16 times too large. */
-    const float times[2] = {plan->factor, shifted ? 16 * plan->factor : plan->factor};
-    int64_t ahead = gatun_packed_parameters(p, panel, unit1 / plan->units_per_group).own -
-                    gatun_packed_parameters(p, panel, unit0 / plan->units_per_group).own;
+/* How a panel's scales become floats, for a switch that a loop over units takes the same way every time. */
+enum { SCALE_ANY, SCALE_F32, SCALE_F16, SCALE_BF16, SCALE_U8, SCALE_I8 };
+static int scale_kind(const gatun_packed *p) {
+    if (p->scales_offset == 0 || p->matrix.arithmetic != GATUN_F32 || p->matrix.global_scale != 1) {
+        return SCALE_ANY;
+    }
+    switch (p->scale_type) {
+    case GATUN_F32:
+        return SCALE_F32;
+    case GATUN_F16:
+        return SCALE_F16;
+    case GATUN_BF16:
+        return SCALE_BF16;
+    case GATUN_U8:
+        return SCALE_U8;
+    case GATUN_I8:
+        return SCALE_I8;
+    default:
+        return SCALE_ANY;
+    }
+}
+
+/* The scales of a group's outputs 16 * half to 16 * half + 15. Bytes have factors. */
+GATUN_INLINE __m512 scale_of(int kind, const gatun_packed *p, gatun_parameters at, int half) {
+    const uint8_t *scales = at.own + p->scales_offset;
+    switch (kind) {
+    case SCALE_F32:
+        return load_parameter(GATUN_F32, scales, half);
+    case SCALE_F16:
+        return load_parameter(GATUN_F16, scales, half);
+    case SCALE_BF16:
+        return load_parameter(GATUN_BF16, scales, half);
+    case SCALE_U8:
+        return _mm512_mul_ps(load_parameter(GATUN_U8, scales, half), load_parameter(GATUN_F16, at.factors, half));
+    case SCALE_I8:
+        return _mm512_mul_ps(load_parameter(GATUN_I8, scales, half), load_parameter(GATUN_F16, at.factors, half));
+    default:
+        return load_scale(p, at, half);
+    }
+}
+
+/* The scales of units unit0 .. unit1-1 for a tile of decoded codes: [unit][32 scales / factor, 32 zeros * factor, 32
+ * offsets]. */
+GATUN_INLINE void scales_of_kind(int kind, const gatun_packed *p, const i8_plan *plan, int64_t panel, int64_t unit0,
+                                 int64_t unit1, float *out) {
+    const __m512 factor = _mm512_set1_ps(plan->factor), inverse = _mm512_set1_ps(1 / plan->factor);
+    const bool power_of_two = plan->factor != 127;
     for (int64_t unit = unit0; unit < unit1; unit++, out += SCALES) {
         gatun_parameters at = gatun_packed_parameters(p, panel, unit / plan->units_per_group);
-        _mm_prefetch((const char *)at.own + p->scales_offset + ahead, _MM_HINT_T0);
         for (int h = 0; h < 2; h++) {
-            __m512 scale = plain ? load_parameter(type, at.own + p->scales_offset, h) : load_scale(p, at, h);
-            if (plain && at.factors != NULL) {
-                scale = _mm512_mul_ps(scale, load_plain(GATUN_F16, at.factors, 16 * h, 0xFFFF));
-            }
+            __m512 scale = scale_of(kind, p, at, h);
             if (plan->zeros) {
-                _mm512_store_ps(out + 32 + 16 * h, _mm512_mul_ps(load_zero(p, at, h), _mm512_set1_ps(times[h])));
+                _mm512_store_ps(out + 32 + 16 * h, _mm512_mul_ps(load_zero(p, at, h), factor));
             }
             if (plan->offsets) {
                 _mm512_store_ps(out + 64 + 16 * h, load_offset(p, at, h));
             }
-            bool power_of_two = plan->factor != 127;
-            _mm512_store_ps(out + 16 * h, power_of_two ? _mm512_mul_ps(scale, _mm512_set1_ps(1 / times[h]))
-                                                       : _mm512_div_ps(scale, _mm512_set1_ps(times[h])));
+            _mm512_store_ps(out + 16 * h, power_of_two ? _mm512_mul_ps(scale, inverse) : _mm512_div_ps(scale, factor));
         }
     }
 }
 
 static void unit_scales(const gatun_packed *p, const i8_plan *plan, int64_t panel, int64_t unit0, int64_t unit1,
-                        bool shifted, float *out) {
-    bool plain = p->scales_offset != 0 && p->matrix.arithmetic == GATUN_F32 && p->matrix.global_scale == 1;
-    if (plain && p->scale_type == GATUN_F16) {
-        scales_of_type(GATUN_F16, true, p, plan, panel, unit0, unit1, shifted, out);
-    } else if (plain && p->scale_type == GATUN_F32) {
-        scales_of_type(GATUN_F32, true, p, plan, panel, unit0, unit1, shifted, out);
-    } else if (plain && p->scale_type == GATUN_U8) {
-        scales_of_type(GATUN_U8, true, p, plan, panel, unit0, unit1, shifted, out);
-    } else if (plain && p->scale_type == GATUN_I8) {
-        scales_of_type(GATUN_I8, true, p, plan, panel, unit0, unit1, shifted, out);
-    } else {
-        scales_of_type(p->scale_type, false, p, plan, panel, unit0, unit1, shifted, out);
+                        float *out) {
+    switch (scale_kind(p)) {
+    case SCALE_F32:
+        scales_of_kind(SCALE_F32, p, plan, panel, unit0, unit1, out);
+        break;
+    case SCALE_F16:
+        scales_of_kind(SCALE_F16, p, plan, panel, unit0, unit1, out);
+        break;
+    case SCALE_U8:
+        scales_of_kind(SCALE_U8, p, plan, panel, unit0, unit1, out);
+        break;
+    case SCALE_I8:
+        scales_of_kind(SCALE_I8, p, plan, panel, unit0, unit1, out);
+        break;
+    default:
+        scales_of_kind(SCALE_ANY, p, plan, panel, unit0, unit1, out);
     }
 }
 

@@ -173,21 +173,83 @@ GATUN_INLINE void dots(const int R, const int source, const int count, const int
     }
 }
 
-/* Adds units unit0 .. unit1-1 of a panel to sums [R][32]; x, codes and scales begin at unit0, and `gap` bytes lie
- * between the codes of two groups. */
+/* Where a tile's numbers lie from unit0 on: codes and scales as decoded for it, or as they are packed. */
+typedef struct tile_weights {
+    const uint8_t *codes;
+    const float *scales;        /* decoded */
+    const gatun_packed *packed; /* otherwise */
+    int64_t panel;
+} tile_weights;
+
+/* What a unit's sums are multiplied by, and what is subtracted from them before and added afterwards, both per sum of
+ * x. The numbers of both halves. */
+typedef struct unit_numbers {
+    __m512 scale[2], zero[2], offset[2];
+} unit_numbers;
+
+GATUN_INLINE unit_numbers numbers_decoded(const i8_plan *plan, const float *scales) {
+    unit_numbers n;
+    GATUN_UNROLL for (int h = 0; h < 2; h++) {
+        n.scale[h] = _mm512_load_ps(scales + 16 * h);
+        n.zero[h] = plan->zeros ? _mm512_load_ps(scales + 32 + 16 * h) : _mm512_setzero_ps();
+        n.offset[h] = plan->offsets ? _mm512_load_ps(scales + 64 + 16 * h) : _mm512_setzero_ps();
+    }
+    return n;
+}
+
+/* For sums that are `times` too large: so are zeros and offsets, and who asks divides the total. */
+GATUN_INLINE unit_numbers numbers_packed(const int kind, const gatun_packed *p, const i8_plan *plan,
+                                         gatun_parameters at, const __m512 times[2]) {
+    unit_numbers n;
+    GATUN_UNROLL for (int h = 0; h < 2; h++) {
+        n.scale[h] = scale_of(kind, p, at, h);
+        n.zero[h] = plan->zeros ? _mm512_mul_ps(load_zero(p, at, h), times[h]) : _mm512_setzero_ps();
+        n.offset[h] = plan->offsets ? _mm512_mul_ps(load_offset(p, at, h), times[h]) : _mm512_setzero_ps();
+    }
+    return n;
+}
+
+GATUN_INLINE unit_numbers numbers_of_kind(int kind, const gatun_packed *p, const i8_plan *plan, gatun_parameters at,
+                                          const __m512 times[2]) {
+    switch (kind) {
+    case SCALE_F32:
+        return numbers_packed(SCALE_F32, p, plan, at, times);
+    case SCALE_F16:
+        return numbers_packed(SCALE_F16, p, plan, at, times);
+    case SCALE_BF16:
+        return numbers_packed(SCALE_BF16, p, plan, at, times);
+    case SCALE_U8:
+        return numbers_packed(SCALE_U8, p, plan, at, times);
+    case SCALE_I8:
+        return numbers_packed(SCALE_I8, p, plan, at, times);
+    default:
+        return numbers_packed(SCALE_ANY, p, plan, at, times);
+    }
+}
+
+/* Adds units unit0 .. unit1-1 of a panel to sums [R][32]; x begins at unit0. From packed codes the sums are made anew.
+ */
 GATUN_INLINE void tile(const int R, const int source, const bool block, const i8_plan *plan, const int32_t *x,
-                       const uint8_t *codes, int64_t gap, const float *scales, int64_t unit0, int64_t unit1,
-                       float *sums) {
+                       const tile_weights *w, int64_t unit0, int64_t unit1, float *sums) {
     const int chains = R <= 2 ? 2 : 1; /* short tiles would wait for their own sums */
+    const bool decoded = source == I8_DECODED;
     const int64_t step_bytes = i8_step_bytes(source);
-    const bool zeros = plan->zeros;
     const __m512i constant = weight_constant(plan);
+    const gatun_packed *p = w->packed;
+    const int kind = decoded ? SCALE_ANY : scale_kind(p);
+    /* The sums of packed codes are `factor` and, in a half that was not shifted down, 16 times too large. */
+    const float high = source == I8_RAW4 ? 16 * plan->factor : plan->factor;
+    const __m512 times[2] = {_mm512_set1_ps(plan->factor), _mm512_set1_ps(high)};
+    const uint8_t *codes = w->codes;
+    const float *scales = w->scales;
     __m512 f[8][2];
     GATUN_UNROLL for (int r = 0; r < R; r++) {
-        GATUN_UNROLL for (int h = 0; h < 2; h++) { f[r][h] = _mm512_load_ps(sums + r * 32 + 16 * h); }
+        GATUN_UNROLL for (int h = 0; h < 2; h++) {
+            f[r][h] = decoded ? _mm512_load_ps(sums + r * 32 + 16 * h) : _mm512_setzero_ps();
+        }
     }
-    int64_t in_group = unit0 % plan->units_per_group;
-    for (int64_t unit = unit0; unit < unit1; unit++, scales += SCALES) {
+    int64_t in_group = unit0 % plan->units_per_group, group = unit0 / plan->units_per_group;
+    for (int64_t unit = unit0; unit < unit1; unit++) {
         bool last = ++in_group == plan->units_per_group;
         int64_t steps = last ? plan->group_steps - (in_group - 1) * plan->unit_steps : plan->unit_steps;
         __m512i c[2][8][2];
@@ -209,44 +271,50 @@ GATUN_INLINE void tile(const int R, const int source, const bool block, const i8
         }
         x += (steps + 1) * R; /* now at the unit's x scales or float sums */
         const float *x_scales = (const float *)x, *x_sums = x_scales + (block ? R : 0);
+        gatun_parameters at = decoded ? (gatun_parameters){NULL, NULL} : gatun_packed_parameters(p, w->panel, group);
+        unit_numbers n = decoded ? numbers_decoded(plan, scales) : numbers_of_kind(kind, p, plan, at, times);
         GATUN_UNROLL for (int r = 0; r < R; r++) {
             GATUN_UNROLL for (int h = 0; h < 2; h++) {
                 __m512i total = chains == 2 ? _mm512_add_epi32(c[0][r][h], c[1][r][h]) : c[0][r][h];
                 __m512 product = _mm512_cvtepi32_ps(total);
-                if (zeros) {
-                    product =
-                        _mm512_fnmadd_ps(_mm512_load_ps(scales + 32 + 16 * h), _mm512_set1_ps(x_sums[r]), product);
+                if (plan->zeros) {
+                    product = _mm512_fnmadd_ps(n.zero[h], _mm512_set1_ps(x_sums[r]), product);
                 }
-                __m512 scale = _mm512_load_ps(scales + 16 * h);
-                scale = block ? _mm512_mul_ps(scale, _mm512_set1_ps(x_scales[r])) : scale;
+                __m512 scale = block ? _mm512_mul_ps(n.scale[h], _mm512_set1_ps(x_scales[r])) : n.scale[h];
                 f[r][h] = _mm512_fmadd_ps(product, scale, f[r][h]);
             }
         }
         if (plan->offsets) {
             GATUN_UNROLL for (int r = 0; r < R; r++) {
                 __m512 xs = _mm512_set1_ps(block ? x_sums[r] * x_scales[r] : x_sums[r]);
-                GATUN_UNROLL for (int h = 0; h < 2; h++) {
-                    f[r][h] = _mm512_fmadd_ps(_mm512_load_ps(scales + 64 + 16 * h), xs, f[r][h]);
-                }
+                GATUN_UNROLL for (int h = 0; h < 2; h++) { f[r][h] = _mm512_fmadd_ps(n.offset[h], xs, f[r][h]); }
             }
         }
         x += R * (block + plan->with_sums);
-        codes += last ? gap : 0;
+        if (decoded) {
+            scales += SCALES;
+        } else if (last) {
+            prefetch_numbers(p, at, codes, group, AHEAD);
+            codes = gatun_packed_group(p, w->panel, group + 1);
+        }
+        group += last;
         in_group = last ? 0 : in_group;
     }
     GATUN_UNROLL for (int r = 0; r < R; r++) {
-        GATUN_UNROLL for (int h = 0; h < 2; h++) { _mm512_store_ps(sums + r * 32 + 16 * h, f[r][h]); }
+        GATUN_UNROLL for (int h = 0; h < 2; h++) {
+            float *to = sums + r * 32 + 16 * h;
+            _mm512_store_ps(to, decoded ? f[r][h] : _mm512_div_ps(f[r][h], times[h]));
+        }
     }
 }
 
-typedef void tile_kernel(const i8_plan *plan, const int32_t *x, const uint8_t *codes, int64_t gap, const float *scales,
-                         int64_t unit0, int64_t unit1, float *sums);
+typedef void tile_kernel(const i8_plan *plan, const int32_t *x, const tile_weights *w, int64_t unit0, int64_t unit1,
+                         float *sums);
 
 #define TILE(R, source, block)                                                                                         \
-    static void tile_##R##_##source##_##block(const i8_plan *plan, const int32_t *x, const uint8_t *codes,             \
-                                              int64_t gap, const float *scales, int64_t unit0, int64_t unit1,          \
-                                              float *sums) {                                                           \
-        tile(R, source, block, plan, x, codes, gap, scales, unit0, unit1, sums);                                       \
+    static void tile_##R##_##source##_##block(const i8_plan *plan, const int32_t *x, const tile_weights *w,            \
+                                              int64_t unit0, int64_t unit1, float *sums) {                             \
+        tile(R, source, block, plan, x, w, unit0, unit1, sums);                                                        \
     }
 #define TILES_OF(R)                                                                                                    \
     TILE(R, I8_RAW4, 0)                                                                                                \
@@ -276,7 +344,7 @@ static tile_kernel *const TILES[9][I8_DECODED + 1][2] = {
 
 /* ---- the loops around it ---- */
 
-enum { SUM_ROWS = 504, CHUNK = 4096 }; /* SUM_ROWS: whose sums wait for the next piece; CHUNK: bytes of codes */
+enum { SUM_ROWS = 504 }; /* whose sums wait for the next piece */
 
 /* A worker's scratch: sums [SUM_ROWS + I8_TILE][32], decoded bytes and scales of a piece. */
 typedef struct i8_scratch {
@@ -297,7 +365,7 @@ static i8_scratch cut_scratch(const i8_plan *plan, uint8_t *scratch) {
 static int64_t scratch_bytes(const gatun_packed *p, bool block) {
     i8_plan plan;
     i8_make_plan(p, block, SUM_ROWS, &plan);
-    return cut_scratch(&plan, NULL).bytes + CHUNK;
+    return cut_scratch(&plan, NULL).bytes;
 }
 
 static void finish_tile(const gatun_linear_task *t, const i8_plan *plan, int64_t row, int64_t rows, int64_t panel,
@@ -320,12 +388,13 @@ static void run_decoded(const gatun_linear_task *t, const i8_plan *plan, int64_t
     for (int64_t unit = 0; unit < plan->units; unit = unit1) {
         unit1 = unit + plan->piece < plan->units ? unit + plan->piece : plan->units;
         decode_units(t->packed, plan, panel, unit, unit1, s.decoded);
-        unit_scales(t->packed, plan, panel, unit, unit1, false, s.scales);
+        unit_scales(t->packed, plan, panel, unit, unit1, s.scales);
+        tile_weights w = {.codes = s.decoded, .scales = s.scales};
         for (int64_t row = row0; row < row1; row += rows) {
             rows = i8_tile_rows(t->m, row);
             const int32_t *x = i8_tile(plan, t->x, row, rows, unit);
             float *sums = s.sums + (row - row0) * GATUN_PANEL;
-            TILES[rows][I8_DECODED][plan->block](plan, x, s.decoded, 0, s.scales, unit, unit1, sums);
+            TILES[rows][I8_DECODED][plan->block](plan, x, &w, unit, unit1, sums);
             if (unit1 == plan->units) {
                 finish_tile(t, plan, row, rows, panel, sums);
             }
@@ -333,28 +402,15 @@ static void run_decoded(const gatun_linear_task *t, const i8_plan *plan, int64_t
     }
 }
 
-/* One or two tiles: codes as they lie, scales a few kilobytes of codes at a time. */
+/* One or two tiles: codes and scales as they lie. */
 static void run_fused(const gatun_linear_task *t, const i8_plan *plan, int64_t panel, int64_t row0, int64_t row1) {
-    const gatun_packed *p = t->packed;
-    int64_t step_bytes = i8_step_bytes(plan->source);
-    int64_t chunk = CHUNK / (plan->unit_steps * step_bytes) < 1 ? 1 : CHUNK / (plan->unit_steps * step_bytes);
-    float scales[CHUNK / 64 * SCALES] __attribute__((aligned(64)));
-    int64_t rows, unit1;
-    for (int64_t unit = 0; unit < plan->units; unit = unit1) {
-        unit1 = unit + chunk < plan->units ? unit + chunk : plan->units;
-        unit_scales(p, plan, panel, unit, unit1, plan->source == I8_RAW4, scales);
-        const uint8_t *codes = gatun_packed_group(p, panel, unit / plan->units_per_group) +
-                               unit % plan->units_per_group * plan->unit_steps * step_bytes;
-        for (int64_t row = row0; row < row1; row += rows) {
-            rows = i8_tile_rows(t->m, row);
-            const int32_t *x = i8_tile(plan, t->x, row, rows, unit);
-            float *sums = (float *)t->scratch + (row - row0) * GATUN_PANEL;
-            TILES[rows][plan->source][plan->block](plan, x, codes, p->group_stride - plan->group_steps * step_bytes,
-                                                   scales, unit, unit1, sums);
-            if (unit1 == plan->units) {
-                finish_tile(t, plan, row, rows, panel, sums);
-            }
-        }
+    tile_weights w = {.codes = gatun_packed_group(t->packed, panel, 0), .packed = t->packed, .panel = panel};
+    int64_t rows;
+    for (int64_t row = row0; row < row1; row += rows) {
+        rows = i8_tile_rows(t->m, row);
+        float *sums = (float *)t->scratch;
+        TILES[rows][plan->source][plan->block](plan, i8_tile(plan, t->x, row, rows, 0), &w, 0, plan->units, sums);
+        finish_tile(t, plan, row, rows, panel, sums);
     }
 }
 
@@ -365,8 +421,8 @@ static void run(const gatun_linear_task *t, bool block) {
     for (int64_t row0 = t->row0; row0 < t->row1; row0 = row1) {
         row1 = row0 + SUM_ROWS < t->row1 ? row0 + SUM_ROWS : t->row1;
         for (int64_t panel = t->panel0; panel < t->panel1; panel++) {
-            memset(t->scratch, 0, (size_t)((row1 - row0 + I8_TILE) * GATUN_PANEL * 4));
             if (t->m > I8_FUSED_ROWS) {
+                memset(t->scratch, 0, (size_t)((row1 - row0 + I8_TILE) * GATUN_PANEL * 4));
                 run_decoded(t, &plan, panel, row0, row1);
             } else {
                 run_fused(t, &plan, panel, row0, row1);

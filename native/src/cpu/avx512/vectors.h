@@ -140,6 +140,22 @@ GATUN_INLINE __m512 load_offset(const gatun_packed *p, gatun_parameters at, int 
     return p->matrix.offset_sign < 0 ? _mm512_sub_ps(_mm512_setzero_ps(), offset) : offset;
 }
 
+/* Prefetches the lines that no step asks for: what follows the codes, which end at `end`, in a group `ahead` bytes
+ * further on, or the next record of scales behind all groups. */
+GATUN_INLINE void prefetch_numbers(const gatun_packed *p, gatun_parameters at, const uint8_t *end, int64_t group,
+                                   int64_t ahead) {
+    if (p->supers_offset == 0) {
+        for (const uint8_t *line = end; line < at.own + p->group_stride; line += 64) {
+            _mm_prefetch((const char *)line + ahead, _MM_HINT_T0);
+        }
+        return;
+    }
+    _mm_prefetch((const char *)at.own + p->scales_offset + p->super_stride, _MM_HINT_T0);
+    if (at.factors != NULL) {
+        _mm_prefetch((const char *)at.factors + p->super_stride + group % 2 * 64, _MM_HINT_T0);
+    }
+}
+
 /* The codes of step s, 0 .. 3, of sixteen k of CODES5 (bits 1) or CODES6 (bits 2): bytes of outputs 0-15 and 16-31. */
 GATUN_INLINE void plane_codes(const int bits, const uint8_t *codes, const int s, __m512i out[2]) {
     const __m512i low_nibbles = _mm512_set1_epi8(0x0F), mask = _mm512_set1_epi8(bits == 1 ? 0x1F : 0x3F);
