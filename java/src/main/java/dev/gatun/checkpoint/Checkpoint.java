@@ -32,6 +32,9 @@ public final class Checkpoint implements AutoCloseable {
 
   private static final String WEIGHT = ".weight";
 
+  /** Bytes; smaller tensors share pages with others. */
+  private static final long WORTH_RELEASING = 1 << 16;
+
   private final Path path;
   private final List<Component> components;
   private final Map<String, Component> owners = new LinkedHashMap<>();
@@ -247,13 +250,41 @@ public final class Checkpoint implements AutoCloseable {
     Tensor bias = plain.get(name + ".bias");
     Tensor weight = layers.containsKey(name) ? null : plain.get(name + WEIGHT);
     if (weight == null) {
-      return Linear.of(quantized(name), bias, compute, device);
+      QuantizedTensor quantized = quantized(name);
+      Linear linear = Linear.of(quantized, bias, compute, device);
+      release(quantized);
+      return linear;
     }
     verifyFiles();
     Optional<Tensor> multiplier = inputMultiplier(name);
-    return multiplier.isEmpty()
-        ? Linear.of(weight, bias, compute, device)
-        : Linear.of(multiplied(weight, multiplier.get()), bias, compute, device);
+    Linear linear =
+        multiplier.isEmpty()
+            ? Linear.of(weight, bias, compute, device)
+            : Linear.of(multiplied(weight, multiplier.get()), bias, compute, device);
+    release(weight);
+    return linear;
+  }
+
+  /**
+   * Lets the pages of a weight go that were read so far: they no longer count as this process's
+   * memory, and come back from the file when they are read again. {@link #linear} does so with what
+   * it has packed.
+   *
+   * @param weight one of {@link #layers()}
+   */
+  public void release(QuantizedTensor weight) {
+    weight.parts().values().forEach(this::release);
+  }
+
+  /** The same for a tensor of {@link #tensors()}. */
+  public void release(Tensor tensor) {
+    live();
+    MemorySegment data = tensor.data();
+    // Only of our own read-only mappings: private ones of others would lose what was written.
+    boolean own = containers().stream().anyMatch(file -> file.holds(data));
+    if (own && data.byteSize() >= WORTH_RELEASING) {
+      data.unload();
+    }
   }
 
   /** A plain weight with what its input is multiplied by. */

@@ -83,6 +83,11 @@ public final class GgufFile implements TensorFile {
   }
 
   @Override
+  public boolean holds(MemorySegment part) {
+    return file.holds(part);
+  }
+
+  @Override
   public void verifyLength() {
     file.verifyLength();
   }

@@ -95,7 +95,8 @@ final class MappedFile implements AutoCloseable {
     }
   }
 
-  private boolean holds(MemorySegment part) {
+  /** Whether these bytes are a slice of {@link #bytes()}. */
+  boolean holds(MemorySegment part) {
     return part.isMapped()
         && part.address() >= bytes.address()
         && part.address() + part.byteSize() <= bytes.address() + bytes.byteSize();

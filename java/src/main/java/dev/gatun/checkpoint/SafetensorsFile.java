@@ -64,6 +64,11 @@ public final class SafetensorsFile implements TensorFile {
   }
 
   @Override
+  public boolean holds(MemorySegment part) {
+    return file.holds(part);
+  }
+
+  @Override
   public void verifyLength() {
     file.verifyLength();
   }

@@ -53,6 +53,9 @@ public sealed interface TensorFile extends AutoCloseable permits SafetensorsFile
    */
   Optional<MemorySegment> again(MemorySegment part, Arena arena);
 
+  /** Whether these bytes are the file's as it was mapped. */
+  boolean holds(MemorySegment part);
+
   /**
    * Unmaps the file. A second call does nothing; using a tensor afterwards is an {@link
    * IllegalStateException}.

@@ -129,6 +129,7 @@ public final class Dequantizer {
         out.write(name, row * bytesPerRow, chunk);
       }
     }
+    source.release(weight);
     progress.advance(weight.name(), weight.byteSize());
   }
 

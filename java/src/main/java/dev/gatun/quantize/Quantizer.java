@@ -331,7 +331,10 @@ public final class Quantizer {
     try (Arena arena = Arena.ofShared()) {
       switch (item) {
         case Fresh fresh -> quantize(fresh, spool, arena);
-        case Again again -> convert(again, spool, arena);
+        case Again again -> {
+          convert(again, spool, arena);
+          source.release(again.weight);
+        }
         default -> throw new IllegalStateException("unknown work");
       }
     }

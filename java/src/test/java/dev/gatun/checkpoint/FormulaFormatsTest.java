@@ -10,21 +10,16 @@ import dev.gatun.GatunException;
 import dev.gatun.Linear;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
-import dev.gatun.kernel.ReferenceBackend;
 import dev.gatun.kernel.codec.Codebooks;
 import dev.gatun.kernel.codec.HalfFloat;
 import java.io.IOException;
 import java.lang.foreign.MemorySegment;
-import java.nio.ByteBuffer;
-import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
-import java.util.Random;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -39,53 +34,22 @@ class FormulaFormatsTest {
   private static final int K = 128;
 
   @TempDir Path temp;
-  private final Random random = new Random(7);
-  private final List<Tensor> tensors = new ArrayList<>();
+  private final RandomTensors draft = new RandomTensors(7);
 
   private byte[] put(String name, DType dtype, int bytes, long... shape) {
-    byte[] data = new byte[bytes];
-    random.nextBytes(data);
-    List<Long> sizes = new ArrayList<>();
-    for (long size : shape) {
-      sizes.add(size);
-    }
-    tensors.add(new Tensor(name, dtype, sizes, MemorySegment.ofArray(data)));
-    return data;
+    return draft.put(name, dtype, bytes, shape);
   }
 
   private float[] floats(String name, long... shape) {
-    int count = 1;
-    for (long size : shape) {
-      count *= (int) size;
-    }
-    byte[] data = put(name, DType.F32, 4 * count, shape);
-    ByteBuffer buffer = ByteBuffer.wrap(data).order(ByteOrder.LITTLE_ENDIAN);
-    float[] values = new float[count];
-    for (int i = 0; i < count; i++) {
-      values[i] = random.nextFloat() - 0.5f;
-      buffer.putFloat(4 * i, values[i]);
-    }
-    return values;
+    return draft.floats(name, DType.F32, shape);
   }
 
   private Path write(Path directory) throws IOException {
-    Files.createDirectories(directory);
-    Path path = directory.resolve("model.safetensors");
-    try (SafetensorsWriter out =
-        SafetensorsWriter.create(
-            path, tensors.stream().map(SafetensorsWriter.Entry::of).toList(), Map.of())) {
-      tensors.forEach(t -> out.write(t.name(), t.data()));
-      out.commit();
-    }
-    return path;
+    return draft.write(directory, Map.of());
   }
 
   private static float[] dequantized(QuantizedTensor layer) {
-    float[] values = new float[Math.toIntExact(layer.elements())];
-    new ReferenceBackend()
-        .dequantize(
-            layer.matrix(), 0, layer.matrix().n(), MemorySegment.ofArray(values), Encoding.F32);
-    return values;
+    return RandomTensors.dequantized(layer);
   }
 
   /** Code k of a row that is one little-endian stream of bits. */
@@ -165,7 +129,7 @@ class FormulaFormatsTest {
         assertThat((Float) found[i]).isEqualTo((Float) HalfFloat.round(Encoding.BF16, value));
       }
     }
-    tensors.removeLast();
+    draft.tensors().removeLast();
     floats("a.weight_scale_inv", 1, 2);
     Path path = write(temp);
     assertThatThrownBy(() -> Checkpoint.open(path))
@@ -183,9 +147,14 @@ class FormulaFormatsTest {
     float[] global = floats("a.weight_scale_2");
     float[] multiplier = floats("a.pre_quant_scale", 16);
     byte[] mark = "{\"format\": \"nvfp4\"}".getBytes(StandardCharsets.UTF_8);
-    tensors.add(
-        new Tensor(
-            "a.comfy_quant", DType.U8, List.of((long) mark.length), MemorySegment.ofArray(mark)));
+    draft
+        .tensors()
+        .add(
+            new Tensor(
+                "a.comfy_quant",
+                DType.U8,
+                List.of((long) mark.length),
+                MemorySegment.ofArray(mark)));
     try (Checkpoint checkpoint = Checkpoint.open(write(temp));
         Device device = Device.of("reference", 1)) {
       QuantizedTensor layer = checkpoint.quantized("a");

@@ -3,24 +3,30 @@ package dev.gatun.checkpoint;
 import com.fasterxml.jackson.databind.JsonNode;
 import java.io.IOException;
 import java.io.InputStream;
+import java.io.OutputStream;
 import java.io.UncheckedIOException;
 import java.nio.file.FileVisitResult;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.SimpleFileVisitor;
 import java.nio.file.attribute.BasicFileAttributes;
+import java.util.HashMap;
 import java.util.List;
-import java.util.concurrent.ConcurrentHashMap;
+import java.util.Map;
 import java.util.stream.Stream;
 import java.util.zip.ZipEntry;
 import java.util.zip.ZipInputStream;
 
 /**
  * The files that the real libraries wrote: one archive a family among the test resources, unpacked
- * once per run.
+ * once per run. Bytes that are in another file already are not stored again: {@code X.pieces} has a
+ * line for each piece of the file X, {@code LENGTH FAMILY/CASE/FILE OFFSET} for bytes of another
+ * file, {@code LENGTH} alone for the next ones of {@code X.rest}.
  */
 public final class Golden {
-  private static final ConcurrentHashMap<String, Path> UNPACKED = new ConcurrentHashMap<>();
+  private static final String PIECES = ".pieces";
+  private static final String REST = ".rest";
+  private static final Map<String, Path> UNPACKED = new HashMap<>();
 
   /** A directory with families of cases to be tested instead of those among the resources. */
   private static final String EVERYTHING = "gatun.golden";
@@ -42,7 +48,15 @@ public final class Golden {
 
   /** The directory of a case: {@code bnb}, {@code nf4_bf16}. */
   public static Path dir(String family, String name) {
-    return UNPACKED.computeIfAbsent(family, Golden::unpack).resolve(name);
+    synchronized (UNPACKED) {
+      Path root = UNPACKED.get(family);
+      if (root == null) {
+        root = unpack(family);
+        UNPACKED.put(family, root);
+        assemble(root); // from pieces that may be of this family
+      }
+      return root.resolve(name);
+    }
   }
 
   /** A file of a case. */
@@ -74,6 +88,34 @@ public final class Golden {
         }
       }
       return root;
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
+
+  /** Puts files together that share bytes with others. */
+  private static void assemble(Path root) {
+    try (Stream<Path> files = Files.walk(root)) {
+      for (Path pieces : files.filter(f -> f.toString().endsWith(PIECES)).sorted().toList()) {
+        String name = pieces.toString();
+        String whole = name.substring(0, name.length() - PIECES.length());
+        try (OutputStream out = Files.newOutputStream(Path.of(whole));
+            InputStream rest = Files.newInputStream(Path.of(whole + REST))) {
+          for (String line : Files.readAllLines(pieces)) {
+            String[] piece = line.split(" ", -1);
+            int length = Integer.parseInt(piece[0]);
+            if (piece.length == 1) {
+              out.write(rest.readNBytes(length));
+            } else {
+              String[] from = piece[1].split("/", 2);
+              byte[] bytes = Files.readAllBytes(dir(from[0], from[1]));
+              out.write(bytes, Integer.parseInt(piece[2]), length);
+            }
+          }
+        }
+        Files.delete(pieces);
+        Files.delete(Path.of(whole + REST));
+      }
     } catch (IOException e) {
       throw new UncheckedIOException(e);
     }

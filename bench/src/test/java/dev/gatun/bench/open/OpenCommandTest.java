@@ -25,14 +25,14 @@ class OpenCommandTest {
   @Test
   void aCheckpointOfMoreThanFourGibibytesIsMappedNotRead() throws Exception {
     assumeTrue(Files.isReadable(Path.of("/proc/self/status")), "memory is counted on Linux only");
-    assertThat(gatun("bench", "open", "--json", "--shape", "1024x1024")).as(err::toString).isZero();
+    assertThat(gatun("bench", "open", "--json", "--shape", "4096x8192")).as(err::toString).isZero();
     JsonNode json = new ObjectMapper().readTree(out.toString());
     assertThat(json.get("fileMiB").asDouble()).isGreaterThan(4096);
     assertThat(json.get("kernel").asText()).startsWith("linear_f32_f8_e4m3__");
     JsonNode growth = json.get("growthMiB");
     for (String step : new String[] {"opened", "product"}) {
-      // The rest is the JVM's: far from the file's size either way.
-      assertThat(growth.get(step).get("mapped").asDouble()).as(step).isLessThan(64);
+      // The rest is the JVM's: far from the file's size either way, and what was packed is let go.
+      assertThat(growth.get(step).get("mapped").asDouble()).as(step).isLessThan(16);
       assertThat(growth.get(step).get("own").asDouble()).as(step).isLessThan(512);
     }
   }
