@@ -29,6 +29,7 @@ module dev.gatun {
   uses dev.gatun.cli.Command;
   uses dev.gatun.kernel.BackendProvider;
   uses dev.gatun.layout.LayoutProvider;
+  uses dev.gatun.quantize.ReportChart;
 
   provides dev.gatun.checkpoint.CheckpointFormat with
       dev.gatun.checkpoint.Awq,
@@ -39,6 +40,7 @@ module dev.gatun {
       dev.gatun.checkpoint.Gguf,
       dev.gatun.checkpoint.Gptq,
       dev.gatun.checkpoint.Mlx,
+      dev.gatun.checkpoint.PlainFloats,
       dev.gatun.checkpoint.Quanto,
       dev.gatun.checkpoint.TorchAo;
   provides dev.gatun.cli.Command with

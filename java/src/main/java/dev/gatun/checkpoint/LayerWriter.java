@@ -20,7 +20,7 @@ import java.util.function.UnaryOperator;
  * layer to the next: layers are quantized in any order, on any thread, and those that an earlier,
  * interrupted run has written are not quantized again.
  */
-public interface LayerWriter {
+public interface LayerWriter extends QuantizationLifecycle {
   /**
    * One quantized weight.
    *
@@ -69,12 +69,6 @@ public interface LayerWriter {
       tensors = List.copyOf(tensors);
     }
   }
-
-  /**
-   * Whether this weight can be quantized: two dimensions, a float type, a shape the layout can
-   * take.
-   */
-  boolean accepts(Tensor weight);
 
   /**
    * Quantizes one weight.

@@ -6,6 +6,8 @@ import dev.gatun.Device;
 import dev.gatun.GatunException;
 import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.kernel.Scaling;
+import dev.gatun.quantize.AutoMixed;
+import dev.gatun.quantize.MixedLimit;
 import dev.gatun.quantize.NameFilter;
 import dev.gatun.quantize.PipelineQuantizer;
 import dev.gatun.quantize.QuantizePlan;
@@ -35,6 +37,8 @@ public final class Quantize implements Command {
   @Mixin private CommonOptions common = new CommonOptions();
   @Mixin private DeviceOptions device = new DeviceOptions();
   @Mixin private ScalingOptions scaling = new ScalingOptions();
+  @Mixin private MixedOptions mixed = new MixedOptions();
+  @Mixin private ReportOptions reports = new ReportOptions();
 
   @Option(
       names = "--format",
@@ -55,14 +59,15 @@ public final class Quantize implements Command {
       names = "--dtype",
       paramLabel = "T",
       description =
-          "int8, int4, int2, fp8, float8_e5m2, nf4, fp4 or nvfp4: the format that --strategy and it name.")
+          "float32, float16, bfloat16, int8, int4, int2, float8, float8_e5m2, float8_e4m3fnuz, nf4, fp4, nvfp4, mxfp8,"
+              + " mxfp4 or original: with --strategy, the format.")
   private @Nullable String dtype;
 
   @Option(
       names = "--strategy",
       paramLabel = "S",
       description =
-          "per_tensor, per_channel, per_group or per_block, with --dtype; default: the type's usual one.")
+          "per_tensor, per_channel, per_group (group) or per_block (block), with --dtype; default: the type's usual one.")
   private @Nullable String strategy;
 
   @Parameters(
@@ -99,10 +104,14 @@ public final class Quantize implements Command {
 
   @Override
   public Integer call() {
-    long ways = Stream.of(format, config, dtype).filter(Objects::nonNull).count();
+    long ways =
+        Stream.of(format, config, dtype).filter(Objects::nonNull).count() + (mixed.isOn() ? 1 : 0);
     if (ways != 1) {
-      throw common.usage("found " + ways + " of --format, --config and --dtype, expected one");
+      throw common.usage(
+          "found " + ways + " of --format, --config, --dtype and --auto-mixed, expected one");
     }
+    mixed.check(common);
+    reports.check(common);
     if (strategy != null && dtype == null) {
       throw common.usage("--strategy: found no --dtype, expected one beside it");
     }
@@ -111,6 +120,9 @@ public final class Quantize implements Command {
     JsonNode json = config == null ? MissingNode.getInstance() : QuantizationConfig.read(config);
     if (PipelineQuantizationConfig.matches(json)) {
       return pipeline(PipelineQuantizationConfig.of(json), filter, scales);
+    }
+    if (mixed.isOn()) {
+      return mixed(filter, scales.orElse(Scaling.DEFAULT));
     }
     QuantizePlan plan;
     String name;
@@ -135,6 +147,37 @@ public final class Quantize implements Command {
             Quantizer.quantize(checkpoint, output, plan, on.operations(), on.threads(), progress);
       }
       QuantizeReports.print(common, name, report);
+      reports.write(QuantizeReports.json(name, report), report);
+    }
+    return 0;
+  }
+
+  private int mixed(NameFilter filter, Scaling scales) {
+    MixedLimit limit = mixed.limit(common);
+    try (Device on = device.open();
+        Checkpoint checkpoint = Checkpoint.open(input)) {
+      Outputs.notAnInput(output, checkpoint.files());
+      AutoMixed.Result chosen;
+      try (Progress progress = new Progress("measure", common.err())) {
+        chosen =
+            AutoMixed.choose(
+                checkpoint,
+                filter,
+                mixed.candidates(),
+                limit,
+                scales,
+                on.operations(),
+                on.threads(),
+                progress);
+      }
+      Report report;
+      try (Progress progress = new Progress("quantize", common.err())) {
+        report =
+            Quantizer.quantize(
+                checkpoint, output, chosen.plan(scales), on.operations(), on.threads(), progress);
+      }
+      QuantizeReports.print(common, chosen, report);
+      reports.write(QuantizeReports.json(chosen, report), report);
     }
     return 0;
   }
@@ -155,13 +198,14 @@ public final class Quantize implements Command {
           input + ": found no " + PipelineQuantizer.INDEX + ", expected a pipeline's directory");
     }
     try (Device on = device.open()) {
-      Map<String, Report> reports;
+      Map<String, Report> components;
       try (Progress progress = new Progress("quantize", common.err())) {
-        reports =
+        components =
             PipelineQuantizer.quantize(
                 input, output, how, filter, scales, on.operations(), on.threads(), progress);
       }
-      QuantizeReports.print(common, output, reports);
+      QuantizeReports.print(common, output, components);
+      reports.write(QuantizeReports.json(output, components), components.values());
     }
     return 0;
   }

@@ -1,5 +1,6 @@
 package dev.gatun.cli;
 
+import dev.gatun.quantize.AutoMixed;
 import dev.gatun.quantize.LayerReport;
 import dev.gatun.quantize.Report;
 import java.nio.file.Path;
@@ -22,15 +23,58 @@ final class QuantizeReports {
     printSummary(common, format, report);
   }
 
+  /** What was chosen for each layer, and why. */
+  static void print(CommonOptions common, AutoMixed.Result chosen, Report report) {
+    if (common.json()) {
+      common.printJson(json(chosen, report));
+      return;
+    }
+    TextTable table = new TextTable("LAYER", "FORMAT", ">BITS", ">SNR dB", "WHY");
+    for (AutoMixed.Choice choice : chosen.choices()) {
+      table.row(
+          choice.layer(),
+          choice.chosen().format(),
+          Units.decimals(choice.chosen().bits(), 3),
+          Units.decimals(choice.chosen().snrDb(), 2),
+          choice.why());
+    }
+    table.print(common.out());
+    common.out().println("average " + Units.decimals(chosen.bits(), 3) + " bits a weight");
+    printTable(common, report);
+    printSummary(common, formats(report), report);
+  }
+
+  static Map<String, Object> json(AutoMixed.Result chosen, Report report) {
+    Map<String, Object> json = json(formats(report), report);
+    json.put("bitsPerWeight", chosen.bits());
+    json.put("choices", chosen.choices().stream().map(QuantizeReports::json).toList());
+    return json;
+  }
+
+  private static Map<String, Object> json(AutoMixed.Choice choice) {
+    Map<String, Object> json = new LinkedHashMap<>();
+    json.put("name", choice.layer());
+    json.put("format", choice.chosen().format());
+    json.put("bits", choice.chosen().bits());
+    json.put("snrDb", finite(choice.chosen().snrDb()));
+    json.put("why", choice.why());
+    json.put("candidates", choice.measured().stream().map(QuantizeReports::json).toList());
+    return json;
+  }
+
+  private static Map<String, Object> json(AutoMixed.Measured measured) {
+    Map<String, Object> json = new LinkedHashMap<>();
+    json.put("format", measured.format());
+    json.put("bits", measured.bits());
+    json.put("relativeError", Math.sqrt(measured.error()));
+    json.put("snrDb", finite(measured.snrDb()));
+    return json;
+  }
+
   /** The components of a pipeline. */
   static void print(CommonOptions common, Path output, Map<String, Report> reports) {
     if (common.json()) {
-      Map<String, Object> json = new LinkedHashMap<>();
-      json.put("directory", output.toString());
-      Map<String, Object> components = new LinkedHashMap<>();
-      reports.forEach((name, report) -> components.put(name, json(formats(report), report)));
-      json.put("components", components);
-      common.printJson(json);
+      common.printJson(json(output, reports));
       return;
     }
     reports.forEach(
@@ -40,6 +84,15 @@ final class QuantizeReports {
           printSummary(common, formats(report), report);
         });
     common.out().println(output + ": " + reports.size() + " components quantized");
+  }
+
+  static Map<String, Object> json(Path output, Map<String, Report> reports) {
+    Map<String, Object> json = new LinkedHashMap<>();
+    json.put("directory", output.toString());
+    Map<String, Object> components = new LinkedHashMap<>();
+    reports.forEach((name, report) -> components.put(name, json(formats(report), report)));
+    json.put("components", components);
+    return json;
   }
 
   private static String formats(Report report) {
@@ -95,7 +148,7 @@ final class QuantizeReports {
                 + Units.bytes(report.bytesAfter()));
   }
 
-  private static Map<String, Object> json(String format, Report report) {
+  static Map<String, Object> json(String format, Report report) {
     List<Map<String, Object>> layers = report.layers().stream().map(QuantizeReports::json).toList();
     Map<String, Object> json = new LinkedHashMap<>();
     json.put("format", format);

@@ -9,10 +9,10 @@ final class MemoryBudget {
   private long used;
 
   /**
-   * @param largest bytes of the largest tensor
+   * @param limit bytes that may be in use at once
    */
-  MemoryBudget(long largest) {
-    this.limit = 2 * largest;
+  MemoryBudget(long limit) {
+    this.limit = limit;
   }
 
   /**

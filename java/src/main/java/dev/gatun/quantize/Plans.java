@@ -35,6 +35,24 @@ final class Plans {
     }
   }
 
+  /** Formats that do not choose scales in such a way do it their own way. */
+  record Tolerant(QuantizePlan plan, Scaling scaling) implements QuantizePlan {
+    @Override
+    public String description() {
+      return plan.description() + " " + scaling + " where it can be";
+    }
+
+    @Override
+    public Optional<String> format(String layer, Tensor weight) {
+      return plan.format(layer, weight);
+    }
+
+    @Override
+    public boolean isTolerant() {
+      return true;
+    }
+  }
+
   record ByName(Map<String, String> formats) implements QuantizePlan {
     @Override
     public String description() {

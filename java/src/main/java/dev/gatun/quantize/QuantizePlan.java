@@ -27,6 +27,11 @@ public interface QuantizePlan {
     return Scaling.DEFAULT;
   }
 
+  /** Whether a format that refuses {@link #scaling} chooses scales its own way. */
+  default boolean isTolerant() {
+    return false;
+  }
+
   /** The same layers in the same formats, with scales and codes chosen in another way. */
   default QuantizePlan with(Scaling scaling) {
     return new Plans.Scaled(this, scaling);

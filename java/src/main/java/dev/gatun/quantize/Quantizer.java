@@ -216,7 +216,7 @@ public final class Quantizer {
               + plan.description()
               + ", expected two-dimensional float tensors *.weight that the filters let through");
     }
-    checkScaling(work);
+    check(work);
     progress.start(source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).sum());
     try (Spool spool = Spool.open(target, job(source, plan, converted))) {
       Set<String> done = spool.layers().keySet();
@@ -239,11 +239,12 @@ public final class Quantizer {
   }
 
   /** Refuses by name what a format does not do, before anything is written. */
-  private void checkScaling(List<Work> work) {
+  private void check(List<Work> work) {
     Scaling scaling = plan.scaling();
+    work.stream().map(Work::format).distinct().forEach(f -> writer(f).validateEnvironment(backend));
     for (Work item : work) {
       Optional<String> why = writer(item.format()).refuses(scaling);
-      if (!scaling.isDefault() && why.isPresent()) {
+      if (!plan.isTolerant() && !scaling.isDefault() && why.isPresent()) {
         throw new GatunException(
             source.path()
                 + ": layer '"
@@ -280,20 +281,32 @@ public final class Quantizer {
   }
 
   private Optional<String> candidate(Tensor tensor) {
-    if (!tensor.name().endsWith(WEIGHT) || tensor.shape().size() != 2) {
-      return Optional.empty();
-    }
-    return plan.format(layerOf(tensor), tensor).filter(format -> writer(format).accepts(tensor));
+    return isCandidate(tensor)
+        ? plan.format(layerOf(tensor), tensor).filter(format -> writer(format).isQuantized(tensor))
+        : Optional.empty();
   }
 
-  private static String layerOf(Tensor weight) {
+  /** Whether a tensor may be the weight of a layer. */
+  static boolean isCandidate(Tensor tensor) {
+    return tensor.name().endsWith(WEIGHT) && tensor.shape().size() == 2;
+  }
+
+  /** The plain name of a weight's layer. */
+  static String layerOf(Tensor weight) {
     return weight.name().substring(0, weight.name().length() - WEIGHT.length());
   }
 
   private void runAll(List<Work> work, Spool spool) {
     long largest =
         source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).max().orElse(0);
-    MemoryBudget budget = new MemoryBudget(largest);
+    long limit =
+        work.stream()
+            .map(Work::format)
+            .distinct()
+            .mapToLong(format -> writer(format).adjustMaxMemory(2 * largest))
+            .min()
+            .orElse(0);
+    MemoryBudget budget = new MemoryBudget(limit);
     AtomicReference<@Nullable RuntimeException> failure = new AtomicReference<>();
     try (ExecutorService workers = Executors.newFixedThreadPool(threads)) {
       for (Work item : work) {
@@ -348,8 +361,11 @@ public final class Quantizer {
     }
     Tensor weight = new Tensor(item.weight.name(), item.weight.dtype(), item.weight.shape(), data);
     multiplier.ifPresent(m -> fold(item, weight, m));
-    LayerWriter.Quantized quantized =
-        writer(item.format).quantize(item.layer, weight, plan.scaling(), backend, arena);
+    LayerWriter writer = writer(item.format);
+    writer.checkShape(weight);
+    boolean refused = writer.refuses(plan.scaling()).isPresent();
+    Scaling scaling = refused ? Scaling.DEFAULT : plan.scaling(); // only when the plan is tolerant
+    LayerWriter.Quantized quantized = writer.quantize(item.layer, weight, scaling, backend, arena);
     keep(item, item.format, quantized, weight, LayerReport.How.QUANTIZED, spool);
   }
 

@@ -1,7 +1,10 @@
 package dev.gatun.quantize;
 
 import dev.gatun.GatunException;
+import dev.gatun.checkpoint.PlainFloats;
+import java.util.Collection;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
@@ -22,12 +25,27 @@ public enum Strategy {
   /** Formats by number type and strategy; the first strategy of a type is its usual one. */
   private static final Map<String, Map<Strategy, String>> FORMATS = new LinkedHashMap<>();
 
+  /** Other names of types. */
+  private static final Map<String, String> SAME = new LinkedHashMap<>();
+
+  private static final Map<String, Strategy> SHORT =
+      Map.of("group", PER_GROUP, "block", PER_BLOCK, "per_row", PER_CHANNEL);
+
   static {
-    add("int8", PER_CHANNEL, "qint8", PER_TENSOR, "comfy-int8", PER_BLOCK, "Q8_0");
-    add("int4", PER_GROUP, "qint4", PER_BLOCK, "Q4_0");
+    add(
+        "int8",
+        PER_CHANNEL,
+        "qint8",
+        PER_TENSOR,
+        "comfy-int8",
+        PER_GROUP,
+        "torchao-int8wo-g128",
+        PER_BLOCK,
+        "gguf-q8_0");
+    add("int4", PER_GROUP, "qint4", PER_CHANNEL, "comfy-convrot_w4a4", PER_BLOCK, "gguf-q4_0");
     add("int2", PER_GROUP, "qint2");
     add(
-        "fp8",
+        "float8",
         PER_TENSOR,
         "float8_e4m3fn",
         PER_CHANNEL,
@@ -35,10 +53,19 @@ public enum Strategy {
         PER_BLOCK,
         "comfy-mxfp8");
     add("float8_e5m2", PER_TENSOR, "float8_e5m2", PER_CHANNEL, "qfloat8_e5m2");
+    add("float8_e4m3fnuz", PER_CHANNEL, "qfloat8_e4m3fnuz");
     add("nf4", PER_BLOCK, "nf4");
     add("fp4", PER_BLOCK, "fp4");
-    add("nvfp4", PER_GROUP, "comfy-nvfp4");
+    add("nvfp4", PER_BLOCK, "comfy-nvfp4");
+    add("mxfp8", PER_BLOCK, "comfy-mxfp8");
+    add("mxfp4", PER_BLOCK, "gguf-mxfp4");
+    SAME.put("fp8", "float8");
+    SAME.put("float8_e4m3fn", "float8");
   }
+
+  /** Types that have no scales, so no strategy either: each is the name of its format. */
+  private static final List<String> UNSCALED =
+      List.of("float32", "float16", "bfloat16", PlainFloats.ORIGINAL);
 
   private static void add(String type, Object... strategiesAndFormats) {
     Map<Strategy, String> formats = new LinkedHashMap<>();
@@ -53,12 +80,22 @@ public enum Strategy {
     return name().toLowerCase(Locale.ROOT);
   }
 
+  /** Every number type that can be written. */
+  public static List<String> types() {
+    return Stream.of(FORMATS.keySet(), SAME.keySet(), UNSCALED)
+        .flatMap(Collection::stream)
+        .toList();
+  }
+
   /**
-   * The strategy of a name.
+   * The strategy of a name: {@code per_group} or, shorter, {@code group}.
    *
    * @throws GatunException when there is none
    */
   public static Strategy of(String name) {
+    if (SHORT.containsKey(name)) {
+      return SHORT.get(name);
+    }
     return Stream.of(values())
         .filter(strategy -> strategy.text().equals(name))
         .findFirst()
@@ -82,10 +119,21 @@ public enum Strategy {
    * @throws GatunException when the type is unknown or is not written with this strategy
    */
   public static String format(String type, Optional<Strategy> strategy) {
-    Map<Strategy, String> formats = FORMATS.get(type);
+    if (UNSCALED.contains(type)) {
+      if (strategy.isPresent()) {
+        throw new GatunException(
+            "strategy: found '"
+                + strategy.get().text()
+                + "' for "
+                + type
+                + ", expected none: it has no scales");
+      }
+      return type;
+    }
+    Map<Strategy, String> formats = FORMATS.get(SAME.getOrDefault(type, type));
     if (formats == null) {
       throw new GatunException(
-          "dtype: found '" + type + "', expected one of " + String.join(", ", FORMATS.keySet()));
+          "dtype: found '" + type + "', expected one of " + String.join(", ", types()));
     }
     if (strategy.isEmpty()) {
       return formats.values().iterator().next();
@@ -97,8 +145,10 @@ public enum Strategy {
               + strategy.get().text()
               + "' for "
               + type
-              + ", expected one of "
-              + formats.keySet().stream().map(Strategy::text).collect(Collectors.joining(", ")));
+              + ", which no layout that is written holds, expected one of "
+              + formats.entrySet().stream()
+                  .map(entry -> entry.getKey().text() + " (" + entry.getValue() + ")")
+                  .collect(Collectors.joining(", ")));
     }
     return format;
   }

@@ -30,6 +30,7 @@ class ReadmeTableTest {
           "gguf", "ggml 0.21.0",
           "gptq", "AutoGPTQ 0.8.0",
           "mlx", "the formula",
+          "plain", "the casts",
           "quanto", "optimum-quanto 0.2.7",
           "torchao", "torchao 0.19.0");
 

@@ -1,12 +1,19 @@
 package dev.gatun.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.gatun.Device;
+import dev.gatun.Encoding;
+import dev.gatun.Linear;
 import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.DType;
+import dev.gatun.kernel.MatrixValues;
+import dev.gatun.kernel.codec.Numbers;
 import java.io.IOException;
+import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
@@ -140,6 +147,56 @@ class QuantizePipelineTest {
   }
 
   @Test
+  void torchaoInt4ForOneAndFloat8ForAnother() throws Exception {
+    Path config =
+        config(
+            "{'quant_mapping':{'transformer':{'quant_method':'torchao','quant_type':'int4wo',"
+                + "'quant_type_kwargs':{'group_size':128},'modules_to_not_convert':['proj_out']},"
+                + "'text_encoder':{'quant_method':'torchao','quant_type':'float8wo',"
+                + "'modules_to_not_convert':['proj_out']}}}");
+    Cli.run("quantize", pipeline, "-o", output, "--config", config).succeeds();
+    isEqualToGolden("transformer", "torchao", "int4wo_tile_g128");
+    isEqualToGolden("text_encoder", "torchao", "float8wo_e5m2_bf16");
+    isLinked("vae/diffusion_pytorch_model.safetensors");
+    assertThat(
+            json(output.resolve("transformer/config.json"))
+                .path("quantization_config")
+                .path("quant_type")
+                .asText())
+        .isEqualTo("int4wo");
+    try (Checkpoint opened = Checkpoint.open(output);
+        Device device = Device.best();
+        Linear linear = opened.linear("transformer/blocks.0.to_q", device)) {
+      float[] y = new float[256];
+      float[] x = new float[512];
+      x[3] = 1;
+      linear.forward(MemorySegment.ofArray(x), 1, MemorySegment.ofArray(y));
+      float[] column = new float[256];
+      for (int row = 0; row < 256; row++) {
+        column[row] =
+            MatrixValues.weight(opened.quantized("transformer/blocks.0.to_q").matrix(), row, 3)
+                + Numbers.get(
+                    Encoding.BF16,
+                    opened.bias("transformer/blocks.0.to_q").orElseThrow().data(),
+                    row);
+      }
+      assertThat(y).containsExactly(column, within(1e-5f));
+    }
+  }
+
+  @Test
+  void torchaosClassesForAWholePipeline() throws Exception {
+    Path config =
+        config(
+            "{'quant_backend':'torchao','quant_kwargs':{'quant_type':{'default':{'_type':"
+                + "'Float8DynamicActivationFloat8WeightConfig','_version':2,'_data':{}}},"
+                + "'modules_to_not_convert':['proj_out']},"
+                + "'components_to_quantize':'transformer'}");
+    Cli.run("quantize", pipeline, "-o", output, "--config", config).succeeds();
+    isEqualToGolden("transformer", "torchao", "float8dq_tensor_bf16");
+  }
+
+  @Test
   void comfysLayersMayDiffer() throws Exception {
     Path config =
         config(
@@ -189,8 +246,8 @@ class QuantizePipelineTest {
     Cli.run("quantize", model, "-o", output, "--config", unknown, "--format", "nf4")
         .isMisused("--format");
     Cli.run("quantize", model, "-o", output).isMisused("--format");
-    Cli.run("quantize", model, "-o", output, "--dtype", "int8", "--strategy", "per_group")
-        .isMisused("--strategy", "per_group");
+    Cli.run("quantize", model, "-o", output, "--dtype", "nf4", "--strategy", "per_tensor")
+        .isMisused("--strategy", "per_tensor", "per_block (nf4)");
     Cli.run("quantize", model, "-o", output, "--dtype", "int9").isMisused("--dtype", "int9");
     Files.writeString(unknown, "{'a'");
     Cli.run("quantize", model, "-o", output, "--config", unknown).fails("quant.json", "JSON");

@@ -60,15 +60,14 @@ class QuantizeScaleTest {
 
   @ParameterizedTest
   @CsvSource({
-    "Q8_0,mse,its blocks are quantized by ggml's own rule",
+    "gguf-q8_0,mse,its blocks are quantized by ggml's own rule",
     "qint8,hqq,it has no offsets",
     "nf4-nested,percentile=99,its scales are quantized themselves"
   })
   void refusesByNameWhatTheFormatDoesNot(String format, String scale, String why) {
     Path output = temp.resolve("q");
-    String name = format.equals("Q8_0") ? "gguf-q8_0" : format;
-    Cli.run("quantize", original(), "-o", output, "--format", name, "--scale", scale)
-        .fails("found scale " + (scale.contains("=") ? scale + ".0" : scale), name, why);
+    Cli.run("quantize", original(), "-o", output, "--format", format, "--scale", scale)
+        .fails("found scale " + (scale.contains("=") ? scale + ".0" : scale), format, why);
     assertThat(Cli.names(temp)).containsExactly("original.safetensors");
   }
 
