@@ -218,6 +218,13 @@ public final class Checkpoint implements AutoCloseable {
     shards.verifyLengths();
     try {
       ScaleCheck.check(weight, shards::fileOf);
+    } catch (ArithmeticException e) {
+      throw new GatunException(
+          path
+              + ": layer "
+              + Problem.quote(name)
+              + ": found sizes whose product overflows, expected sizes that its tensors have",
+          e);
     } catch (InternalError e) {
       throw new GatunException(
           path + ": found a file that shrank while it was read, expected a stable file", e);

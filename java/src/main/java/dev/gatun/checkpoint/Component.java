@@ -1,6 +1,7 @@
 package dev.gatun.checkpoint;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import dev.gatun.GatunException;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import java.lang.foreign.Arena;
@@ -33,7 +34,21 @@ final class Component {
     this.shards = shards;
     this.plain = new LinkedHashMap<>(shards.tensors());
     for (CheckpointFormat format : all) {
-      add(format, format.read(new Source(shards, Collections.unmodifiableMap(plain))));
+      add(format, read(format));
+    }
+  }
+
+  /** Sizes of a hostile file may overflow wherever they are multiplied. */
+  private CheckpointFormat.Found read(CheckpointFormat format) {
+    try {
+      return format.read(new Source(shards, Collections.unmodifiableMap(plain)));
+    } catch (ArithmeticException e) {
+      throw new GatunException(
+          shards.file()
+              + ": "
+              + format.name()
+              + ": found sizes whose product overflows, expected sizes that the tensors have",
+          e);
     }
   }
 

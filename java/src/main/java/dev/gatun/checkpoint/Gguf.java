@@ -23,6 +23,7 @@ import java.util.TreeMap;
  */
 public final class Gguf implements CheckpointFormat {
   private static final String PREFIX = "gguf-";
+  private static final String ORIGINAL_SHAPE = "comfy.gguf.orig_shape.";
   static final String SCALE = ".scale";
   private static final String INPUT_SCALE = ".input_scale";
 
@@ -70,7 +71,10 @@ public final class Gguf implements CheckpointFormat {
   private static QuantizedTensor layer(
       Parts parts, String layer, Tensor tensor, Encoding encoding, Optional<Tensor> scale) {
     GgufLayout layout = new GgufLayout(encoding);
-    Parts.Size size = Parts.Size.of(tensor.shape());
+    List<Long> shape = shape(parts, tensor);
+    Parts.Size own = Parts.Size.of(shape);
+    // Rows that are no whole blocks stay those of the file: the numbers lie in the same order.
+    Parts.Size size = own.k() % encoding.blockElements() == 0 ? own : Parts.Size.of(tensor.shape());
     Map<String, Tensor> roles = new LinkedHashMap<>();
     roles.put("codes", tensor);
     float factor = 1f;
@@ -84,11 +88,36 @@ public final class Gguf implements CheckpointFormat {
     }
     return new QuantizedTensor(
         layer,
-        tensor.shape(),
+        shape,
         layout,
         roles,
         layout.matrix(size.n(), size.k(), tensor.data(), factor),
         Encoding.F32);
+  }
+
+  /**
+   * The shape that the metadata gives a tensor that was reshaped to be quantized, as ComfyUI-GGUF
+   * writes it; else the tensor's own.
+   */
+  private static List<Long> shape(Parts parts, Tensor tensor) {
+    String text = parts.source().metadata().get(ORIGINAL_SHAPE + tensor.name());
+    if (text == null) {
+      return tensor.shape();
+    }
+    List<Long> shape = new ArrayList<>();
+    boolean good = text.matches("\\[\\d{1,18}(, \\d{1,18}){0,7}]");
+    if (good) {
+      for (String size : text.substring(1, text.length() - 1).split(", ", -1)) {
+        shape.add(Long.parseLong(size));
+      }
+    }
+    if (!good || shape.stream().reduce(1L, Math::multiplyExact) != tensor.elements()) {
+      throw parts.problem(
+          tensor,
+          "shape " + Problem.quote(text) + " in the metadata",
+          "one of the " + tensor.elements() + " elements of " + tensor.shape());
+    }
+    return shape;
   }
 
   /** What a file of other types, or of none, must not say. */

@@ -89,9 +89,9 @@ public final class Mlx implements ReadOnlyFormat {
         case "affine" -> {
           long group = setting(own, "group_size").asLong(64);
           long rowBits = weight.shape().get(1) * 32;
-          long bits =
-              setting(own, "bits").asLong(group < 1 ? 0 : rowBits / Math.max(1, groups * group));
-          if (group < 1 || bits < 2 || bits > 8 || bits == 7) {
+          boolean fits = group >= 1 && group <= rowBits / Math.max(1, groups);
+          long bits = setting(own, "bits").asLong(fits ? rowBits / Math.max(1, groups * group) : 0);
+          if (!fits || bits < 2 || bits > 8 || bits == 7) {
             throw parts.problem(
                 weight,
                 "groups of " + group + " codes of " + bits + " bits",
