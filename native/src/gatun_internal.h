@@ -254,6 +254,10 @@ int64_t gatun_codes_size(const gatun_matrix *matrix);
 /* ---- packed blocks ---- */
 /* Checks the header without looking at the data: what every call does. */
 gatun_status gatun_packed_header_check(const void *packed, int64_t packed_size);
+/* Whether there is an aligned block of at least `need` bytes. */
+gatun_status gatun_packed_block_check(const void *packed, int64_t packed_size, int64_t need);
+/* The buffers of a matrix, by part. */
+void gatun_matrix_buffers(const gatun_matrix *matrix, const void *buffers[GATUN_PARTS]);
 /* The header of a matrix's packed block; only its description is looked at. */
 gatun_status gatun_packed_plan(const gatun_matrix *matrix, gatun_packed *header);
 /* Row o of a PLAIN panel of F32, F16 or BF16 from floats. */

@@ -210,63 +210,20 @@ gatun_status gatun_packed_size(const gatun_matrix *matrix, int64_t *size) {
     return status;
 }
 
-/* ---- pack ---- */
-
-typedef struct pack_job {
-    const gatun_matrix *matrix;
-    gatun_packed *packed;
-} pack_job;
-
-static uint8_t *group_at(gatun_packed *h, int64_t panel, int64_t group) {
-    return (uint8_t *)h + h->panels_offset + panel * h->panel_stride + group * h->group_stride;
-}
+/* ---- numbers and buffers ---- */
 
 static int64_t plain_index(int32_t encoding, int64_t o, int64_t k) {
     return encoding == GATUN_F32 ? k * GATUN_PANEL + o : k / 2 * (2 * GATUN_PANEL) + 2 * o + k % 2;
 }
 
-static void pack_codes(const gatun_matrix *m, gatun_packed *h, int64_t row) {
-    int64_t panel = row / GATUN_PANEL, o = row % GATUN_PANEL;
-    int32_t shift = o < 16 ? 0 : 4;
-    uint8_t codes[PIECE];
-    for (int64_t g = 0; g < h->groups; g++) {
-        uint8_t *out = group_at(h, panel, g);
-        int64_t first = g * h->group;
-        int64_t end = first + h->group < m->k ? first + h->group : m->k;
-        for (int64_t k = first; k < end; k += PIECE) {
-            int64_t count = end - k < PIECE ? end - k : PIECE;
-            gatun_codes_get(m, row, k, count, codes);
-            for (int64_t i = 0; i < count; i++) {
-                int64_t at = gatun_panel_code_byte(h->form, o, k - first + i);
-                out[at] = h->form == GATUN_FORM_CODES4 ? (uint8_t)(out[at] | codes[i] << shift) : codes[i];
-            }
-        }
-    }
+static uint8_t *group_at(gatun_packed *h, int64_t panel, int64_t group) {
+    return (uint8_t *)h + h->panels_offset + panel * h->panel_stride + group * h->group_stride;
 }
 
 /* Number `index` of an array to number `to` of another of the same type. */
 static void copy_number(int32_t type, const void *from, int64_t index, void *to, int64_t at) {
     size_t size = (size_t)gatun_number_size(type);
     memcpy((uint8_t *)to + at * (int64_t)size, (const uint8_t *)from + index * (int64_t)size, size);
-}
-
-static void pack_parameters(const gatun_matrix *m, gatun_packed *h, int64_t row) {
-    int64_t o = row % GATUN_PANEL;
-    for (int64_t g = 0; g < h->groups; g++) {
-        uint8_t *out = group_at(h, row / GATUN_PANEL, g);
-        int64_t index = gatun_parameter_index(m, row, g * h->group);
-        if (m->scale_type == GATUN_U8) {
-            gatun_plain_put(GATUN_F32, out + h->scales_offset, o, gatun_stored_scale_at(m, row, g * h->group));
-        } else if (m->scale_type != GATUN_NONE) {
-            copy_number(m->scale_type, m->scales, gatun_scale_index(m, row, g * h->group), out + h->scales_offset, o);
-        }
-        if (m->zero_type != GATUN_NONE) {
-            copy_number(m->zero_type, m->zeros, index, out + h->zeros_offset, o);
-        }
-        if (m->offset_type != GATUN_NONE) {
-            copy_number(m->offset_type, m->offsets, index, out + h->offsets_offset, o);
-        }
-    }
 }
 
 void gatun_plain_panel_put(int32_t type, void *panel, int64_t o, int64_t k, const float *values) {
@@ -280,53 +237,13 @@ static const uint8_t *plain_row(const gatun_matrix *m, int64_t row) {
     return (const uint8_t *)m->codes + (m->code_row_stride == 0 ? row * m->k * size : row * m->code_row_stride);
 }
 
-static void pack_plain(const gatun_matrix *m, gatun_packed *h, int64_t row) {
-    uint8_t *out = (uint8_t *)h + h->panels_offset + row / GATUN_PANEL * h->panel_stride;
-    const uint8_t *from = plain_row(m, row);
-    for (int64_t k = 0; k < m->k; k++) {
-        copy_number(m->encoding, from, k, out, plain_index(m->encoding, row % GATUN_PANEL, k));
-    }
-}
-
-static void pack_body(void *context, int32_t worker, int32_t workers) {
-    const pack_job *j = (const pack_job *)context;
-    gatun_packed *h = j->packed;
-    for (int64_t panel = worker; panel < h->panels; panel += workers) {
-        memset(group_at(h, panel, 0), 0, (size_t)h->panel_stride);
-        int64_t end = (panel + 1) * GATUN_PANEL < h->n ? (panel + 1) * GATUN_PANEL : h->n;
-        for (int64_t row = panel * GATUN_PANEL; row < end; row++) {
-            if (h->form == GATUN_FORM_PLAIN) {
-                pack_plain(j->matrix, h, row);
-            } else if (gatun_is_gguf(h->matrix.encoding)) {
-                gatun_gguf_pack_row(j->matrix, h, row);
-            } else {
-                pack_codes(j->matrix, h, row);
-                pack_parameters(j->matrix, h, row);
-            }
-        }
-    }
-}
-
-/* The buffers of a matrix, by part. */
-static void buffers_of(const gatun_matrix *m, const void *buffers[GATUN_PARTS]) {
+void gatun_matrix_buffers(const gatun_matrix *m, const void *buffers[GATUN_PARTS]) {
     const void *all[GATUN_PARTS] = {m->codes,         m->scales,   m->zeros,         m->offsets,   m->nested_codebook,
                                     m->nested_scales, m->codebook, m->column_groups, m->row_scales};
     memcpy(buffers, all, sizeof all);
 }
 
-static void fill_table(const gatun_matrix *m, gatun_packed *h) {
-    float *table = (float *)((uint8_t *)h + h->table_offset);
-    if (gatun_is_gguf(m->encoding)) {
-        gatun_gguf_fill_table(gatun_gguf_panels_of(m), h->form, table);
-        return;
-    }
-    size_t entries = (size_t)gatun_panel_table_size(h->form);
-    size_t count = (size_t)1 << gatun_encoding_bits(m->encoding);
-    memset(table, 0, entries * sizeof *table);
-    memcpy(table, m->codebook != NULL ? m->codebook : gatun_codebook(m->encoding), count * sizeof *table);
-}
-
-static gatun_status check_block(const void *packed, int64_t size, int64_t need) {
+gatun_status gatun_packed_block_check(const void *packed, int64_t size, int64_t need) {
     if (packed == NULL || (uintptr_t)packed % GATUN_PACKED_ALIGNMENT != 0) {
         return gatun_fail(GATUN_INVALID_ARGUMENT,
                           "packed weight: found %s, expected an address that is a multiple of %d",
@@ -339,41 +256,10 @@ static gatun_status check_block(const void *packed, int64_t size, int64_t need) 
     return GATUN_OK;
 }
 
-gatun_status gatun_pack(const gatun_matrix *matrix, void *packed, int64_t packed_size, int32_t threads) {
-    gatun_status status = gatun_matrix_check(matrix, false);
-    gatun_packed h;
-    status = status != GATUN_OK ? status : gatun_packed_plan(matrix, &h);
-    status = status != GATUN_OK ? status : check_block(packed, packed_size, h.total_size);
-    int32_t workers;
-    status = status != GATUN_OK ? status : gatun_workers(threads, &workers);
-    if (status != GATUN_OK) {
-        return status;
-    }
-    gatun_packed *block = (gatun_packed *)packed;
-    memset(block, 0, (size_t)align((int64_t)sizeof h));
-    *block = h;
-    if (h.table_offset != 0) {
-        fill_table(matrix, block);
-    }
-    pack_job j = {matrix, block};
-    gatun_parallel(h.panels < workers ? (int32_t)h.panels : workers, pack_body, &j);
-    const void *buffers[GATUN_PARTS];
-    buffers_of(matrix, buffers);
-    for (int32_t part = 0; part < GATUN_PARTS; part++) {
-        if (h.part_sizes[part] > 0) {
-            uint8_t *to = (uint8_t *)packed + h.part_offsets[part];
-            memset(to, 0, (size_t)align(h.part_sizes[part]));
-            memcpy(to, buffers[part], (size_t)h.part_sizes[part]);
-        }
-    }
-    gatun_set_last_kernel(gatun_kernel_find(GATUN_OP_PACK, 0, matrix->encoding, GATUN_ISA_SCALAR));
-    return GATUN_OK;
-}
-
 /* ---- check ---- */
 
 gatun_status gatun_packed_header_check(const void *packed, int64_t packed_size) {
-    gatun_status status = check_block(packed, packed_size, (int64_t)sizeof(gatun_packed));
+    gatun_status status = gatun_packed_block_check(packed, packed_size, (int64_t)sizeof(gatun_packed));
     if (status != GATUN_OK) {
         return status;
     }
@@ -490,7 +376,7 @@ gatun_status gatun_unpack(const void *packed, int64_t packed_size, const gatun_m
                             (long long)h->k, gatun_encoding_name(h->matrix.encoding));
     }
     const void *buffers[GATUN_PARTS];
-    buffers_of(out, buffers);
+    gatun_matrix_buffers(out, buffers);
     const int64_t have[GATUN_PARTS] = {
         out->codes_size,         out->scales_size,   out->zeros_size,         out->offsets_size,   1024,
         out->nested_scales_size, out->codebook_size, out->column_groups_size, out->row_scales_size};

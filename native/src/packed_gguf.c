@@ -177,17 +177,60 @@ static uint8_t *block_at(const gatun_matrix *m, const gatun_block *block, int64_
     return (uint8_t *)m->codes + row * gatun_gguf_stride(m, block) + index * block->bytes;
 }
 
-/* Bits of a plane into codes, from bit `to` of them on, and back into zeros. */
-static void plane_get(const gatun_plane *p, const uint8_t *block, int32_t to, int32_t elements, uint8_t *codes) {
-    const uint8_t *from = block + p->at;
-    for (int32_t i = 0; p->bits != 0 && i < elements; from += p->bytes) {
-        for (int32_t shift = 0; shift < 8; shift += p->bits, i += p->bytes) {
-            for (int32_t j = 0; j < p->bytes; j++) {
-                codes[i + j] = (uint8_t)(codes[i + j] | (from[j] >> shift & ((1 << p->bits) - 1)) << to);
+static uint64_t load_eight(const uint8_t *from) {
+    uint64_t v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+static void store_eight(uint8_t *to, uint64_t v) { memcpy(to, &v, sizeof v); }
+
+/* Bits of a plane into codes, from bit `to` of them on (0: the codes are new), eight bytes at once. */
+static inline __attribute__((always_inline)) void plane_read(const int32_t bytes, const int32_t bits, const int32_t to,
+                                                             const uint8_t *restrict from, int32_t elements,
+                                                             uint8_t *restrict codes) {
+    const uint64_t ones = 0x0101010101010101u, mask = ones * ((1u << bits) - 1);
+    for (int32_t i = 0; i < elements; from += bytes) {
+        for (int32_t shift = 0; shift < 8; shift += bits, i += bytes) {
+            for (int32_t j = 0; j < bytes; j += 8) {
+                uint64_t v = (load_eight(from + j) >> shift & mask) << to;
+                store_eight(codes + i + j, to == 0 ? v : v | load_eight(codes + i + j));
             }
         }
     }
 }
+
+/* Four bytes of one bit a code: byte j of eight keeps bit j, and what is left becomes 1. */
+static void bits_read(const uint8_t *from, int32_t to, int32_t elements, uint8_t *codes) {
+    const uint64_t ones = 0x0101010101010101u;
+    for (int32_t i = 0; i < elements; i += 8) {
+        uint64_t bits = *from++ * ones & 0x8040201008040201u;
+        store_eight(codes + i, ((bits + 0x7F * ones) >> 7 & ones) << to | load_eight(codes + i));
+    }
+}
+
+/* The codes of a block. The widths of planes are constants to their loops. */
+static void block_codes(const gatun_gguf_panels *p, const uint8_t *block, int32_t elements, uint8_t *codes) {
+    const uint8_t *low = block + p->low.at, *high = block + p->high.at;
+    if (p->low.bits == 8) {
+        memcpy(codes, low, (size_t)elements);
+    } else if (p->low.bytes == 8) {
+        plane_read(8, 4, 0, low, elements, codes);
+    } else if (p->low.bytes == 16) {
+        plane_read(16, 4, 0, low, elements, codes);
+    } else if (p->low.bytes == 32) {
+        plane_read(32, 4, 0, low, elements, codes);
+    } else {
+        plane_read(64, 4, 0, low, elements, codes);
+    }
+    if (p->high.bits == 1 && p->high.bytes == 1) {
+        bits_read(high, 4, elements, codes);
+    } else if (p->high.bits == 1) {
+        plane_read(32, 1, 4, high, elements, codes);
+    } else if (p->high.bits == 2) {
+        plane_read(32, 2, 4, high, elements, codes);
+    }
+}
+/* And back into zeros. */
 static void plane_put(const gatun_plane *p, uint8_t *block, int32_t from, int32_t elements, const uint8_t *codes) {
     uint8_t *to = block + p->at;
     for (int32_t i = 0; p->bits != 0 && i < elements; to += p->bytes) {
@@ -274,44 +317,22 @@ static void unpack_parameters(const gatun_gguf_panels *p, const gatun_packed *h,
     }
 }
 
-/* A group's codes of one output; the form is a constant to the loop. */
-static inline __attribute__((always_inline)) void put_form(int32_t form, uint8_t *group, int64_t o, int64_t count,
-                                                           const uint8_t *codes) {
-    for (int64_t k = 0; k < count; k++) {
-        gatun_panel_code_put(form, group, o, k, codes[k]);
-    }
-}
-static void put_codes(int32_t form, uint8_t *group, int64_t o, int64_t count, const uint8_t *codes) {
-    switch (form) {
-    case GATUN_FORM_CODES4:
-        put_form(GATUN_FORM_CODES4, group, o, count, codes);
-        break;
-    case GATUN_FORM_CODES5:
-        put_form(GATUN_FORM_CODES5, group, o, count, codes);
-        break;
-    case GATUN_FORM_CODES6:
-        put_form(GATUN_FORM_CODES6, group, o, count, codes);
-        break;
-    default:
-        put_form(GATUN_FORM_CODES8, group, o, count, codes);
-    }
-}
-
 /* Groups of a panel that a block makes. */
 static int64_t groups_of(const gatun_gguf_panels *p) { return p->super_groups == 0 ? 1 : p->super_groups; }
 
-void gatun_gguf_pack_row(const gatun_matrix *m, gatun_packed *h, int64_t row) {
-    const gatun_gguf_panels *p = gatun_gguf_panels_of(m);
+void gatun_gguf_codes_get(const gatun_gguf_panels *p, const gatun_matrix *m, int64_t row, int64_t first, int64_t count,
+                          uint8_t *codes) {
     const gatun_block *type = gatun_gguf_block(m->encoding);
-    for (int64_t g = 0; g < h->groups; g += groups_of(p)) {
-        const uint8_t *block = block_at(m, type, row, g / groups_of(p));
-        uint8_t codes[GATUN_BLOCK_MAX] = {0};
-        plane_get(&p->low, block, 0, type->elements, codes);
-        plane_get(&p->high, block, 4, type->elements, codes);
-        for (int64_t i = 0; i < type->elements; i += p->group) {
-            uint8_t *group = (uint8_t *)(uintptr_t)gatun_packed_group(h, row / GATUN_PANEL, g + i / p->group);
-            put_codes(h->form, group, row % GATUN_PANEL, p->group, codes + i);
-        }
+    const uint8_t *block = block_at(m, type, row, first / type->elements);
+    for (int64_t i = 0; i < count; i += type->elements, block += type->bytes) {
+        block_codes(p, block, type->elements, codes + i);
+    }
+}
+
+void gatun_gguf_pack_parameters(const gatun_gguf_panels *p, const gatun_matrix *m, gatun_packed *h, int64_t row) {
+    const gatun_block *type = gatun_gguf_block(m->encoding);
+    const uint8_t *block = block_at(m, type, row, 0);
+    for (int64_t g = 0; g < h->groups; g += groups_of(p), block += type->bytes) {
         pack_parameters(p, block, h, row, g);
     }
 }

@@ -37,8 +37,12 @@ const gatun_gguf_panels *gatun_gguf_panels_of(const gatun_matrix *matrix);
  * are set. */
 void gatun_gguf_lay_supers(const gatun_gguf_panels *panels, int64_t code_bytes, gatun_packed *header);
 void gatun_gguf_fill_table(const gatun_gguf_panels *panels, int32_t form, float *table);
-/* A row of blocks to the panel that it lies in, and back, bit for bit. */
-void gatun_gguf_pack_row(const gatun_matrix *matrix, gatun_packed *packed, int64_t row);
+/* The codes of whole blocks of a row, one a byte, and the scales of all its blocks in the panel that it lies in. */
+void gatun_gguf_codes_get(const gatun_gguf_panels *panels, const gatun_matrix *matrix, int64_t row, int64_t first,
+                          int64_t count, uint8_t *codes);
+void gatun_gguf_pack_parameters(const gatun_gguf_panels *panels, const gatun_matrix *matrix, gatun_packed *packed,
+                                int64_t row);
+/* The way back from panels to a row of blocks, bit for bit. */
 void gatun_gguf_unpack_row(const gatun_packed *packed, const gatun_matrix *matrix, int64_t row);
 
 #endif

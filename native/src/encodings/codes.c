@@ -189,24 +189,90 @@ int64_t gatun_codes_size(const gatun_matrix *m) {
     return stride < row ? -1 : plus(times(row_count(m, bits) - 1, stride), row);
 }
 
-/* Whether the run starts on a byte and its codes follow each other in it. */
+/* Whether the codes of a row follow each other in its bytes. */
 static bool is_stream(const gatun_matrix *m) { return m->code_order <= GATUN_ORDER_HIGH_FIRST; }
+
+typedef uint8_t sixteen __attribute__((vector_size(16)));
+
+/* Nibbles from one in the middle of a byte or at its start on; `even` and `odd` are the shifts of a byte's codes. */
+static void nibbles_get(const uint8_t *restrict data, bool middle, int32_t even, int64_t count,
+                        uint8_t *restrict codes) {
+    const int32_t odd = 4 - even;
+    if (middle && count > 0) {
+        *codes++ = *data++ >> odd & 15;
+        count--;
+    }
+    int64_t i = 0;
+    for (; i + 16 <= count / 2; i += 16) {
+        sixteen v, two[2];
+        memcpy(&v, data + i, sizeof v);
+        sixteen a = v >> (uint8_t)even & 15, b = v >> (uint8_t)odd & 15;
+        two[0] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        two[1] = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        memcpy(codes + 2 * i, two, sizeof two);
+    }
+    for (; i < count / 2; i++) {
+        codes[2 * i] = data[i] >> even & 15;
+        codes[2 * i + 1] = data[i] >> odd & 15;
+    }
+    if (count % 2 != 0) {
+        codes[count - 1] = data[count / 2] >> even & 15;
+    }
+}
+
+/* The codes of `step` bytes apart, at the same bits of each. */
+static void strided_get(const uint8_t *restrict data, int64_t step, int32_t shift, uint32_t mask, int64_t count,
+                        uint8_t *restrict codes) {
+    for (int64_t i = 0; i < count; i++) {
+        codes[i] = (uint8_t)(data[i * step] >> shift & mask);
+    }
+}
+
+/* Words along K, N apart: those of one row, from the start of a word on. */
+static void words_k_get(const gatun_matrix *m, int64_t row, int64_t first, int64_t count, int32_t bits,
+                        uint8_t *restrict codes) {
+    const uint8_t *data = (const uint8_t *)m->codes + gatun_code_place(m, row, first).byte;
+    const int64_t per_word = 32 / bits;
+    for (int64_t i = 0; i < count; data += m->n * 4) {
+        uint32_t word;
+        memcpy(&word, data, sizeof word);
+        for (int64_t j = 0; j < per_word && i < count; j++, i++, word >>= bits) {
+            codes[i] = (uint8_t)(word & ((1u << bits) - 1));
+        }
+    }
+}
 
 void gatun_codes_get(const gatun_matrix *m, int64_t row, int64_t first, int64_t count, uint8_t *codes) {
     int32_t bits = gatun_encoding_bits(m->encoding);
     const uint8_t *data = (const uint8_t *)m->codes;
     uint32_t mask = (1u << bits) - 1;
-    if (bits == 8 && is_stream(m)) {
+    bool whole_words = m->code_order == GATUN_ORDER_BITS || m->code_order == GATUN_ORDER_WORDS;
+    if (bits == 8 && (is_stream(m) || whole_words)) {
         memcpy(codes, data + gatun_code_place(m, row, first).byte, (size_t)count);
         return;
     }
-    if (bits == 4 && is_stream(m)) {
+    if (bits == 4 && (is_stream(m) || whole_words)) {
         gatun_place p = gatun_code_place(m, row, first);
-        int32_t even = m->code_order == GATUN_ORDER_LOW_FIRST ? 0 : 4; /* shift of the first code of a byte */
-        int64_t odd = p.shift != even;
-        for (int64_t i = 0; i < count; i++) {
-            codes[i] = data[p.byte + ((i + odd) >> 1)] >> (((i + odd) & 1) == 0 ? even : 4 - even) & 15;
-        }
+        int32_t even = m->code_order == GATUN_ORDER_HIGH_FIRST ? 4 : 0;
+        nibbles_get(data + p.byte, p.shift != even, even, count, codes);
+        return;
+    }
+    if (m->code_order == GATUN_ORDER_WORDS_K && bits != 3 && first % (32 / bits) == 0) {
+        words_k_get(m, row, first, count, bits, codes);
+        return;
+    }
+    if (m->code_order == GATUN_ORDER_WORDS_N) {
+        gatun_place p = gatun_code_place(m, row, first);
+        strided_get(data + p.byte, (m->n + 7) / 8 * 4, p.shift, mask, count, codes);
+        return;
+    }
+    for (int64_t i = 0, run; m->code_order == GATUN_ORDER_SPLIT_ROWS && i < count; i += run) {
+        gatun_place p = gatun_code_place(m, row, first + i);
+        run = m->block_cols - (first + i) % m->block_cols; /* K is a multiple of block_cols */
+        run = run < count - i ? run : count - i;
+        strided_get(data + p.byte, 1, p.shift, mask, run, codes + i);
+    }
+    if (m->code_order == GATUN_ORDER_SPLIT_ROWS) {
         return;
     }
     place_function *place = places[m->code_order];
