@@ -4,15 +4,20 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import dev.gatun.Device;
 import dev.gatun.Encoding;
+import dev.gatun.Linear;
 import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.DType;
 import dev.gatun.checkpoint.Golden;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.ReferenceBackend;
 import java.lang.foreign.MemorySegment;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.List;
+import java.util.Random;
 import java.util.Set;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -163,6 +168,88 @@ class ConvertTest {
     Path source = Golden.dir(family, name);
     assertThat(hows(Cli.run("convert", source, "-o", found, "--format", format, "--json").json()))
         .containsExactly("requantized");
+  }
+
+  /**
+   * x is multiplied by 64 numbers before the weight of ComfyUI's nvfp4 is: y = (x · s) · Wᵀ.
+   * Formats that have such numbers keep them, weights of others take them in.
+   */
+  @ParameterizedTest
+  @CsvSource({"comfy-nvfp4,true", "comfy-int8-row,true", "qint8,false", "gguf-q8_0,false"})
+  void whatTheInputIsMultipliedByGoesAlong(String format, boolean kept) {
+    Path source = multiplied();
+    Path there = temp.resolve(format.startsWith("gguf") ? "there.gguf" : "there.safetensors");
+    Cli.Result result = Cli.run("convert", source, "-o", there, "--format", format, "--json");
+    result.succeeds();
+    assertThat(result.err().contains("multiplied into the weight")).isNotEqualTo(kept);
+    assertThat(difference(product(source), product(there))).isLessThan(0.02);
+    try (Checkpoint checkpoint = Checkpoint.open(there)) {
+      assertThat(checkpoint.quantized("a").inputMultiplier().isPresent()).isEqualTo(kept);
+    }
+  }
+
+  /** Of plain floats too: dequantized checkpoints keep the numbers under their name. */
+  @Test
+  void dequantizedLayersAreMultipliedTheSame() {
+    Path source = multiplied();
+    Path plain = temp.resolve("plain.safetensors");
+    Cli.Result result = Cli.run("dequantize", source, "-o", plain);
+    result.succeeds();
+    assertThat(result.err()).contains("'a.pre_quant_scale'");
+    assertThat(difference(product(source), product(plain))).isLessThan(1e-6);
+    for (String format : List.of("qint8", "comfy-int8-row")) {
+      Path quantized = temp.resolve(format + ".safetensors");
+      Cli.run("quantize", plain, "-o", quantized, "--format", format).succeeds();
+      assertThat(difference(product(source), product(quantized))).isLessThan(0.02);
+      assertThat(TensorFile.read(quantized).names().contains("a.pre_quant_scale"))
+          .isEqualTo(format.startsWith("comfy"));
+    }
+  }
+
+  /** A layer of 32 x 64 in nvfp4 with {@code pre_quant_scale}. */
+  private Path multiplied() {
+    Random random = new Random(3);
+    TensorFile file = new TensorFile();
+    byte[] codes = new byte[32 * 64 / 2];
+    random.nextBytes(codes);
+    byte[] scales = new byte[128 * 4];
+    Arrays.fill(scales, (byte) 0x38);
+    float[] factors = new float[64];
+    for (int i = 0; i < factors.length; i++) {
+      factors[i] = 0.5f + random.nextFloat();
+    }
+    byte[] mark = "{\"format\": \"nvfp4\"}".getBytes(StandardCharsets.UTF_8);
+    file.put("a.weight", DType.U8, List.of(32L, 32L), codes);
+    file.put("a.weight_scale", DType.F8_E4M3, List.of(128L, 4L), scales);
+    file.putFloats("a.weight_scale_2", List.of(), 1);
+    file.putFloats("a.pre_quant_scale", List.of(64L), factors);
+    file.put("a.comfy_quant", DType.U8, List.of((long) mark.length), mark);
+    return file.write(temp.resolve("multiplied.safetensors"));
+  }
+
+  /** The layer's product with one row of x. */
+  private static float[] product(Path checkpoint) {
+    float[] x = new float[64];
+    for (int i = 0; i < x.length; i++) {
+      x[i] = (i % 7 - 3) / 4f;
+    }
+    try (Checkpoint opened = Checkpoint.open(checkpoint);
+        Device device = Device.of("reference", 1);
+        Linear linear = opened.linear("a", device)) {
+      float[] y = new float[32];
+      linear.forward(MemorySegment.ofArray(x), 1, MemorySegment.ofArray(y));
+      return y;
+    }
+  }
+
+  private static double difference(float[] expected, float[] found) {
+    double error = 0;
+    double norm = 0;
+    for (int i = 0; i < expected.length; i++) {
+      error += Math.pow(found[i] - expected[i], 2);
+      norm += Math.pow(expected[i], 2);
+    }
+    return Math.sqrt(error / norm);
   }
 
   @Test
