@@ -49,7 +49,8 @@ class ComfyUiFourBitTest {
         for (int k = 0; k < row.length; k++) {
           float w = Numbers.get(Parts.encoding(weight), weight.data(), n * row.length + k);
           double step = MatrixValues.scale(m, n, k);
-          assertThat((double) Math.abs(row[k] - w)).isLessThanOrEqualTo(step / 2 + 8 * step * unit * 2);
+          assertThat((double) Math.abs(row[k] - w))
+              .isLessThanOrEqualTo(step / 2 + 8 * step * unit * 2);
         }
       }
     }
