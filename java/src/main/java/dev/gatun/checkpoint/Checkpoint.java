@@ -2,6 +2,7 @@ package dev.gatun.checkpoint;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.gatun.Compute;
+import dev.gatun.Conv2d;
 import dev.gatun.Device;
 import dev.gatun.GatunException;
 import dev.gatun.Linear;
@@ -326,6 +327,33 @@ public final class Checkpoint implements AutoCloseable {
         .filter(t -> t.elements() == Parts.Size.of(weight.shape()).k());
   }
 
+  /** {@link #conv2d(String, Conv2d.Geometry, Compute, Device)} with compute type F32. */
+  public Conv2d conv2d(String layer, Conv2d.Geometry geometry, Device device) {
+    return conv2d(layer, geometry, Compute.F32, device);
+  }
+
+  /**
+   * A convolution, found, checked and packed with its bias; it does not need the checkpoint
+   * afterwards. The weight has four dimensions, [N, C, height, width]; a layer whose format does
+   * not store them goes through {@link Conv2d#of(QuantizedTensor, Tensor, Conv2d.Geometry, Compute,
+   * Device)}.
+   *
+   * @param layer plain name, with or without {@code .weight}
+   * @throws GatunException when there is no such layer, it does not hold together, or the device
+   *     refuses it
+   */
+  public Conv2d conv2d(String layer, Conv2d.Geometry geometry, Compute compute, Device device) {
+    live();
+    String name = plainName(layer);
+    Tensor bias = plain.get(name + ".bias");
+    Tensor weight = layers.containsKey(name) ? null : plain.get(name + WEIGHT);
+    if (weight == null) {
+      return Conv2d.of(quantized(name), bias, geometry, compute, device);
+    }
+    verifyFiles();
+    return Conv2d.of(weight, bias, geometry, compute, device);
+  }
+
   /** The format that a quantized layer is of. */
   public Optional<CheckpointFormat> format(String layer) {
     return Optional.ofNullable(formats.get(plainName(layer)));
@@ -371,7 +399,8 @@ public final class Checkpoint implements AutoCloseable {
     }
   }
 
-  private String plainName(String layer) {
+  /** A layer's name without {@code .weight}, unless that is a part of it. */
+  public String plainName(String layer) {
     boolean suffixed = layer.endsWith(WEIGHT) && !layers.containsKey(layer);
     return suffixed ? layer.substring(0, layer.length() - WEIGHT.length()) : layer;
   }
