@@ -10,7 +10,9 @@ import org.jspecify.annotations.Nullable;
  * positions become rows of a matrix (im2col), some of them at a time, which the weight multiplies.
  * Thread-safe; {@code forward} allocates nothing once warm.
  *
- * <pre>y[b][o][i][j] = bias[o] + Σ w[o][c][u][v] · x[b][g·C + c][i·stride + u·dilation - padding][…]</pre>
+ * <pre>
+ * y[b][o][i][j] = bias[o] + Σ w[o][c][u][v] · x[b][g·C + c][i·stride + u·dilation - padding][…]
+ * </pre>
  *
  * where c runs over the C input channels of o's group g, and x is zero outside. Images are NCHW,
  * weights [N, C, height, width], as PyTorch has them.
@@ -179,7 +181,10 @@ public final class Conv2d implements AutoCloseable {
    */
   public long outHeight(long height) {
     return out(
-        height, kernelHeight, geometry.strideHeight, geometry.paddingHeight,
+        height,
+        kernelHeight,
+        geometry.strideHeight,
+        geometry.paddingHeight,
         geometry.dilationHeight);
   }
 
@@ -261,16 +266,14 @@ public final class Conv2d implements AutoCloseable {
       throw new GatunException("conv2d: found x and y that overlap, expected separate memory");
     }
     Im2col image =
-        new Im2col(
-            geometry, kernelHeight, kernelWidth, height, width, columns, xType.bits() / 8);
+        new Im2col(geometry, kernelHeight, kernelWidth, height, width, columns, xType.bits() / 8);
     Buffers memory = buffers.take();
     try {
       long positions = rows * columns;
       long k = linears[0].inFeatures();
       long atOnce = rowsAtOnce(positions);
       MemorySegment matrix = memory.columns.atLeast(Math.max(1, atOnce * k * xType.bits() / 8));
-      MemorySegment sums =
-          memory.sums.atLeast(Math.max(1, atOnce * outputs * yType.bits() / 8));
+      MemorySegment sums = memory.sums.atLeast(Math.max(1, atOnce * outputs * yType.bits() / 8));
       for (long b = 0; b < batch; b++) {
         for (int g = 0; g < linears.length; g++) {
           long from = (b * inChannels() + g * channels) * height * width;

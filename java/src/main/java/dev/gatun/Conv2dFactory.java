@@ -81,8 +81,7 @@ final class Conv2dFactory {
               + " multiplied as floats");
       Matrix m = weight.matrix();
       MemorySegment floats =
-          arena.allocate(
-              Math.multiplyExact(Math.multiplyExact(rows, m.k()), Float.BYTES), 64);
+          arena.allocate(Math.multiplyExact(Math.multiplyExact(rows, m.k()), Float.BYTES), 64);
       device.operations().dequantize(m, row0, rows, floats, Encoding.F32);
       List<Long> shape = List.of(rows, m.k());
       return LinearFactory.plain(new Tensor(weight.name(), DType.F32, shape, floats));

@@ -50,13 +50,12 @@ final class Im2col {
       MemorySegment x, long from, long channels, long first, int count, MemorySegment matrix) {
     long k = channels * kernelHeight * kernelWidth;
     for (int row = 0; row < count; row++) {
-      long top =
-          (first + row) / outWidth * geometry.strideHeight() - geometry.paddingHeight();
+      long top = (first + row) / outWidth * geometry.strideHeight() - geometry.paddingHeight();
       long left = (first + row) % outWidth * geometry.strideWidth() - geometry.paddingWidth();
       // Columns of the kernel that lie within the image: the same for every channel.
       int step = geometry.dilationWidth();
       int begin = left >= 0 ? 0 : (int) Math.min(kernelWidth, Math.ceilDiv(-left, step));
-      int end = (int) Math.clamp(Math.ceilDiv(width - left, step), begin, kernelWidth);
+      int end = Math.clamp(Math.ceilDiv(width - left, step), begin, kernelWidth);
       long to = row * k;
       for (long c = 0; c < channels; c++) {
         long plane = from + c * height * width;

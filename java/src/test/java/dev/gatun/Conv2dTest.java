@@ -72,17 +72,14 @@ class Conv2dTest {
       float[] x = numbers(2 * c.channels * c.height * c.width);
       for (QuantizedTensor weight : List.of(bytes, flat)) {
         double[] expected = plain(weight, bias, x, 2, c);
-        try (Conv2d conv =
-            Conv2d.of(weight, tensor(bias), c.geometry, Compute.F32, device)) {
+        try (Conv2d conv = Conv2d.of(weight, tensor(bias), c.geometry, Compute.F32, device)) {
           assertThat(conv.inChannels()).isEqualTo(c.channels);
           assertThat(conv.outChannels()).isEqualTo(c.outputs);
           float[] y = new float[expected.length];
-          conv.forward(
-              MemorySegment.ofArray(x), 2, c.height, c.width, MemorySegment.ofArray(y));
+          conv.forward(MemorySegment.ofArray(x), 2, c.height, c.width, MemorySegment.ofArray(y));
           isNear(y, expected, 1e-6 * Math.sqrt((double) k));
           // Fused with what is in y already, and with other types.
-          Epilogue epilogue =
-              new Epilogue(Epilogue.Activation.SILU, Epilogue.Combine.ADD);
+          Epilogue epilogue = new Epilogue(Epilogue.Activation.SILU, Epilogue.Combine.ADD);
           float[] again = y.clone();
           MemorySegment inPlace = MemorySegment.ofArray(again);
           conv.forward(
@@ -115,8 +112,7 @@ class Conv2dTest {
     }
     double[] expected = plain(weight, bias, rounded, 2, c);
     MemorySegment out = MemorySegment.ofArray(new byte[2 * expected.length]);
-    conv.forward(
-        in, Encoding.BF16, 2, c.height, c.width, out, Encoding.F16, Epilogue.NONE, null);
+    conv.forward(in, Encoding.BF16, 2, c.height, c.width, out, Encoding.F16, Epilogue.NONE, null);
     float[] y = new float[expected.length];
     for (int i = 0; i < y.length; i++) {
       y[i] = Numbers.get(Encoding.F16, out, i);
@@ -176,8 +172,11 @@ class Conv2dTest {
   private static double[] plain(
       QuantizedTensor weight, float @Nullable [] bias, float[] x, int batch, Case c) {
     Conv2d.Geometry g = c.geometry;
-    int oh = (c.height + 2 * g.paddingHeight() - g.dilationHeight() * (c.kh - 1) - 1) / g.strideHeight() + 1;
-    int ow = (c.width + 2 * g.paddingWidth() - g.dilationWidth() * (c.kw - 1) - 1) / g.strideWidth() + 1;
+    int oh =
+        (c.height + 2 * g.paddingHeight() - g.dilationHeight() * (c.kh - 1) - 1) / g.strideHeight()
+            + 1;
+    int ow =
+        (c.width + 2 * g.paddingWidth() - g.dilationWidth() * (c.kw - 1) - 1) / g.strideWidth() + 1;
     int perGroup = c.channels / g.groups();
     double[] y = new double[batch * c.outputs * oh * ow];
     int at = 0;
@@ -190,11 +189,14 @@ class Conv2dTest {
           for (int j = 0; j < ow; j++) {
             double sum = bias == null ? 0 : bias[o];
             for (int t = 0; t < w.length; t++) {
-              int row = i * g.strideHeight() + t / c.kw % c.kh * g.dilationHeight() - g.paddingHeight();
+              int row =
+                  i * g.strideHeight() + t / c.kw % c.kh * g.dilationHeight() - g.paddingHeight();
               int column = j * g.strideWidth() + t % c.kw * g.dilationWidth() - g.paddingWidth();
               if (row >= 0 && row < c.height && column >= 0 && column < c.width) {
                 int channel = group * perGroup + t / c.kw / c.kh;
-                sum += (double) w[t] * x[((b * c.channels + channel) * c.height + row) * c.width + column];
+                sum +=
+                    (double) w[t]
+                        * x[((b * c.channels + channel) * c.height + row) * c.width + column];
               }
             }
             y[at++] = sum;
@@ -248,7 +250,9 @@ class Conv2dTest {
         Arena arena = Arena.ofShared()) {
       QuantizedTensor weight = bytes(List.of(4L, 2L, 3L, 3L), 18, arena);
       assertThatThrownBy(
-              () -> Conv2d.of(weight, null, Conv2d.Geometry.DEFAULT.withGroups(3), Compute.F32, device))
+              () ->
+                  Conv2d.of(
+                      weight, null, Conv2d.Geometry.DEFAULT.withGroups(3), Compute.F32, device))
           .isInstanceOf(GatunException.class)
           .hasMessageContaining("conv: found a weight of shape [4, 2, 3, 3] for 3 groups");
       assertThatThrownBy(() -> Conv2d.Geometry.of(0, 0))
@@ -259,7 +263,8 @@ class Conv2dTest {
         MemorySegment y = MemorySegment.ofArray(new float[4 * 2 * 2]);
         assertThatThrownBy(() -> conv.forward(x, 1, 2, 4, y))
             .isInstanceOf(GatunException.class)
-            .hasMessageContaining("found an image of 2 with padding 0, expected at least the window of 3");
+            .hasMessageContaining(
+                "found an image of 2 with padding 0, expected at least the window of 3");
         assertThatThrownBy(() -> conv.forward(x, 1, 4, 5, y))
             .isInstanceOf(IndexOutOfBoundsException.class)
             .hasMessageContaining("found x of 128 bytes, expected 160 for [1, 2, 4, 5] of F32");

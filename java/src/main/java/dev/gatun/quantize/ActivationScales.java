@@ -36,8 +36,7 @@ public final class ActivationScales {
    * @param target a safetensors file; quanto's map goes beside it
    * @throws GatunException when a layer's format cannot hold them, or the file cannot be written
    */
-  public static void write(
-      Checkpoint source, Map<String, Calibration.Scales> scales, Path target) {
+  public static void write(Checkpoint source, Map<String, Calibration.Scales> scales, Path target) {
     Map<String, Tensor> replaced = new LinkedHashMap<>();
     QuantizationMap map = QuantizationMap.of(source);
     for (Map.Entry<String, Calibration.Scales> entry : scales.entrySet()) {
@@ -71,8 +70,7 @@ public final class ActivationScales {
         entries.add(SafetensorsWriter.Entry.of(tensor));
       }
     }
-    try (SafetensorsWriter out =
-        SafetensorsWriter.create(target, entries, source.metadata())) {
+    try (SafetensorsWriter out = SafetensorsWriter.create(target, entries, source.metadata())) {
       for (Tensor tensor : source.tensors().values()) {
         if (!replaced.containsKey(tensor.name())) {
           Quantizer.copy(source, tensor, out);
@@ -119,5 +117,4 @@ public final class ActivationScales {
             + " activations, expected "
             + expected);
   }
-
 }

@@ -56,11 +56,7 @@ public final class Calibration {
    *     (streamline) that the output is used by operations on floats alone
    */
   public record Settings(
-      Encoding encoding,
-      Method method,
-      double momentum,
-      double percentile,
-      boolean roundOutputs) {
+      Encoding encoding, Method method, double momentum, double percentile, boolean roundOutputs) {
     /** Refuses numbers out of range. */
     public Settings {
       Objects.requireNonNull(encoding, "encoding");

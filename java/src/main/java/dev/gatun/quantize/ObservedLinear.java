@@ -160,17 +160,14 @@ final class ObservedLinear implements Linear {
       float v = Numbers.get(xType, x, (long) (i / k) * ldx + i % k);
       input[i] = multiplier == null ? v : HalfFloat.round(xType, v * multiplier[i % k]);
     }
-    Rounding rounding =
-        new Rounding(settings.encoding(), ranges.input(input, xType), reciprocal);
+    Rounding rounding = new Rounding(settings.encoding(), ranges.input(input, xType), reciprocal);
     try (Arena arena = Arena.ofShared()) {
       MemorySegment given = arena.allocate(Math.max(4, 4L * input.length), 64);
       for (int i = 0; i < input.length; i++) {
         Numbers.put(xType, given, i, input[i]);
       }
       MemorySegment rounded = arena.allocate(Math.max(4, 4L * input.length), 64);
-      device
-          .backend()
-          .round(rounding, given, xType, k, m, k, null, rounded, Encoding.F32, k, 0);
+      device.backend().round(rounding, given, xType, k, m, k, null, rounded, Encoding.F32, k, 0);
       MemorySegment sums = arena.allocate(Math.max(4, 4 * m * n), 64);
       linear.forward(rounded, m, sums);
       float[] output = new float[Math.toIntExact(m * n)];

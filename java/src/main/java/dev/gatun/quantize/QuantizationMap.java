@@ -59,7 +59,8 @@ public record QuantizationMap(Map<String, Module> modules) {
       weights = weights.map(Module::fullName);
       activations = activations.map(Module::fullName);
       weights.ifPresent(type -> check(type, WEIGHT_TYPES));
-      activations.ifPresent(type -> check(type, ACTIVATION_TYPES.keySet().stream().sorted().toList()));
+      activations.ifPresent(
+          type -> check(type, ACTIVATION_TYPES.keySet().stream().sorted().toList()));
     }
 
     private static String fullName(String type) {
@@ -90,8 +91,7 @@ public record QuantizationMap(Map<String, Module> modules) {
         .filter(entry -> entry.getValue() == encoding)
         .map(Map.Entry::getKey)
         .findFirst()
-        .orElseThrow(
-            () -> new GatunException("quanto has no activations of " + encoding));
+        .orElseThrow(() -> new GatunException("quanto has no activations of " + encoding));
   }
 
   /**
@@ -152,7 +152,10 @@ public record QuantizationMap(Map<String, Module> modules) {
     JsonNode type = module.path(key);
     if (!type.isTextual()) {
       throw new GatunException(
-          key + ": found " + (type.isMissingNode() ? "nothing" : type) + ", expected a type or none");
+          key
+              + ": found "
+              + (type.isMissingNode() ? "nothing" : type)
+              + ", expected a type or none");
     }
     return type.textValue().equals(NONE) ? Optional.empty() : Optional.of(type.textValue());
   }

@@ -131,8 +131,7 @@ abstract sealed class RangeObserver {
       float best = 1;
       double least = Double.POSITIVE_INFINITY;
       for (int i = CANDIDATES; i > 0; i--) {
-        float scale =
-            histogram.largest() * ((float) i / CANDIDATES) / Rounding.largest(encoding);
+        float scale = histogram.largest() * ((float) i / CANDIDATES) / Rounding.largest(encoding);
         if (!(scale > 0) || !Float.isFinite(scale)) {
           break;
         }

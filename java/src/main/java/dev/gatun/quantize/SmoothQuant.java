@@ -50,8 +50,7 @@ public final class SmoothQuant {
     float[] largest = new float[k];
     for (long i = 0; i < weight.elements(); i++) {
       int column = (int) (i % k);
-      largest[column] =
-          Math.max(largest[column], Math.abs(Numbers.get(type, weight.data(), i)));
+      largest[column] = Math.max(largest[column], Math.abs(Numbers.get(type, weight.data(), i)));
     }
     float[] factors = new float[k];
     for (int i = 0; i < k; i++) {
@@ -94,8 +93,7 @@ public final class SmoothQuant {
               layer + PRE_QUANT_SCALE, weight.dtype(), List.of(weight.shape().get(1))));
     }
     source.tensors().values().forEach(tensor -> entries.add(SafetensorsWriter.Entry.of(tensor)));
-    try (SafetensorsWriter out =
-        SafetensorsWriter.create(target, entries, source.metadata())) {
+    try (SafetensorsWriter out = SafetensorsWriter.create(target, entries, source.metadata())) {
       for (Tensor tensor : source.tensors().values()) {
         if (!weights.containsKey(tensor.name())) {
           Quantizer.copy(source, tensor, out);

@@ -42,7 +42,9 @@ class CalibrationTest {
         .filter(name -> Golden.description("quanto", name).has("calibration"));
   }
 
-  /** The library's scales after each of three batches, inputs with another momentum than outputs. */
+  /**
+   * The library's scales after each of three batches, inputs with another momentum than outputs.
+   */
   @ParameterizedTest
   @MethodSource("calibrated")
   void findsTheScalesThatQuantoFound(String name) {
@@ -109,10 +111,12 @@ class CalibrationTest {
     float exact = sorted[(int) (0.99 * values.length) - 1];
     float bin = 2048f / Histogram.BINS; // the outlier's range over the bins
     assertThat(observer.scale() * 127).isBetween(exact, exact + bin);
-    assertThat(new RangeObserver.Percentile(Encoding.I8, 100)).satisfies(all -> {
-      all.observe(values, values.length, Encoding.F32);
-      assertThat(all.scale()).isEqualTo(1000 / 127f);
-    });
+    assertThat(new RangeObserver.Percentile(Encoding.I8, 100))
+        .satisfies(
+            all -> {
+              all.observe(values, values.length, Encoding.F32);
+              assertThat(all.scale()).isEqualTo(1000 / 127f);
+            });
   }
 
   @Test
@@ -172,12 +176,12 @@ class CalibrationTest {
           Calibration calibration =
               new Calibration(Calibration.Settings.of(encoding, Calibration.Method.ABSMAX));
           try (Linear linear = calibration.linear(checkpoint, "up.weight", device)) {
-            linear.forward(
-                MemorySegment.ofArray(x), 9, MemorySegment.ofArray(dynamic), gelu, null);
+            linear.forward(MemorySegment.ofArray(x), 9, MemorySegment.ofArray(dynamic), gelu, null);
           }
           ActivationScales.write(checkpoint, calibration.scales(), target);
-          assertThat(calibration.columns("up")).hasValueSatisfying(columns ->
-              assertThat(columns[0]).isEqualTo(largestOfColumn(x, 64, 0)));
+          assertThat(calibration.columns("up"))
+              .hasValueSatisfying(
+                  columns -> assertThat(columns[0]).isEqualTo(largestOfColumn(x, 64, 0)));
         }
         try (Checkpoint checkpoint = Checkpoint.open(target);
             Linear linear =
@@ -286,8 +290,7 @@ class CalibrationTest {
   private static Path floats(Path file) {
     float[] weight = numbers(32 * 64, 1);
     float[] bias = numbers(32, 2);
-    Tensor w =
-        new Tensor("up.weight", DType.F32, List.of(32L, 64L), MemorySegment.ofArray(weight));
+    Tensor w = new Tensor("up.weight", DType.F32, List.of(32L, 64L), MemorySegment.ofArray(weight));
     Tensor b = new Tensor("up.bias", DType.F32, List.of(32L), MemorySegment.ofArray(bias));
     try (SafetensorsWriter writer =
         SafetensorsWriter.create(
