@@ -20,6 +20,11 @@ public record StaticActivations(Encoding encoding, boolean reciprocal, boolean o
     }
   }
 
+  /** The same with y as it is: for layers whose outputs only operations on floats use. */
+  public StaticActivations streamlined() {
+    return new StaticActivations(encoding, reciprocal, false);
+  }
+
   /** The compute type that rounds x so: I8_STATIC or F8. */
   public Compute compute() {
     return encoding == Encoding.I8 ? Compute.I8_STATIC : Compute.F8;

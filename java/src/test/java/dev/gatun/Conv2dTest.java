@@ -33,7 +33,7 @@ class Conv2dTest {
   private final Random random = new Random(7);
 
   /** Channels, outputs, kernel, image and geometry. */
-  private record Case(
+  record Case(
       int channels, int outputs, int kh, int kw, int height, int width, Conv2d.Geometry geometry) {}
 
   private static final List<Case> CASES =

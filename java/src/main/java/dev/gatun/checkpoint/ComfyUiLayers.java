@@ -108,8 +108,7 @@ final class ComfyUiLayers {
         () -> layout.matrix(size.n(), size.k(), weight.data(), one, dtype),
         dtype);
     if (rounds) {
-      StaticActivations how = new StaticActivations(Encoding.F8_E4M3, true, false);
-      layers.computeIfPresent(layer, (name, read) -> read.withActivations(Optional.of(how)));
+      rounds(layer, new StaticActivations(Encoding.F8_E4M3, true, false));
     }
   }
 
@@ -197,6 +196,14 @@ final class ComfyUiLayers {
         roles,
         () -> layout.matrix(size.n(), size.k(), weight.data(), Parts.values(scales), dtype),
         dtype);
+    if (roles.containsKey(QuantizedTensor.INPUT_SCALE) && rotation == 0) {
+      // ComfyUI itself always looks for the largest of each row of x.
+      rounds(layer, new StaticActivations(Encoding.I8, false, false));
+    }
+  }
+
+  private void rounds(String layer, StaticActivations how) {
+    layers.computeIfPresent(layer, (name, read) -> read.withActivations(Optional.of(how)));
   }
 
   /** Banks of experts have leading dimensions: there are as many rows as scales. */

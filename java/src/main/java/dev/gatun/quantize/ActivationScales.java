@@ -9,6 +9,8 @@ import dev.gatun.checkpoint.CheckpointFormat;
 import dev.gatun.checkpoint.DType;
 import dev.gatun.checkpoint.SafetensorsWriter;
 import dev.gatun.kernel.codec.Numbers;
+import dev.gatun.layout.ComfyFloat8Layout;
+import dev.gatun.layout.ComfyInt8Layout;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -18,8 +20,9 @@ import java.util.Map;
 
 /**
  * Writes the scales that a {@link Calibration} found into a quantized checkpoint, where its format
- * has a place for them: ComfyUI's {@code float8_*} layers ({@code input_scale}) and quanto's
- * modules ({@code input_scale} and {@code output_scale}, and the type of the activations in {@code
+ * has a place for them: ComfyUI's {@code float8_*} and {@code int8_tensorwise} layers ({@code
+ * input_scale}; ComfyUI itself uses it for the former only) and quanto's modules ({@code
+ * input_scale} and {@code output_scale}, and the type of the activations in {@code
  * quantization_map.json}).
  */
 public final class ActivationScales {
@@ -46,9 +49,20 @@ public final class ActivationScales {
       String format = source.format(layer).map(CheckpointFormat::name).orElse("");
       switch (format) {
         case "comfyui" -> {
-          if (found.encoding() != Encoding.F8_E4M3
-              || !weight.layout().name().startsWith("comfyui.float8")) {
-            throw noPlace(source, layer, weight, found, "float8 with F8_E4M3 activations");
+          boolean fits =
+              switch (weight.layout()) {
+                case ComfyFloat8Layout floats -> found.encoding() == Encoding.F8_E4M3;
+                case ComfyInt8Layout integers ->
+                    found.encoding() == Encoding.I8 && integers.rotation() == 0;
+                default -> false;
+              };
+          if (!fits) {
+            throw noPlace(
+                source,
+                layer,
+                weight,
+                found,
+                "float8 with F8_E4M3 activations, or int8_tensorwise with I8");
           }
           put(replaced, weight, QuantizedTensor.INPUT_SCALE, INPUT, DType.F32, found.input());
         }

@@ -88,8 +88,7 @@ public final class QuantizedModel {
 
     /** Weights and activations of all modules. */
     public static Settings of(String weights, String activations) {
-      return new Settings(
-          Optional.of(weights), Optional.of(activations), List.of(), List.of());
+      return new Settings(Optional.of(weights), Optional.of(activations), List.of(), List.of());
     }
 
     /** The same with exclusions. */
@@ -159,7 +158,8 @@ public final class QuantizedModel {
     }
     if (modules.isEmpty()) {
       throw new GatunException(
-          floats.path() + ": found no module to quantize, expected *.weight that globs let through");
+          floats.path()
+              + ": found no module to quantize, expected *.weight that globs let through");
     }
     return new QuantizedModel(floats, device, modules);
   }
@@ -221,8 +221,7 @@ public final class QuantizedModel {
       return new QuantizedModule(name, kind, types, Optional.empty(), input, output);
     }
     Tensor weight = checkpoint.plain().get(name + WEIGHT);
-    Optional<Kind> kind =
-        weight == null ? Optional.empty() : kind(checkpoint, name, weight);
+    Optional<Kind> kind = weight == null ? Optional.empty() : kind(checkpoint, name, weight);
     if (types.weights().isEmpty() && weight != null) {
       kind = Optional.of(Kind.LAYER_NORM);
     }
@@ -303,8 +302,7 @@ public final class QuantizedModel {
   /** A linear layer that a calibration observes. */
   public Linear observed(String name, Calibration calibration) {
     try (Arena arena = Arena.ofShared()) {
-      return calibration.linear(
-          weight(name, arena), checkpoint.bias(name).orElse(null), device);
+      return calibration.linear(weight(name, arena), checkpoint.bias(name).orElse(null), device);
     }
   }
 
@@ -351,8 +349,7 @@ public final class QuantizedModel {
       return checkpoint.linear(name, compute, device);
     }
     try (Arena arena = Arena.ofShared()) {
-      return Linear.of(
-          weight(name, arena), checkpoint.bias(name).orElse(null), compute, device);
+      return Linear.of(weight(name, arena), checkpoint.bias(name).orElse(null), compute, device);
     }
   }
 
@@ -363,11 +360,7 @@ public final class QuantizedModel {
     }
     try (Arena arena = Arena.ofShared()) {
       return Conv2d.of(
-          weight(name, arena),
-          checkpoint.bias(name).orElse(null),
-          geometry,
-          Compute.F32,
-          device);
+          weight(name, arena), checkpoint.bias(name).orElse(null), geometry, Compute.F32, device);
     }
   }
 
@@ -385,8 +378,7 @@ public final class QuantizedModel {
     }
     Map<String, Tensor> parts = new LinkedHashMap<>(codes.parts());
     parts.put(QuantizedTensor.INPUT_SCALE, number(name + INPUT, DType.F32, module.inputScale()));
-    parts.put(
-        QuantizedTensor.OUTPUT_SCALE, number(name + OUTPUT, DType.F32, module.outputScale()));
+    parts.put(QuantizedTensor.OUTPUT_SCALE, number(name + OUTPUT, DType.F32, module.outputScale()));
     return codes
         .with(codes.shape(), parts, codes.matrix(), codes.dtype())
         .withActivations(
@@ -461,8 +453,6 @@ public final class QuantizedModel {
         .orElseGet(
             () ->
                 DType.valueOf(
-                    Objects.requireNonNull(checkpoint.layers().get(module.name()))
-                        .dtype()
-                        .name()));
+                    Objects.requireNonNull(checkpoint.layers().get(module.name())).dtype().name()));
   }
 }

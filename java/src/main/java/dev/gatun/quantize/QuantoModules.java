@@ -57,8 +57,7 @@ final class QuantoModules {
             type);
     try (Arena arena = Arena.ofShared()) {
       return shaped(
-              module,
-              writer(module).blank(module.name(), plain, arena).orElseThrow().tensors())
+              module, writer(module).blank(module.name(), plain, arena).orElseThrow().tensors())
           .stream()
           .map(SafetensorsWriter.Entry::of)
           .toList();

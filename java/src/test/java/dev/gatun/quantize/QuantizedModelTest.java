@@ -60,13 +60,15 @@ class QuantizedModelTest {
         Device device = Device.of("reference", 1)) {
       QuantizedModel model = QuantizedModel.quantize(floats, settings, device);
       QuantizationMap map = QuantizationMap.of(library);
-      assertThat(model.quantizationMap().modules()).containsExactlyInAnyOrderEntriesOf(map.modules());
+      assertThat(model.quantizationMap().modules())
+          .containsExactlyInAnyOrderEntriesOf(map.modules());
       QuantizedModel theirs = QuantizedModel.requantize(library, map, device);
       assertThat(theirs.frozen()).isTrue();
       if (activations != null) {
         // The scales that the library's calibration found; CalibrationTest finds them too.
         Map<String, Calibration.Scales> scales = new LinkedHashMap<>();
-        theirs.modules()
+        theirs
+            .modules()
             .forEach(
                 (module, its) ->
                     scales.put(
@@ -170,10 +172,8 @@ class QuantizedModelTest {
     QuantizationMap map;
     try (Checkpoint floats = Checkpoint.open(network());
         Device device = Device.of("reference", 1)) {
-      QuantizedModel model =
-          QuantizedModel.quantize(floats, Settings.of(weights, "qint8"), device);
-      assertThat(model.modules().keySet())
-          .containsExactlyInAnyOrder("conv", "wide", "norm", "up");
+      QuantizedModel model = QuantizedModel.quantize(floats, Settings.of(weights, "qint8"), device);
+      assertThat(model.modules().keySet()).containsExactlyInAnyOrder("conv", "wide", "norm", "up");
       assertThat(model.module("norm").kind()).isEqualTo(Kind.LAYER_NORM);
       assertThat(model.module("conv").kind()).isEqualTo(Kind.CONV2D);
       assertThat(model.frozen()).isFalse();
@@ -243,7 +243,8 @@ class QuantizedModelTest {
           .containsExactlyInAnyOrder("conv", "up");
       assertThatThrownBy(
               () ->
-                  QuantizedModel.quantize(floats, Settings.of("qint8").including("nothing"), device))
+                  QuantizedModel.quantize(
+                      floats, Settings.of("qint8").including("nothing"), device))
           .isInstanceOf(GatunException.class)
           .hasMessageContaining("found no module to quantize");
       QuantizationMap wrong =

@@ -15,6 +15,7 @@ import java.nio.ByteOrder;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.function.Function;
 
 /**
  * BERT's encoder with every linear layer on Gatun and everything else in plain Java.
@@ -93,6 +94,15 @@ final class BertEncoder implements Encoder {
    * @throws GatunException when a tensor is missing or is not what a BERT encoder has
    */
   BertEncoder(Checkpoint checkpoint, int heads, float epsilon, Compute compute, Device device) {
+    this(checkpoint, heads, epsilon, name -> checkpoint.linear(name, compute, device));
+  }
+
+  /**
+   * The same on linear layers from elsewhere.
+   *
+   * @param source gives a layer by its plain name; the encoder closes it
+   */
+  BertEncoder(Checkpoint checkpoint, int heads, float epsilon, Function<String, Linear> source) {
     this.heads = heads;
     this.epsilon = epsilon;
     words = floats(checkpoint, "embeddings.word_embeddings.weight");
@@ -113,7 +123,7 @@ final class BertEncoder implements Encoder {
       for (int i = 0;
           checkpoint.tensors().containsKey("encoder.layer." + i + ".output.LayerNorm.weight");
           i++) {
-        layers.add(layer(checkpoint, "encoder.layer." + i, compute, device));
+        layers.add(layer(checkpoint, "encoder.layer." + i, source));
       }
       if (layers.isEmpty()) {
         throw new GatunException(
@@ -128,20 +138,20 @@ final class BertEncoder implements Encoder {
     }
   }
 
-  private Layer layer(Checkpoint checkpoint, String name, Compute compute, Device device) {
+  private Layer layer(Checkpoint checkpoint, String name, Function<String, Linear> source) {
     return new Layer(
-        linear(checkpoint, name + ".attention.self.query", compute, device),
-        linear(checkpoint, name + ".attention.self.key", compute, device),
-        linear(checkpoint, name + ".attention.self.value", compute, device),
-        linear(checkpoint, name + ".attention.output.dense", compute, device),
+        linear(name + ".attention.self.query", source),
+        linear(name + ".attention.self.key", source),
+        linear(name + ".attention.self.value", source),
+        linear(name + ".attention.output.dense", source),
         norm(checkpoint, name + ".attention.output.LayerNorm"),
-        linear(checkpoint, name + ".intermediate.dense", compute, device),
-        linear(checkpoint, name + ".output.dense", compute, device),
+        linear(name + ".intermediate.dense", source),
+        linear(name + ".output.dense", source),
         norm(checkpoint, name + ".output.LayerNorm"));
   }
 
-  private Linear linear(Checkpoint checkpoint, String name, Compute compute, Device device) {
-    Linear linear = checkpoint.linear(name, compute, device);
+  private Linear linear(String name, Function<String, Linear> source) {
+    Linear linear = source.apply(name);
     linears.add(linear);
     return linear;
   }

@@ -1,0 +1,164 @@
+package dev.gatun.bench.demo;
+
+import com.fasterxml.jackson.databind.node.JsonNodeFactory;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.gatun.Device;
+import dev.gatun.GatunException;
+import dev.gatun.cli.Command;
+import dev.gatun.cli.CommonOptions;
+import dev.gatun.cli.DeviceOptions;
+import dev.gatun.quantize.Calibration;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Locale;
+import java.util.Optional;
+import java.util.OptionalDouble;
+import org.jspecify.annotations.Nullable;
+import picocli.CommandLine;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Option;
+
+/** {@code gatun calibrate}: static activations for a real model. */
+@CommandLine.Command(
+    name = "calibrate",
+    description = {
+      "Find the scales of static activations for all-MiniLM-L6-v2 from real sentences, write them into int8 and FP8 checkpoints,"
+          + " and run those without looking at x.",
+      "Exit code 1 when an embedding's cosine with the original is more than 0.005 below that of quantized weights alone."
+    })
+public final class CalibrateCommand implements Command {
+  /** What rounding activations may cost of a cosine, mean or worst. */
+  static final double BAR = 0.005;
+
+  @Mixin private CommonOptions common = new CommonOptions();
+  @Mixin private DeviceOptions device = new DeviceOptions();
+
+  @Option(
+      names = "--method",
+      paramLabel = "M",
+      defaultValue = "MOMENTUM",
+      description =
+          "How a scale comes from what was seen: ${COMPLETION-CANDIDATES}; default: ${DEFAULT-VALUE}, as quanto does it.")
+  private Calibration.Method method = Calibration.Method.MOMENTUM;
+
+  @Option(
+      names = "--momentum",
+      paramLabel = "X",
+      description = "Of MOMENTUM, for outputs; 0 to 1 (default: ${DEFAULT-VALUE}).")
+  private double momentum = Calibration.INPUT_MOMENTUM;
+
+  @Option(
+      names = "--percentile",
+      paramLabel = "P",
+      description = "Of PERCENTILE; above 0 to 100 (default: ${DEFAULT-VALUE}).")
+  private double percentile = 99.99;
+
+  @Option(
+      names = "--smooth",
+      paramLabel = "ALPHA",
+      description =
+          "Also move outliers of x into the weights (SmoothQuant, 0 to 1), into a ComfyUI int8 checkpoint with pre_quant_scale.")
+  private @Nullable Double smooth;
+
+  @Option(
+      names = {"-o", "--output"},
+      paramLabel = "DIR",
+      description = "Keep the calibrated checkpoints in directories below this one.")
+  private @Nullable Path output;
+
+  /** Made by the service loader. */
+  public CalibrateCommand() {}
+
+  @Override
+  public Integer call() {
+    if (!(momentum >= 0 && momentum <= 1)) {
+      throw common.usage("--momentum: found " + momentum + ", expected 0 to 1");
+    }
+    if (!(percentile > 0 && percentile <= 100)) {
+      throw common.usage("--percentile: found " + percentile + ", expected above 0 to 100");
+    }
+    if (smooth != null && !(smooth >= 0 && smooth <= 1)) {
+      throw common.usage("--smooth: found " + smooth + ", expected 0 to 1");
+    }
+    Calibrator.Options options =
+        new Calibrator.Options(
+            method,
+            momentum,
+            percentile,
+            smooth == null ? OptionalDouble.empty() : OptionalDouble.of(smooth),
+            Optional.ofNullable(output));
+    List<Calibrator.Row> rows;
+    try (Device on = device.open()) {
+      rows = Calibrator.run(options, on, line -> common.err().println("gatun: " + line));
+    }
+    if (common.json()) {
+      common.printJson(rows.stream().map(CalibrateCommand::toJson).toList());
+    } else {
+      print(rows);
+    }
+    List<Calibrator.Row> missed = rows.stream().filter(row -> !passes(row)).toList();
+    if (!missed.isEmpty()) {
+      Calibrator.Row row = missed.getFirst();
+      throw new GatunException(
+          String.format(
+              Locale.ROOT,
+              "calibrate: %s, %s: found %.6f less cosine than with weights alone, expected at most %s",
+              row.format(),
+              row.activations(),
+              row.loss(),
+              BAR));
+    }
+    return 0;
+  }
+
+  /** NaN does not pass. */
+  static boolean passes(Calibrator.Row row) {
+    return row.loss() <= BAR;
+  }
+
+  private static ObjectNode toJson(Calibrator.Row row) {
+    return JsonNodeFactory.instance
+        .objectNode()
+        .put("format", row.format())
+        .put("activations", row.activations())
+        .put("weightOnlyMeanCosine", row.weightOnly().mean())
+        .put("weightOnlyWorstCosine", row.weightOnly().worst())
+        .put("meanCosine", row.calibrated().mean())
+        .put("worstCosine", row.calibrated().worst())
+        .put("kernel", row.kernel());
+  }
+
+  private void print(List<Calibrator.Row> rows) {
+    String format = "%-12s %-26s %10s %10s %10s %10s   %s%n";
+    common
+        .out()
+        .printf(
+            Locale.ROOT,
+            format,
+            "weights",
+            "activations",
+            "mean",
+            "worst",
+            "alone",
+            "alone",
+            "kernel of the widest layer");
+    for (Calibrator.Row row : rows) {
+      common
+          .out()
+          .printf(
+              Locale.ROOT,
+              format,
+              row.format(),
+              row.activations(),
+              cosine(row.calibrated().mean()),
+              cosine(row.calibrated().worst()),
+              cosine(row.weightOnly().mean()),
+              cosine(row.weightOnly().worst()),
+              row.kernel());
+    }
+  }
+
+  private static String cosine(double value) {
+    return String.format(Locale.ROOT, "%.6f", value);
+  }
+}
