@@ -2,6 +2,7 @@ package dev.gatun.checkpoint;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.gatun.Compute;
+import dev.gatun.ComputePlan;
 import dev.gatun.Conv2d;
 import dev.gatun.Device;
 import dev.gatun.GatunException;
@@ -325,6 +326,11 @@ public final class Checkpoint implements AutoCloseable {
     return Optional.ofNullable(plain.get(name + INPUT_MULTIPLIER))
         .filter(t -> weight != null && Parts.isFloat(weight) && Parts.isFloat(t))
         .filter(t -> t.elements() == Parts.Size.of(weight.shape()).k());
+  }
+
+  /** The same with the compute type that a plan has for the layer. */
+  public Linear linear(String layer, ComputePlan plan, Device device) {
+    return linear(layer, plan.of(plainName(layer)), device);
   }
 
   /** {@link #conv2d(String, Conv2d.Geometry, Compute, Device)} with compute type F32. */

@@ -163,6 +163,13 @@ public final class Calibration {
     }
   }
 
+  /** Some rows of a layer's x, row-major, drawn evenly from all of them: at most 256. */
+  public Optional<float[]> sample(String layer) {
+    synchronized (layers) {
+      return Optional.ofNullable(layers.get(layer)).map(observed -> observed.ranges().sample());
+    }
+  }
+
   /** The largest magnitude of each column of a layer's x: what {@link SmoothQuant} starts from. */
   public Optional<float[]> columns(String layer) {
     synchronized (layers) {

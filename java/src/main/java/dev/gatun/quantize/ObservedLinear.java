@@ -28,6 +28,7 @@ final class ObservedLinear implements Linear {
     private final RangeObserver input;
     private final RangeObserver output;
     private final float[] columns;
+    private final RowSample sample;
     private boolean seen;
 
     Ranges(Calibration.Settings settings, int k) {
@@ -35,6 +36,7 @@ final class ObservedLinear implements Linear {
       input = RangeObserver.of(settings, encoding, Calibration.INPUT_MOMENTUM);
       output = RangeObserver.of(settings, encoding, settings.momentum());
       columns = new float[k];
+      sample = new RowSample(k);
     }
 
     synchronized float input(float[] x, Encoding type) {
@@ -43,6 +45,7 @@ final class ObservedLinear implements Linear {
         int column = i % columns.length;
         columns[column] = Math.max(columns[column], Math.abs(x[i]));
       }
+      sample.add(x);
       input.observe(x, x.length, type);
       return input.scale();
     }
@@ -60,6 +63,10 @@ final class ObservedLinear implements Linear {
 
     synchronized float[] columns() {
       return columns.clone();
+    }
+
+    synchronized float[] sample() {
+      return sample.rows();
     }
   }
 

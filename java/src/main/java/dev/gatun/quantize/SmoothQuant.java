@@ -1,7 +1,11 @@
 package dev.gatun.quantize;
 
+import dev.gatun.Compute;
+import dev.gatun.Device;
 import dev.gatun.Encoding;
 import dev.gatun.GatunException;
+import dev.gatun.Linear;
+import dev.gatun.Rounding;
 import dev.gatun.Tensor;
 import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.DType;
@@ -11,6 +15,7 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -60,6 +65,91 @@ public final class SmoothQuant {
       factors[i] = none ? 1 : (float) Math.clamp(s, 1 / LARGEST, LARGEST);
     }
     return factors;
+  }
+
+  /**
+   * The factors with the least error of y, relative in each row, among those of several alphas, and of no
+   * smoothing, when a weight of 8-bit integers with one scale a row is multiplied by x rounded to
+   * 8-bit integers with one scale for all.
+   *
+   * @param sample rows of x, from {@link Calibration#sample}
+   * @param alphas to try
+   */
+  public static float[] best(
+      float[] columns, float[] sample, Tensor weight, List<Double> alphas, Device device) {
+    int k = columns.length;
+    float[] best = new float[k];
+    Arrays.fill(best, 1);
+    if (k == 0 || sample.length == 0) {
+      return best;
+    }
+    int n = Math.toIntExact(weight.shape().get(0));
+    int m = sample.length / k;
+    float[] exact = new float[m * n];
+    try (Linear linear = Linear.of(weight, null, Compute.F32, device)) {
+      linear.forward(MemorySegment.ofArray(sample), m, MemorySegment.ofArray(exact));
+    }
+    double least = error(columns, sample, weight, best, exact, device);
+    for (double alpha : alphas) {
+      float[] factors = factors(columns, weight, alpha);
+      double error = error(columns, sample, weight, factors, exact, device);
+      if (error < least) {
+        least = error;
+        best = factors;
+      }
+    }
+    return best;
+  }
+
+  private static double error(
+      float[] columns, float[] sample, Tensor weight, float[] s, float[] exact, Device device) {
+    int k = columns.length;
+    int n = Math.toIntExact(weight.shape().get(0));
+    int m = sample.length / k;
+    Encoding type = type(weight);
+    float[] smoothed = new float[n * k];
+    for (int row = 0; row < n; row++) {
+      float largest = 0;
+      for (int i = 0; i < k; i++) {
+        float w = Numbers.get(type, weight.data(), (long) row * k + i) * s[i];
+        smoothed[row * k + i] = w;
+        largest = Math.max(largest, Math.abs(w));
+      }
+      float scale = largest / 127;
+      for (int i = row * k; scale > 0 && i < (row + 1) * k; i++) {
+        smoothed[i] = (float) Math.rint(smoothed[i] / scale) * scale;
+      }
+    }
+    float largest = 0;
+    for (int i = 0; i < k; i++) {
+      largest = Math.max(largest, columns[i] / s[i]);
+    }
+    float[] x = new float[sample.length];
+    Rounding rounding = new Rounding(Encoding.I8, largest > 0 ? largest / 127 : 1, false);
+    for (int i = 0; i < x.length; i++) {
+      x[i] = rounding.round(Encoding.F32, sample[i] / s[i % k]);
+    }
+    float[] y = new float[m * n];
+    try (Arena arena = Arena.ofShared()) {
+      MemorySegment data = arena.allocate((long) n * k * Float.BYTES, 64);
+      data.copyFrom(MemorySegment.ofArray(smoothed));
+      Tensor rounded =
+          new Tensor(weight.name(), DType.F32, List.of((long) n, (long) k), data);
+      try (Linear linear = Linear.of(rounded, null, Compute.F32, device)) {
+        linear.forward(MemorySegment.ofArray(x), m, MemorySegment.ofArray(y));
+      }
+    }
+    double sum = 0;
+    for (int row = 0; row < m; row++) { // relative, or few tokens of huge activations decide
+      double error = 0;
+      double size = 0;
+      for (int i = row * n; i < (row + 1) * n; i++) {
+        error += ((double) y[i] - exact[i]) * ((double) y[i] - exact[i]);
+        size += (double) exact[i] * exact[i];
+      }
+      sum += size == 0 ? 0 : error / size;
+    }
+    return sum;
   }
 
   private static Encoding type(Tensor weight) {

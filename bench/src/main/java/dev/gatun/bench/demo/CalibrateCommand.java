@@ -12,7 +12,6 @@ import java.nio.file.Path;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
-import java.util.OptionalDouble;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine;
 import picocli.CommandLine.Mixin;
@@ -56,9 +55,12 @@ public final class CalibrateCommand implements Command {
   @Option(
       names = "--smooth",
       paramLabel = "ALPHA",
+      split = ",",
+      defaultValue = "0.5,0.6,0.7,0.8,0.9",
       description =
-          "Also move outliers of x into the weights (SmoothQuant, 0 to 1), into a ComfyUI int8 checkpoint with pre_quant_scale.")
-  private @Nullable Double smooth;
+          "Of SmoothQuant, 0 to 1: outliers of x are moved into the weights of a ComfyUI int8 checkpoint with pre_quant_scale,"
+              + " in each layer with the best of these (default: ${DEFAULT-VALUE}).")
+  private List<Double> smooth = List.of();
 
   @Option(
       names = {"-o", "--output"},
@@ -77,7 +79,7 @@ public final class CalibrateCommand implements Command {
     if (!(percentile > 0 && percentile <= 100)) {
       throw common.usage("--percentile: found " + percentile + ", expected above 0 to 100");
     }
-    if (smooth != null && !(smooth >= 0 && smooth <= 1)) {
+    if (!smooth.stream().allMatch(alpha -> alpha >= 0 && alpha <= 1)) {
       throw common.usage("--smooth: found " + smooth + ", expected 0 to 1");
     }
     Calibrator.Options options =
@@ -85,7 +87,7 @@ public final class CalibrateCommand implements Command {
             method,
             momentum,
             percentile,
-            smooth == null ? OptionalDouble.empty() : OptionalDouble.of(smooth),
+            List.copyOf(smooth),
             Optional.ofNullable(output));
     List<Calibrator.Row> rows;
     try (Device on = device.open()) {

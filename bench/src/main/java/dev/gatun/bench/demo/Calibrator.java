@@ -22,7 +22,6 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.OptionalDouble;
 import java.util.function.Consumer;
 import java.util.function.Function;
 import java.util.stream.IntStream;
@@ -62,13 +61,13 @@ final class Calibrator {
    * How it is done.
    *
    * @param directory keeps the calibrated checkpoints; empty: none are kept
-   * @param smooth alpha of SmoothQuant, on ComfyUI's int8 with dynamic activations
+   * @param smooth alphas of SmoothQuant, of which each layer gets the best; empty: no smoothing
    */
   record Options(
       Calibration.Method method,
       double momentum,
       double percentile,
-      OptionalDouble smooth,
+      List<Double> smooth,
       Optional<Path> directory) {}
 
   /**
@@ -82,10 +81,9 @@ final class Calibrator {
    */
   record Row(
       String format, String activations, Cosines weightOnly, Cosines calibrated, String kernel) {
-    /** How much of the mean cosine the activations cost; negative when they gain. */
+    /** How much of the mean cosine rounding the activations costs. */
     double loss() {
-      return Math.max(
-          weightOnly.mean() - calibrated.mean(), weightOnly.worst() - calibrated.worst());
+      return weightOnly.mean() - calibrated.mean();
     }
   }
 
@@ -120,8 +118,7 @@ final class Calibrator {
   static List<Row> run(Options options, Device device, Consumer<String> progress) {
     try (WorkDirectory work = new WorkDirectory()) {
       Path onnx = MiniLm.extractModel(work.path());
-      try (Tokenizer tokenizer =
-          new Tokenizer(MiniLm.extractTokenizer(work.path()), work.path())) {
+      try (Tokenizer tokenizer = new Tokenizer(MiniLm.extractTokenizer(work.path()), work.path())) {
         return new Calibrator(options, device, progress, work.path(), tokenizer).run(onnx);
       }
     }
@@ -137,8 +134,8 @@ final class Calibrator {
       for (Target target : Target.values()) {
         rows.addAll(run(source, target));
       }
-      if (options.smooth().isPresent()) {
-        rows.add(smooth(source, options.smooth().getAsDouble()));
+      if (!options.smooth().isEmpty()) {
+        rows.add(smooth(source));
       }
     }
     return rows;
@@ -167,7 +164,8 @@ final class Calibrator {
     }
     List<Row> rows = new ArrayList<>();
     try (Checkpoint checkpoint = Checkpoint.open(calibrated)) {
-      String activations = "static " + Format.valueOf(target == Target.INT8 ? "INT8" : "FP8").label();
+      String activations =
+          "static " + Format.valueOf(target == Target.INT8 ? "INT8" : "FP8").label();
       boolean outputs =
           checkpoint.layers().values().stream()
               .anyMatch(
@@ -207,14 +205,22 @@ final class Calibrator {
         device);
   }
 
-  private Row smooth(Checkpoint source, double alpha) {
+  private Row smooth(Checkpoint source) {
     progress.accept("smoothing");
-    Calibration calibration = new Calibration(settings(Encoding.I8));
+    // With 8-bit floats x is nearly what it is without rounding, outliers included.
+    Calibration calibration =
+        new Calibration(Calibration.Settings.of(Encoding.F8_E4M3, Calibration.Method.ABSMAX));
     encode(source, name -> calibration.linear(source, name, device), calibrating);
     Map<String, float[]> factors = new LinkedHashMap<>();
     for (String layer : calibration.scales().keySet()) {
-      float[] columns = calibration.columns(layer).orElseThrow();
-      factors.put(layer, SmoothQuant.factors(columns, source.tensor(layer + ".weight"), alpha));
+      factors.put(
+          layer,
+          SmoothQuant.best(
+              calibration.columns(layer).orElseThrow(),
+              calibration.sample(layer).orElseThrow(),
+              source.tensor(layer + ".weight"),
+              options.smooth(),
+              device));
     }
     Path smoothed = directory(work, "smoothed").resolve(FILE);
     SmoothQuant.write(source, factors, smoothed);

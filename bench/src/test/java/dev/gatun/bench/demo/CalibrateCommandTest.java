@@ -28,8 +28,7 @@ class CalibrateCommandTest {
   /** On sentences that it was not calibrated on. */
   @Test
   void staticActivationsCostTheRealModelHardlyAnything(@TempDir Path directory) throws Exception {
-    int code =
-        gatun("calibrate", "--json", "--smooth", "0.5", "-o", directory.toString());
+    int code = gatun("calibrate", "--json", "-o", directory.toString());
     assertThat(code).as(err.toString()).isZero();
     List<String> rows = new ArrayList<>();
     for (JsonNode row : new ObjectMapper().readTree(out.toString())) {
