@@ -32,8 +32,7 @@ public record ComputePlan(List<Rule> rules, Compute otherwise) {
       String regex =
           glob.chars()
               .mapToObj(
-                  c ->
-                      c == '*' ? ".*" : c == '?' ? "." : Pattern.quote(String.valueOf((char) c)))
+                  c -> c == '*' ? ".*" : c == '?' ? "." : Pattern.quote(String.valueOf((char) c)))
               .collect(Collectors.joining());
       return Pattern.compile(regex, Pattern.DOTALL).matcher(layer).matches();
     }
@@ -62,7 +61,8 @@ public record ComputePlan(List<Rule> rules, Compute otherwise) {
     for (String part : text.split(",", -1)) {
       int at = part.lastIndexOf('=');
       if (at > 0) {
-        rules.add(new Rule(part.substring(0, at).strip(), Compute.of(part.substring(at + 1).strip())));
+        rules.add(
+            new Rule(part.substring(0, at).strip(), Compute.of(part.substring(at + 1).strip())));
       } else if (otherwise == null && at < 0) {
         otherwise = Compute.of(part.strip());
       } else {

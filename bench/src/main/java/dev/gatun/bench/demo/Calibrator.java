@@ -32,6 +32,11 @@ import java.util.stream.IntStream;
  * near those with quantized weights alone are.
  */
 final class Calibrator {
+  /** The kinds of activations that are judged. */
+  static final String INT8 = "static int8";
+
+  static final String FP8 = "static fp8";
+
   private static final int BATCH = 8;
   private static final String FILE = "model.safetensors";
 
@@ -164,8 +169,7 @@ final class Calibrator {
     }
     List<Row> rows = new ArrayList<>();
     try (Checkpoint checkpoint = Checkpoint.open(calibrated)) {
-      String activations =
-          "static " + Format.valueOf(target == Target.INT8 ? "INT8" : "FP8").label();
+      String activations = target.compute == Compute.F8 ? FP8 : INT8;
       boolean outputs =
           checkpoint.layers().values().stream()
               .anyMatch(
@@ -241,7 +245,7 @@ final class Calibrator {
       return row(
           checkpoint,
           "int8-smooth",
-          "static int8",
+          INT8,
           weightOnly,
           name -> checkpoint.linear(name, Compute.I8_STATIC, device));
     }
