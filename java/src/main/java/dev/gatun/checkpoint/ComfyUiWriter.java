@@ -108,6 +108,12 @@ final class ComfyUiWriter implements LayerWriter {
   }
 
   @Override
+  public Optional<String> inputScale(String layer) {
+    return Optional.of(
+        layer + (format == ComfyFormat.SCALED_FP8 ? ".scale_input" : ".input_scale"));
+  }
+
+  @Override
   public Optional<String> inputMultiplier(String layer) {
     return format == ComfyFormat.SCALED_FP8
         ? Optional.empty()

@@ -129,6 +129,17 @@ public interface LayerWriter extends QuantizationLifecycle {
   }
 
   /**
+   * The name of the tensor that says what x is divided by before it is rounded to the weight's
+   * encoding ({@link QuantizedTensor#INPUT_SCALE}); empty when a layer that is laid out anew from
+   * the same checkpoint format does not keep it.
+   *
+   * @param layer plain name
+   */
+  default Optional<String> inputScale(String layer) {
+    return Optional.empty();
+  }
+
+  /**
    * The name of the tensor that x is multiplied by before the weight is applied ({@link
    * QuantizedTensor#INPUT_MULTIPLIER}); empty when this format has none.
    *

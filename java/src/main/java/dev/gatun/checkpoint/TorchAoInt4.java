@@ -58,26 +58,11 @@ final class TorchAoInt4 {
    * @param hqq scales and zeros by half-quadratic optimization instead
    */
   LayerWriter.Quantized tiles(boolean hqq) {
-    long paddedRows = Math.ceilDiv(n, TILE_ROWS) * TILE_ROWS;
-    long paddedColumns = Math.ceilDiv(k, TILE_COLUMNS) * TILE_COLUMNS;
-    long across = paddedColumns / group;
-    String prefix = TorchAoTensors.prefix(layer + Parts.WEIGHT);
-    Tensor codes =
-        WriterSupport.allocate(
-            arena,
-            prefix + "qdata",
-            DType.I32,
-            paddedRows / TILE_ROWS,
-            paddedColumns / 128,
-            32L,
-            4L);
-    Tensor pairs =
-        WriterSupport.allocate(
-            arena, prefix + "scale_and_zero", DType.BF16, across, paddedRows, 2L);
-    long rowBytes = paddedColumns * TILE_ROWS / 2;
-    Matrix matrix =
-        new TorchAoLayout("Int4TilePackedTo4dTensor", Encoding.U4)
-            .tiles(n, k, codes.data(), rowBytes, group, pairs.data(), paddedRows);
+    LayerWriter.Blank made = tiles(layer, n, k, group, arena);
+    Tensor pairs = made.tensors().get(1);
+    Matrix matrix = made.matrix();
+    long across = pairs.shape().get(0);
+    long paddedRows = pairs.shape().get(1);
     TorchAoHqq.Zeros zeros = hqq ? new TorchAoHqq(this::value, n, k, group).run() : null;
     for (long row = 0; row < paddedRows; row++) {
       for (long g = 0; g < across; g++) {
@@ -107,7 +92,32 @@ final class TorchAoInt4 {
         }
       }
     }
-    return new LayerWriter.Quantized(List.of(codes, pairs), matrix);
+    return made.finished();
+  }
+
+  /** The tensors of a tile-packed weight, without numbers yet. */
+  static LayerWriter.Blank tiles(String layer, long n, long k, long group, Arena arena) {
+    long paddedRows = Math.ceilDiv(n, TILE_ROWS) * TILE_ROWS;
+    long paddedColumns = Math.ceilDiv(k, TILE_COLUMNS) * TILE_COLUMNS;
+    long across = paddedColumns / group;
+    String prefix = TorchAoTensors.prefix(layer + Parts.WEIGHT);
+    Tensor codes =
+        WriterSupport.allocate(
+            arena,
+            prefix + "qdata",
+            DType.I32,
+            paddedRows / TILE_ROWS,
+            paddedColumns / 128,
+            32L,
+            4L);
+    Tensor pairs =
+        WriterSupport.allocate(
+            arena, prefix + "scale_and_zero", DType.BF16, across, paddedRows, 2L);
+    long rowBytes = paddedColumns * TILE_ROWS / 2;
+    Matrix matrix =
+        new TorchAoLayout("Int4TilePackedTo4dTensor", Encoding.U4)
+            .tiles(n, k, codes.data(), rowBytes, group, pairs.data(), paddedRows);
+    return LayerWriter.Blank.of(List.of(codes, pairs), matrix);
   }
 
   private static void put(Tensor pairs, long at, float scale, float zero) {
@@ -120,6 +130,28 @@ final class TorchAoInt4 {
    * {@code code = round((w - min) / scale) - 8}; scales and zeros are rounded to BF16 afterwards.
    */
   LayerWriter.Quantized plain() {
+    LayerWriter.Blank made = plain(layer, n, k, group, arena);
+    Matrix matrix = made.matrix();
+    Tensor scales = made.tensors().get(1);
+    Tensor zeros = made.tensors().get(2);
+    long across = k / group;
+    for (long row = 0; row < n; row++) {
+      for (long g = 0; g < across; g++) {
+        Range range = range(row, g);
+        float scale = Math.max(range.max - range.min, SMALLEST_RANGE) / LEVELS;
+        Numbers.put(BF16, scales.data(), g * n + row, scale);
+        Numbers.put(BF16, zeros.data(), g * n + row, range.min + MIDDLE * scale);
+        for (long c = g * group; c < (g + 1) * group; c++) {
+          int level = Codebooks.encode(Encoding.U4, (value(row, c) - range.min) / scale);
+          MatrixValues.putCode(matrix, row, c, (level - MIDDLE) & 0xF);
+        }
+      }
+    }
+    return made.finished();
+  }
+
+  /** The tensors of a weight in rows, without numbers yet. */
+  static LayerWriter.Blank plain(String layer, long n, long k, long group, Arena arena) {
     long across = k / group;
     String prefix = TorchAoTensors.prefix(layer + Parts.WEIGHT);
     Tensor codes = WriterSupport.allocate(arena, prefix + "qdata", DType.I8, n, k / 2);
@@ -135,19 +167,7 @@ final class TorchAoInt4 {
                 Parts.values(scales),
                 Optional.empty(),
                 Optional.of(Parts.values(zeros)));
-    for (long row = 0; row < n; row++) {
-      for (long g = 0; g < across; g++) {
-        Range range = range(row, g);
-        float scale = Math.max(range.max - range.min, SMALLEST_RANGE) / LEVELS;
-        Numbers.put(BF16, scales.data(), g * n + row, scale);
-        Numbers.put(BF16, zeros.data(), g * n + row, range.min + MIDDLE * scale);
-        for (long c = g * group; c < (g + 1) * group; c++) {
-          int level = Codebooks.encode(Encoding.U4, (value(row, c) - range.min) / scale);
-          MatrixValues.putCode(matrix, row, c, (level - MIDDLE) & 0xF);
-        }
-      }
-    }
-    return new LayerWriter.Quantized(List.of(codes, scales, zeros), matrix);
+    return LayerWriter.Blank.of(List.of(codes, scales, zeros), matrix);
   }
 
   private record Range(float min, float max) {}

@@ -1,6 +1,7 @@
 package dev.gatun.checkpoint;
 
 import dev.gatun.Encoding;
+import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
@@ -14,6 +15,7 @@ import dev.gatun.kernel.codec.Magnitudes;
 import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.TorchAoLayout;
 import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import java.util.Collection;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -91,6 +93,27 @@ final class TorchAoWriter implements LayerWriter {
     long k = weight.shape().get(1);
     Encoding encoding = scheme.encoding();
     boolean integer = encoding == Encoding.I8;
+    Blank made = bytes(layer, n, k, Parts.encoding(weight), arena);
+    MemorySegment scales = made.matrix().scales().orElseThrow().data();
+    List<Long> block = scheme.block(n, k);
+    long across = k / block.get(1);
+    for (long row = 0; row < n / block.get(0); row++) {
+      for (long column = 0; column < across; column++) {
+        float scale = scale(weight, row * block.get(0), column * block.get(1), block);
+        Numbers.put(Encoding.F32, scales, row * across + column, scale);
+      }
+    }
+    float largest = integer ? HALF_RANGE : Fp8.max(encoding);
+    QuantizeRule rule =
+        integer
+            ? new QuantizeRule(Encoding.F32, true, 1, 0, -128f, 127f, true, -1)
+            : new QuantizeRule(Encoding.F32, false, 1, 0, -largest, largest, true, 0);
+    backend.quantize(made.matrix(), rule, weight.data(), Parts.encoding(weight));
+    return made.finished();
+  }
+
+  private Blank bytes(String layer, long n, long k, Encoding dtype, Arena arena) {
+    Encoding encoding = scheme.encoding();
     List<Long> block = scheme.block(n, k);
     long down = n / block.get(0);
     long across = k / block.get(1);
@@ -108,24 +131,24 @@ final class TorchAoWriter implements LayerWriter {
                 block.get(1),
                 Parts.values(scales),
                 Optional.empty(),
-                Parts.encoding(weight));
-    for (long row = 0; row < down; row++) {
-      for (long column = 0; column < across; column++) {
-        float scale = scale(weight, row * block.get(0), column * block.get(1), block);
-        Numbers.put(Encoding.F32, scales.data(), row * across + column, scale);
-      }
-    }
-    float largest = integer ? HALF_RANGE : Fp8.max(encoding);
-    QuantizeRule rule =
-        integer
-            ? new QuantizeRule(Encoding.F32, true, 1, 0, -128f, 127f, true, -1)
-            : new QuantizeRule(Encoding.F32, false, 1, 0, -largest, largest, true, 0);
-    backend.quantize(matrix, rule, weight.data(), Parts.encoding(weight));
-    if (!integer) {
-      return new Quantized(List.of(codes, scales), matrix);
+                dtype);
+    if (encoding != Encoding.I8) {
+      return Blank.of(List.of(codes, scales), matrix);
     }
     Tensor zeros = WriterSupport.allocate(arena, prefix + "zero_point", DType.I8, down, across);
-    return new Quantized(List.of(zeros, codes, scales), matrix);
+    return Blank.of(List.of(zeros, codes, scales), matrix);
+  }
+
+  @Override
+  public Optional<Blank> blank(String layer, QuantizedTensor weight, Arena arena) {
+    long n = weight.matrix().n();
+    long k = weight.matrix().k();
+    return Optional.of(
+        switch (scheme.type()) {
+          case INT4_TILES -> TorchAoInt4.tiles(layer, n, k, scheme.group(), arena);
+          case INT4 -> TorchAoInt4.plain(layer, n, k, scheme.group(), arena);
+          case INT8, FLOAT8 -> bytes(layer, n, k, weight.dtype(), arena);
+        });
   }
 
   /**

@@ -390,7 +390,7 @@ public final class Quantizer {
           writer
               .blank(item.layer, weight, arena)
               .filter(blank -> Relay.fill(weight.matrix(), blank.matrix()))
-              .map(blank -> with(blank.finished(), carried));
+              .map(blank -> with(with(blank.finished(), carried), inputScale(item, weight)));
       if (relaid.isPresent()) {
         boolean same = Relay.isSame(weight.matrix(), relaid.get().matrix());
         LayerReport.How how = same ? LayerReport.How.LOSSLESS : LayerReport.How.RELAID;
@@ -412,6 +412,15 @@ public final class Quantizer {
       LayerWriter.Quantized unchanged = new LayerWriter.Quantized(List.of(plain), floats);
       keep(item, item.format, unchanged, plain, LayerReport.How.DEQUANTIZED, spool);
     }
+  }
+
+  /** The scale of a layer's static activations, when it stays in its checkpoint format. */
+  private Optional<Tensor> inputScale(Again item, QuantizedTensor weight) {
+    String own = source.format(item.layer).map(CheckpointFormat::name).orElse("");
+    return weight
+        .part(QuantizedTensor.INPUT_SCALE)
+        .filter(scale -> own.equals(family(item.format).name()))
+        .flatMap(s -> writer(item.format).inputScale(item.layer).map(name -> renamed(s, name)));
   }
 
   private static Tensor renamed(Tensor t, String name) {

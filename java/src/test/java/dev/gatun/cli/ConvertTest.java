@@ -101,6 +101,8 @@ class ConvertTest {
     "compressed_tensors,w4a16_sym_g128,gguf-q4_0",
     "compressed_tensors,fp8_channel,qfloat8_e4m3fn",
     "torchao,int8wo_bf16,comfy-int8-row",
+    "torchao,int8wo_group64_bf16,torchao-int8wo-g64",
+    "torchao,int4wo_tile_g128,torchao-int4wo",
     "torchao,nvfp4_one_level,gguf-nvfp4",
     "torchao,mxfp4,gguf-mxfp4"
   })
@@ -119,6 +121,24 @@ class ConvertTest {
         Matrix found = after.quantized(layer).matrix().withResult(m.result());
         assertThat(values(found).mismatch(values(m))).as(layer).isEqualTo(-1);
       }
+    }
+  }
+
+  /** The legacy form has it under another name. */
+  @Test
+  void keepsTheScaleOfStaticActivations() {
+    Path source = Golden.dir("comfy", "float8_legacy_scaled");
+    Path there = temp.resolve("there.safetensors");
+    Path again = temp.resolve("again.safetensors");
+    Cli.run("convert", source, "-o", there, "--format", "float8_e4m3fn").succeeds();
+    Cli.run("convert", there, "-o", again, "--format", "comfy-scaled_fp8").succeeds();
+    TensorFile before = TensorFile.golden("comfy", "float8_legacy_scaled");
+    assertThat(TensorFile.read(there).floats("blocks.0.to_q.input_scale"))
+        .isEqualTo(before.floats("blocks.0.to_q.scale_input"));
+    TensorFile after = TensorFile.read(again);
+    assertThat(after.names()).isEqualTo(before.names());
+    for (String name : before.names()) {
+      assertThat(after.bytes(name)).as(name).isEqualTo(before.bytes(name));
     }
   }
 
