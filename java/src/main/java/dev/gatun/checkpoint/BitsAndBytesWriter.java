@@ -11,6 +11,7 @@ import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.QuantizeRule;
 import dev.gatun.kernel.ScaleMethod;
 import dev.gatun.kernel.Scaling;
+import dev.gatun.kernel.codec.Magnitudes;
 import dev.gatun.layout.BitsAndBytes4BitLayout;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -207,15 +208,15 @@ final class BitsAndBytesWriter implements LayerWriter {
     if (weight.dtype() == DType.F16) {
       return data; // its smallest number is far above
     }
-    boolean wide = weight.dtype() == DType.F32;
     long count = weight.elements();
-    MemorySegment copy = null;
+    if (!Magnitudes.hasSubnormal(Parts.encoding(weight), data, count)) {
+      return data;
+    }
+    boolean wide = weight.dtype() == DType.F32;
+    MemorySegment copy = arena.allocate(data.byteSize(), 64).copyFrom(data);
     for (long i = 0; i < count; i++) {
       int bits = wide ? data.get(INT, 4 * i) : data.get(SHORT, 2 * i) << 16;
       if ((bits & 0x7F800000) == 0 && (bits & 0x7FFFFF) != 0) {
-        if (copy == null) {
-          copy = arena.allocate(data.byteSize(), 64).copyFrom(data);
-        }
         if (wide) {
           copy.set(INT, 4 * i, bits & 0x80000000);
         } else {
@@ -223,7 +224,7 @@ final class BitsAndBytesWriter implements LayerWriter {
         }
       }
     }
-    return copy == null ? data : copy;
+    return copy;
   }
 
   /** Of an odd number of codes, the last low nibble holds the code of a padded zero. */

@@ -101,6 +101,35 @@ public final class OutputFile implements AutoCloseable {
     }
   }
 
+  /**
+   * Copies bytes of another file without taking them into the process. Several threads may do so,
+   * each with a channel of its own.
+   *
+   * @param from its position is moved
+   */
+  public void transfer(long position, FileChannel from, long fromPosition, long length) {
+    try {
+      extend(position + length);
+      for (long done = 0; done < length; ) {
+        from.position(fromPosition + done);
+        long count = channel.transferFrom(from, position + done, length - done);
+        if (count <= 0) {
+          throw new IOException("the file that is copied was cut short");
+        }
+        done += count;
+      }
+    } catch (IOException e) {
+      throw failed(target, e);
+    }
+  }
+
+  /** Nothing is copied to behind a file's end. */
+  private synchronized void extend(long size) throws IOException {
+    if (size > 0 && channel.size() < size) {
+      channel.write(ByteBuffer.allocate(1), size - 1);
+    }
+  }
+
   /** All of a buffer; returns how much that is. */
   private int write(long position, ByteBuffer buffer) throws IOException {
     while (buffer.hasRemaining()) {

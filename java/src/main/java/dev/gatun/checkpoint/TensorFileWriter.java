@@ -1,6 +1,7 @@
 package dev.gatun.checkpoint;
 
 import java.lang.foreign.MemorySegment;
+import java.nio.channels.FileChannel;
 import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.Map;
@@ -70,6 +71,22 @@ public abstract sealed class TensorFileWriter implements AutoCloseable
     }
     file.write(place.position + offset, data);
     place.written += data.byteSize();
+  }
+
+  /**
+   * Copies a whole tensor from another file. Several threads may do so, each with a channel of its
+   * own.
+   *
+   * @param from its position is moved
+   * @param position of the tensor there
+   */
+  public final void transfer(String name, FileChannel from, long position) {
+    Place place = places.get(name);
+    if (place == null) {
+      throw new IllegalArgumentException(name + " was not declared");
+    }
+    file.transfer(place.position, from, position, place.size);
+    place.written += place.size;
   }
 
   /**

@@ -69,7 +69,7 @@ final class Assembly {
     List<OutputFile> sidecars = new ArrayList<>();
     LayerWriter container = writers.apply(layers.getFirst().written().format());
     try (TensorFileWriter out = container.create(target, entries, source, metadata())) {
-      layers.forEach(layer -> spool.writeTo(layer, out));
+      layers.parallelStream().forEach(layer -> spool.writeTo(layer, out));
       for (Tensor tensor : others) {
         Quantizer.copy(source, tensor, out);
         progress.advance(tensor.name(), tensor.data().byteSize());

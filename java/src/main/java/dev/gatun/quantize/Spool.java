@@ -179,12 +179,11 @@ final class Spool implements AutoCloseable {
     }
   }
 
-  /** Copies the tensors of a layer to where they belong. */
+  /** Copies the tensors of a layer to where they belong; any number of threads may do so. */
   void writeTo(Layer layer, TensorFileWriter writer) {
-    try (Arena arena = Arena.ofConfined()) {
-      MemorySegment buffer = arena.allocate(READ_CHUNK);
+    try (FileChannel from = FileChannel.open(dataFile, StandardOpenOption.READ)) {
       for (Kept tensor : layer.tensors) {
-        read(tensor, buffer, (offset, piece) -> writer.write(tensor.entry.name(), offset, piece));
+        writer.transfer(tensor.entry.name(), from, tensor.position);
       }
     } catch (IOException e) {
       throw failed(target, e);

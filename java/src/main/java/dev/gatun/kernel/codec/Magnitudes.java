@@ -38,4 +38,27 @@ public final class Magnitudes {
         ? Float.intBitsToFloat(largest << 16)
         : Float.float16ToFloat((short) largest);
   }
+
+  /**
+   * Whether there is a subnormal number.
+   *
+   * @param type F32 or BF16, whose subnormals are the same
+   * @param data numbers of that type without gaps
+   */
+  public static boolean hasSubnormal(Encoding type, MemorySegment data, long count) {
+    // One less than a magnitude: of zero it is the largest integer there is.
+    int least = Integer.MAX_VALUE;
+    if (type == Encoding.F32) {
+      for (long i = 0; i < count; i++) {
+        int magnitude = data.get(INT, i * Float.BYTES) & 0x7FFFFFFF;
+        least = Math.min(least, (magnitude - 1) & 0x7FFFFFFF);
+      }
+      return least < 0x7FFFFF;
+    }
+    for (long i = 0; i < count; i++) {
+      int magnitude = data.get(SHORT, i * Short.BYTES) & 0x7FFF;
+      least = Math.min(least, (magnitude - 1) & 0x7FFFFFFF);
+    }
+    return least < 0x7F;
+  }
 }
