@@ -40,5 +40,9 @@ PROBE_API double gatun_probe_call(int32_t (*function)(void), int64_t count);
 PROBE_API double gatun_probe_linear(const void *function, int64_t count, const void *packed, int64_t packed_size,
                                     const void *x, int64_t k, int64_t m, void *y, int64_t n, int32_t compute,
                                     int32_t threads, void *workspace, int64_t workspace_size);
+/* The same for gatun_cuda_linear, which returns before the device is done: what it takes to give it the work. */
+PROBE_API double gatun_probe_cuda_linear(const void *function, int64_t count, int32_t device, const void *packed,
+                                         uint64_t x, int64_t k, int64_t m, uint64_t y, int64_t n, int32_t compute,
+                                         uint64_t workspace, int64_t workspace_size, uint64_t stream);
 
 #endif

@@ -54,6 +54,7 @@ public final class Probe implements AutoCloseable {
   private final MethodHandle copy;
   private final MethodHandle call;
   private final MethodHandle linear;
+  private final MethodHandle cudaLinear;
 
   private Probe(Path library) {
     SymbolLookup lookup = SymbolLookup.libraryLookup(library, arena);
@@ -95,6 +96,24 @@ public final class Probe implements AutoCloseable {
             JAVA_INT,
             JAVA_INT,
             ADDRESS,
+            JAVA_LONG);
+    cudaLinear =
+        handle(
+            lookup,
+            "gatun_probe_cuda_linear",
+            JAVA_DOUBLE,
+            ADDRESS,
+            JAVA_LONG,
+            JAVA_INT,
+            ADDRESS,
+            JAVA_LONG,
+            JAVA_LONG,
+            JAVA_LONG,
+            JAVA_LONG,
+            JAVA_LONG,
+            JAVA_INT,
+            JAVA_LONG,
+            JAVA_LONG,
             JAVA_LONG);
   }
 
@@ -235,6 +254,47 @@ public final class Probe implements AutoCloseable {
         1,
         workspace,
         workspace.byteSize());
+  }
+
+  /**
+   * Nanoseconds in which {@code gatun_cuda_linear} is given {@code count} products from C; negative
+   * when one fails.
+   *
+   * @param packed the {@code gatun_cuda_packed}
+   * @param x address of M × K floats on the device
+   * @param y address of M × N floats on the device
+   * @param workspace address on the device
+   * @param stream handle of the stream
+   */
+  public double cudaLinear(
+      MemorySegment function,
+      long count,
+      int device,
+      MemorySegment packed,
+      long x,
+      long k,
+      long m,
+      long y,
+      long n,
+      int compute,
+      long workspace,
+      long workspaceSize,
+      long stream) {
+    return number(
+        cudaLinear,
+        function,
+        count,
+        device,
+        packed,
+        x,
+        k,
+        m,
+        y,
+        n,
+        compute,
+        workspace,
+        workspaceSize,
+        stream);
   }
 
   private static double number(MethodHandle function, Object... arguments) {
