@@ -236,7 +236,8 @@ gatun_status gatun_cuda_linear(int32_t device, const gatun_cuda_packed *packed, 
         int bits = packed->form == GATUN_CUDA_FORM_CODES4 ? 4 : 8;
         GATUN_CUDA_TRY(launch_linear_tiles(tiled, bits, (uint32_t *)scratch, multiprocessors, raw));
     } else {
-        GATUN_CUDA_TRY(launch_linear_f32(*packed, rows_of_x, m, epilogue, raw));
+        int32_t operands = compute == GATUN_COMPUTE_BF16 ? GATUN_BF16 : GATUN_F32;
+        GATUN_CUDA_TRY(launch_linear_f32(*packed, rows_of_x, m, operands, epilogue, raw));
     }
     return gatun_cuda_launched(GATUN_OP_LINEAR, compute, packed->matrix.encoding, "linear");
 }

@@ -40,9 +40,9 @@ template <int BITS, int GROUPS>
 gatun_status launch_tiles(const TileLinear &p, int multiprocessors, cudaStream_t stream);
 gatun_status launch_linear_tiles(TileLinear p, int bits, uint32_t *workspace, int multiprocessors, cudaStream_t stream);
 
-/* compute F32, every form and encoding: exact weights, float products. */
-gatun_status launch_linear_f32(const gatun_cuda_packed &packed, const XRows &x, int64_t m, const Epilogue &epilogue,
-                               cudaStream_t stream);
+/* Every form and encoding: float products of x and the weights, both rounded to `operands` (F32: exact, or BF16). */
+gatun_status launch_linear_f32(const gatun_cuda_packed &packed, const XRows &x, int64_t m, int32_t operands,
+                               const Epilogue &epilogue, cudaStream_t stream);
 
 /* compute BF16 through a dense product; `tiles` describes the weight when it lies in tiles, else null. */
 int64_t dense_bytes(const gatun_cuda_packed &packed, int64_t m);

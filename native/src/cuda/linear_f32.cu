@@ -1,5 +1,6 @@
 /*
- * linear with compute type F32 for every form and encoding: y = x * W^T with exact weights, float products and sums.
+ * linear with compute types F32 and BF16 for every form and encoding: y = x * W^T with exact weights, or with x and the
+ * weights rounded to bfloat16, float products and sums.
  *
  * A block of 256 threads computes 64 rows of W by 64 rows of x, 4 x 4 a thread, in steps of 16 k: each step decodes a
  * tile of W by the definition (packed_value) and a tile of x into shared memory. It is the path for what no faster
@@ -12,7 +13,7 @@ namespace gatun {
 enum { F32_TILE = 64, F32_STEP = 16 };
 
 __global__ void __launch_bounds__(256)
-    linear_f32(const __grid_constant__ gatun_cuda_packed p, XRows x, int64_t m, Epilogue epilogue) {
+    linear_f32(const __grid_constant__ gatun_cuda_packed p, XRows x, int64_t m, int32_t operands, Epilogue epilogue) {
     __shared__ float ws[F32_STEP][F32_TILE + 4];
     __shared__ float xs[F32_STEP][F32_TILE + 4];
     int64_t n0 = (int64_t)blockIdx.x * F32_TILE, m0 = (int64_t)blockIdx.y * F32_TILE;
@@ -22,14 +23,15 @@ __global__ void __launch_bounds__(256)
         for (int i = threadIdx.x; i < F32_TILE * F32_STEP; i += 256) {
             int64_t row = i / F32_STEP, column = k0 + i % F32_STEP;
             bool inside = column < p.matrix.k;
-            ws[i % F32_STEP][row] = inside && n0 + row < p.matrix.n ? packed_value(p, n0 + row, column) : 0.0f;
+            float w = inside && n0 + row < p.matrix.n ? packed_value(p, n0 + row, column) : 0.0f;
+            ws[i % F32_STEP][row] = round_to(operands, w);
             float v = 0.0f;
             if (inside && m0 + row < m) {
                 v = load_number(x.type, x.data, (m0 + row) * x.ld + column);
                 if (x.multiplier)
                     v *= x.multiplier[column];
             }
-            xs[i % F32_STEP][row] = v;
+            xs[i % F32_STEP][row] = round_to(operands, v);
         }
         __syncthreads();
 #pragma unroll
@@ -50,14 +52,14 @@ __global__ void __launch_bounds__(256)
                 epilogue.store(m0 + tm + i, n0 + tn + j, acc[i][j]);
 }
 
-gatun_status launch_linear_f32(const gatun_cuda_packed &packed, const XRows &x, int64_t m, const Epilogue &epilogue,
-                               cudaStream_t stream) {
+gatun_status launch_linear_f32(const gatun_cuda_packed &packed, const XRows &x, int64_t m, int32_t operands,
+                               const Epilogue &epilogue, cudaStream_t stream) {
     int64_t down = (m + F32_TILE - 1) / F32_TILE;
     if (down > 65535)
         return gatun_cuda_fail(GATUN_UNSUPPORTED, "linear: found %lld rows, expected at most %d", (long long)m,
                                65535 * F32_TILE);
     dim3 grid((unsigned)((packed.matrix.n + F32_TILE - 1) / F32_TILE), (unsigned)down);
-    linear_f32<<<grid, 256, 0, stream>>>(packed, x, m, epilogue);
+    linear_f32<<<grid, 256, 0, stream>>>(packed, x, m, operands, epilogue);
     return GATUN_OK;
 }
 

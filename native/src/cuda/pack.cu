@@ -341,7 +341,7 @@ gatun_status gatun_cuda_unpack(int32_t device, const gatun_cuda_packed *packed, 
         return status;
     }
     if (tile_block(out->encoding).bits || packed->zeros_offset || packed->offsets_offset ||
-        out->scale_type != packed->scale_type)
+        out->scale_type != packed->scale_type || (out->codebook && out->zero_point != 0))
         return gatun_cuda_fail(GATUN_UNSUPPORTED,
                                "unpack: found encoding %d with scales of type %d, whose parts the tiles do not keep",
                                out->encoding, out->scale_type);
@@ -349,6 +349,10 @@ gatun_status gatun_cuda_unpack(int32_t device, const gatun_cuda_packed *packed, 
     int64_t words = packed->tiles * packed->steps * GATUN_CUDA_TILE_ROWS * GATUN_CUDA_STEP_K * bits / 32;
     const uint32_t *codes = (const uint32_t *)(block + packed->codes_offset);
     GATUN_CUDA_TRY(gatun_cuda_status(cudaMemsetAsync(out->codes, 0, (size_t)out->codes_size, raw), "unpack"));
+    if (out->codebook)
+        GATUN_CUDA_TRY(gatun_cuda_status(cudaMemcpyAsync((void *)out->codebook, block + packed->table_offset,
+                                                         (size_t)4 << bits, cudaMemcpyDeviceToDevice, raw),
+                                         "unpack"));
     if (bits == 4)
         unpack_codes<4><<<blocks_of(words), 256, 0, raw>>>(*out, packed->steps, words, codes);
     else

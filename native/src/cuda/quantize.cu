@@ -50,11 +50,17 @@ template <int ENCODING> struct Encoder {
           zero_code(rule.zero_code), multiply(rule.reciprocal || m.encoding == GATUN_NF4 || m.encoding == GATUN_FP4),
           low(rule.code_min), high(rule.code_max), nf4(thresholds) {}
 
+    /* The sign of a NaN is in the code. A processor keeps an operand's, and makes a negative one of 0/0 and 0 *
+     * infinity; this device makes a positive one of everything. */
+    __device__ static float as_processors(float q, float v, float other) {
+        return q == q ? q : v != v ? v : other != other ? other : -q;
+    }
     __device__ float reciprocal(float stored) const { return round_to(arithmetic, __fdiv_rn(1.0f, stored)); }
     __device__ uint32_t operator()(float v, float scale, float reciprocal) const {
         if (scale == 0.0f && zero_code >= 0)
             return (uint32_t)zero_code;
         float q = round_to(arithmetic, multiply ? __fmul_rn(v, reciprocal) : __fdiv_rn(v, scale));
+        q = as_processors(q, v, multiply ? reciprocal : scale);
         q = q < low ? low : q > high ? high : q;
         if (ENCODING == GATUN_NF4)
             return nf4->search(q);
@@ -72,7 +78,7 @@ template <int ENCODING> struct Encoder {
             return;
         }
         if (ENCODING == GATUN_I8 || ENCODING == GATUN_I4) {
-            const float most = fminf(-low, high) + 0.49f,
+            const float most = fminf(fminf(-low, high), ENCODING == GATUN_I8 ? 127.0f : 7.0f) + 0.49f,
                         round = 12582912.0f; /* 1.5 * 2^23: the sum's low bits are the integer */
 #pragma unroll
             for (int i = 0; i < 8; i++) {

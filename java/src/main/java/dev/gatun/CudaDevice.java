@@ -65,18 +65,7 @@ public final class CudaDevice extends Device {
 
   /** A copy of bytes of the host, such as a tensor of a mapped checkpoint. */
   public CudaMemory upload(MemorySegment bytes) {
-    CudaMemory memory = allocate(bytes.byteSize());
-    boolean done = false;
-    try (CudaStream stream = stream()) {
-      stream.upload(bytes, memory);
-      stream.synchronize();
-      done = true;
-      return memory;
-    } finally {
-      if (!done) {
-        memory.close();
-      }
-    }
+    return cuda.upload(bytes);
   }
 
   /** Waits for all that every stream was given. */

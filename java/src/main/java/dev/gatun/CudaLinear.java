@@ -64,21 +64,7 @@ final class CudaLinear implements Linear {
   }
 
   private static @Nullable CudaMemory upload(CudaBackend backend, @Nullable MemorySegment floats) {
-    if (floats == null) {
-      return null;
-    }
-    CudaMemory memory = backend.allocate(floats.byteSize());
-    boolean done = false;
-    try (CudaStream stream = backend.stream()) {
-      stream.upload(floats, memory);
-      stream.synchronize();
-      done = true;
-      return memory;
-    } finally {
-      if (!done) {
-        memory.close();
-      }
-    }
+    return floats == null ? null : backend.upload(floats);
   }
 
   private static void close(@Nullable CudaMemory memory) {

@@ -1,11 +1,15 @@
 package dev.gatun.cli;
 
 import dev.gatun.Compute;
+import dev.gatun.CudaDevice;
 import dev.gatun.Device;
 import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.Linear;
 import dev.gatun.QuantizedTensor;
+import dev.gatun.kernel.CudaGraph;
+import dev.gatun.kernel.CudaMemory;
+import dev.gatun.kernel.CudaStream;
 import dev.gatun.layout.LayoutRegistry;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -27,7 +31,8 @@ import picocli.CommandLine.Option;
     description = {
       "Time y = x · Wᵀ for random data: the median over many calls after a warm-up.",
       "At M ≤ 8 the calls go round several copies of the weight that together are larger than the caches, as in a model"
-          + " that makes one token at a time."
+          + " that makes one token at a time.",
+      "On a GPU x, y and the weight lie in its memory, and the time is the GPU's own, of calls recorded as a graph."
     })
 public final class BenchLinear implements Callable<Integer> {
   private static final Pattern SHAPE =
@@ -93,7 +98,8 @@ public final class BenchLinear implements Callable<Integer> {
     try (Device on = device.open();
         Arena arena = Arena.ofShared()) {
       QuantizedTensor weight = RandomWeight.make(encoding, size.n, size.k, arena);
-      int copies = size.m <= FEW_ROWS ? Caches.copiesBeyond(weight.byteSize()) : 1;
+      long cache = on instanceof CudaDevice gpu ? gpu.gpu().l2Bytes() : Caches.largest();
+      int copies = size.m <= FEW_ROWS ? Caches.copiesBeyond(weight.byteSize(), cache) : 1;
       List<Linear> layers = new ArrayList<>();
       try {
         for (int i = 0; i < copies; i++) {
@@ -104,7 +110,11 @@ public final class BenchLinear implements Callable<Integer> {
         MemorySegment x = RandomWeight.activations(Math.multiplyExact(size.m, size.k), arena);
         MemorySegment y =
             arena.allocate(Math.multiplyExact(Math.multiplyExact(size.m, size.n), 4L), 64);
-        report(size, on, kernel, weight.byteSize(), medianNanos(layers, x, size.m, y));
+        double nanos =
+            on instanceof CudaDevice gpu && kernel.backend().equals(gpu.name())
+                ? medianNanos(gpu, layers, x, size.m, y)
+                : medianNanos(layers, x, size.m, y);
+        report(size, on, kernel, weight.byteSize(), nanos);
       } finally {
         layers.forEach(Linear::close);
       }
@@ -172,6 +182,27 @@ public final class BenchLinear implements Callable<Integer> {
     return (times[(count - 1) / 2] + times[count / 2]) / 2.0;
   }
 
+  /** The device's own time, of memory that lies there: a round over the layers, recorded. */
+  private double medianNanos(
+      CudaDevice gpu, List<Linear> layers, MemorySegment x, long m, MemorySegment y) {
+    try (CudaStream stream = gpu.stream();
+        CudaMemory onX = gpu.upload(x);
+        CudaMemory onY = gpu.allocate(y.byteSize());
+        CudaGraph round =
+            stream.capture(() -> layers.forEach(l -> l.forward(stream, onX, m, onY)))) {
+      long end = System.nanoTime() + Math.round(seconds * 1e9);
+      double[] times = new double[MOST_CALLS];
+      int count = 0;
+      stream.milliseconds(() -> round.launch(stream));
+      while (count < FEWEST_CALLS || (System.nanoTime() < end && count < MOST_CALLS)) {
+        double ms = stream.milliseconds(() -> round.launch(stream));
+        times[count++] = ms * 1e6 / layers.size();
+      }
+      Arrays.sort(times, 0, count);
+      return (times[(count - 1) / 2] + times[count / 2]) / 2.0;
+    }
+  }
+
   private void report(Shape size, Device on, RunningKernel kernel, long weightBytes, double nanos) {
     double gflops = 2.0 * size.m * size.n * size.k / nanos;
     double weightGBps = weightBytes / nanos;
@@ -190,10 +221,10 @@ public final class BenchLinear implements Callable<Integer> {
                   + ", compute "
                   + Words.of(compute)
                   + ", "
-                  + kernel.backend()
-                  + " with "
-                  + on.threads()
-                  + " threads, "
+                  + (on instanceof CudaDevice
+                      ? on.toString()
+                      : kernel.backend() + " with " + on.threads() + " threads")
+                  + ", "
                   + kernel.kernel()
                   + ": "
                   + Units.significant(nanos / 1e6)

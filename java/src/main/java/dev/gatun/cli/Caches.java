@@ -25,7 +25,12 @@ final class Caches {
    * least 2.
    */
   static int copiesBeyond(long weightBytes) {
-    long wanted = Math.min(2 * largest(), MOST_BYTES);
+    return copiesBeyond(weightBytes, largest());
+  }
+
+  /** The same for a cache of this size. */
+  static int copiesBeyond(long weightBytes, long cacheBytes) {
+    long wanted = Math.min(2 * cacheBytes, MOST_BYTES);
     return Math.clamp(Math.ceilDiv(wanted, Math.max(1, weightBytes)) + 1, 2, MOST_COPIES);
   }
 

@@ -29,46 +29,68 @@ public final class CudaBackend implements Backend, AutoCloseable {
   private final CudaContext context;
   private final CudaGpu gpu;
   private final List<Kernel> kernels;
+
+  /** Of every row of the library's table. */
+  private final List<String> names;
+
   private final CudaScratch.Kept pool;
   private final CudaUploads uploads;
 
   CudaBackend(int device) {
     this.gpu = CudaGpu.at(device);
     this.context = new CudaContext(device);
-    this.kernels = table();
+    List<Row> table = table();
+    this.names = table.stream().map(Row::name).toList();
+    this.kernels = table.stream().flatMap(row -> row.kernel().stream()).toList();
     this.pool = new CudaScratch.Kept(context);
     this.uploads = new CudaUploads();
   }
 
+  /** One row of the library's table; no kernel when it computes what Java has no word for. */
+  record Row(String name, Optional<Kernel> kernel) {}
+
   /** The table of the library, which must be loaded. */
-  static List<Kernel> table() {
-    List<Kernel> rows = new ArrayList<>();
+  static List<Row> table() {
+    List<Row> rows = new ArrayList<>();
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment row = gatun_cuda_kernel.allocate(arena);
       for (int i = 0; i < gatun_cuda_h.gatun_cuda_kernel_count(); i++) {
         CudaCalls.check(gatun_cuda_h.gatun_cuda_kernel_at(i, row));
-        int operation = gatun_cuda_kernel.operation(row);
-        int compute = gatun_cuda_kernel.compute(row);
-        int encoding = gatun_cuda_kernel.encoding(row);
-        rows.add(
-            new Kernel(
-                Arrays.stream(Operation.values())
-                    .filter(o -> o.id() == operation)
-                    .findFirst()
-                    .orElseThrow(),
-                NativeBackend.encoding(encoding).orElseThrow(),
-                Compute.multiplies().stream().filter(c -> c.id() == compute).findFirst(),
-                "sm" + gatun_cuda_kernel.sm(row),
-                gatun_cuda_kernel.name(row).getString(0)));
+        rows.add(new Row(gatun_cuda_kernel.name(row).getString(0), kernel(row)));
       }
     }
     return List.copyOf(rows);
   }
 
+  private static Optional<Kernel> kernel(MemorySegment row) {
+    int operation = gatun_cuda_kernel.operation(row);
+    int id = gatun_cuda_kernel.compute(row);
+    Optional<Compute> compute =
+        Compute.multiplies().stream().filter(c -> c.id() == id && id != 0).findFirst();
+    if (id != 0 && compute.isEmpty()) {
+      return Optional.empty();
+    }
+    return Optional.of(
+        new Kernel(
+            Arrays.stream(Operation.values())
+                .filter(o -> o.id() == operation)
+                .findFirst()
+                .orElseThrow(),
+            NativeBackend.encoding(gatun_cuda_kernel.encoding(row)).orElseThrow(),
+            compute,
+            "sm" + gatun_cuda_kernel.sm(row),
+            gatun_cuda_kernel.name(row).getString(0)));
+  }
+
   /** The name of the kernel that the calling thread's last operation ran. */
   String lastKernel() {
     int index = gatun_cuda_h.gatun_cuda_last_kernel();
-    return index < 0 ? "none" : kernels.get(index).name();
+    return index < 0 ? "none" : names.get(index);
+  }
+
+  /** The same; of an operation that had nothing to do, the kernel that would have run. */
+  private String ran(Operation operation, Encoding encoding, long count) {
+    return count > 0 ? lastKernel() : kernel(operation, encoding, Optional.empty()).orElse("none");
   }
 
   /** The GPU. */
@@ -88,6 +110,24 @@ public final class CudaBackend implements Backend, AutoCloseable {
    */
   public CudaMemory allocate(long bytes) {
     return CudaMemory.allocate(context, bytes);
+  }
+
+  /** A copy of bytes of the host on the device, such as a tensor of a mapped checkpoint. */
+  public CudaMemory upload(MemorySegment bytes) {
+    CudaMemory memory = allocate(bytes.byteSize());
+    CudaScratch scratch = pool.take();
+    boolean done = false;
+    try {
+      scratch.stream().upload(bytes, memory);
+      scratch.stream().synchronize();
+      done = true;
+      return memory;
+    } finally {
+      pool.give(scratch);
+      if (!done) {
+        memory.close();
+      }
+    }
   }
 
   /** A copy of a matrix on the device. The matrix's memory is not needed afterwards. */
@@ -160,6 +200,7 @@ public final class CudaBackend implements Backend, AutoCloseable {
     MatrixCheck.rows(matrix, row0, rows, out, outType);
     long bytes = rows * matrix.k() * (outType.bits() / 8);
     return withMatrix(
+        Operation.DEQUANTIZE,
         matrix,
         bytes,
         (stream, on, result) -> {
@@ -173,6 +214,7 @@ public final class CudaBackend implements Backend, AutoCloseable {
     MatrixCheck.embedding(matrix, ids, out, outType);
     long bytes = ids.length * matrix.k() * (outType.bits() / 8);
     return withMatrix(
+        Operation.EMBEDDING,
         matrix,
         bytes,
         (stream, on, result) -> {
@@ -190,16 +232,16 @@ public final class CudaBackend implements Backend, AutoCloseable {
   }
 
   /** Runs it with the matrix on the device and memory for its result; the kernel that ran. */
-  private String withMatrix(Matrix matrix, long resultBytes, Reading operation) {
+  private String withMatrix(Operation operation, Matrix matrix, long resultBytes, Reading reading) {
     CudaScratch scratch = pool.take();
     try (CudaMemory result = allocate(resultBytes)) {
       CudaMatrix on = uploads.take(scratch.stream(), matrix);
       try {
-        operation.run(scratch.stream(), on, result);
+        reading.run(scratch.stream(), on, result);
       } finally {
         uploads.give(matrix, on);
       }
-      return lastKernel();
+      return ran(operation, matrix.encoding(), resultBytes);
     } finally {
       pool.give(scratch);
     }
@@ -216,7 +258,7 @@ public final class CudaBackend implements Backend, AutoCloseable {
       stream.upload(w.asSlice(0, bytes), numbers);
       quantize(stream, on, rule, numbers, wType);
       on.download(stream, matrix);
-      return lastKernel();
+      return ran(Operation.QUANTIZE, matrix.encoding(), bytes);
     } finally {
       pool.give(scratch);
     }
@@ -252,7 +294,7 @@ public final class CudaBackend implements Backend, AutoCloseable {
                   saturate ? 1 : 0,
                   stream.handle()));
       stream.download(to, dst.asSlice(0, dstBytes));
-      return lastKernel();
+      return ran(Operation.CONVERT, dstType, dstBytes);
     } finally {
       pool.give(scratch);
     }

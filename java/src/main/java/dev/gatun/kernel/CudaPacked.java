@@ -4,6 +4,7 @@ import dev.gatun.Compute;
 import dev.gatun.Encoding;
 import dev.gatun.Epilogue;
 import java.lang.foreign.MemorySegment;
+import java.util.Optional;
 
 /** A weight laid out on a GPU. */
 final class CudaPacked implements PackedWeight {
@@ -66,6 +67,10 @@ final class CudaPacked implements PackedWeight {
    */
   @Override
   public String kernel(Compute compute, long m) {
+    if (n() == 0) { // nothing runs
+      Optional<Compute> with = Optional.of(compute);
+      return backend.kernel(Operation.LINEAR, description.encoding(), with).orElse("none");
+    }
     long rows = Math.clamp(m, 1, DRY_ROWS);
     try (CudaStream stream = backend.stream();
         CudaMemory x = backend.allocate(rows * k() * Float.BYTES);

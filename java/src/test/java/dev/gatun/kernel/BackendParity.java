@@ -140,12 +140,7 @@ public abstract class BackendParity {
       }
       return;
     }
-    m.memory()
-        .forEach(
-            (role, data) ->
-                assertThat(empty.memory().get(role).mismatch(data))
-                    .as("%s: first byte of %s that differs", sample, role)
-                    .isEqualTo(-1));
+    NativeParityTest.assertSameParts(sample.toString(), empty, m);
   }
 
   @ParameterizedTest

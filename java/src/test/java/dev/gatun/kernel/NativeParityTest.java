@@ -223,7 +223,7 @@ class NativeParityTest {
   }
 
   /** Every code and every parameter; what lies between them belongs to nobody. */
-  private static void assertSameParts(String what, Matrix found, Matrix expected) {
+  static void assertSameParts(String what, Matrix found, Matrix expected) {
     boolean gaps = expected.scaleOrder() != ScaleOrder.STRIDED;
     expected
         .memory()

@@ -72,7 +72,9 @@ public final class CudaCommand implements Command {
     int k = sizes.length == 2 ? size(sizes[1]) : 0;
     if (n < 1 || k < 256 || k % 256 != 0 || (long) n * k > 1 << 30) {
       throw common.usage(
-          "--shape: found '" + shape + "', expected NxK, K a multiple of 256, at most 2^30 weights");
+          "--shape: found '"
+              + shape
+              + "', expected NxK, K a multiple of 256, at most 2^30 weights");
     }
     if (rows.stream().anyMatch(m -> m < 1 || m > 1 << 16)) {
       throw common.usage("--rows: found " + rows + ", expected numbers from 1 to 65536");
@@ -111,12 +113,14 @@ public final class CudaCommand implements Command {
   private void copy(CudaDevice gpu, GpuTimer timer) {
     try (CudaMemory from = gpu.allocate(COPY_BYTES / 2);
         CudaMemory to = gpu.allocate(COPY_BYTES / 2)) {
-      row("copy of 4 GiB", timer.microseconds(List.of(() -> timer.stream().copy(from, to))), COPY_BYTES);
+      row(
+          "copy of 4 GiB",
+          timer.microseconds(List.of(() -> timer.stream().copy(from, to))),
+          COPY_BYTES);
     }
   }
 
-  private void codecs(
-      CudaDevice gpu, GpuTimer timer, GpuWeight weight, int n, int k, Arena arena) {
+  private void codecs(CudaDevice gpu, GpuTimer timer, GpuWeight weight, int n, int k, Arena arena) {
     CudaBackend cuda = gpu.cuda();
     Matrix matrix = weight.random(n, k, arena, 1);
     long weightBytes = GpuWeight.byteSize(matrix);
@@ -156,8 +160,7 @@ public final class CudaCommand implements Command {
     }
   }
 
-  private void linear(
-      CudaDevice gpu, GpuTimer timer, GpuWeight weight, int n, int k, Arena arena) {
+  private void linear(CudaDevice gpu, GpuTimer timer, GpuWeight weight, int n, int k, Arena arena) {
     CudaBackend cuda = gpu.cuda();
     Matrix matrix = weight.random(n, k, arena, 2);
     int copies = copies(gpu, GpuWeight.byteSize(matrix));
@@ -175,8 +178,21 @@ public final class CudaCommand implements Command {
             calls.add(
                 () ->
                     cuda.linear(
-                        timer.stream(), w, x, Encoding.BF16, k, m, y, Encoding.BF16, n, null, null,
-                        Epilogue.NONE, null, 0, Compute.BF16));
+                        timer.stream(),
+                        w,
+                        x,
+                        Encoding.BF16,
+                        k,
+                        m,
+                        y,
+                        Encoding.BF16,
+                        n,
+                        null,
+                        null,
+                        Epilogue.NONE,
+                        null,
+                        0,
+                        Compute.BF16));
           }
           row(
               "linear " + weight.label() + " " + m + "x" + n + "x" + k,

@@ -69,8 +69,7 @@ record EnqueueCost(double javaNanos, double cNanos, double allocatedBytes) {
       }
       Arrays.sort(java);
       Arrays.sort(fromC);
-      return new EnqueueCost(
-          java[ROUNDS / 2], fromC[ROUNDS / 2], (double) allocated / BURST);
+      return new EnqueueCost(java[ROUNDS / 2], fromC[ROUNDS / 2], (double) allocated / BURST);
     }
   }
 

@@ -20,7 +20,9 @@ final class GpuTimer {
     return stream;
   }
 
-  /** The median time of one of the calls in microseconds, all of them recorded one after another. */
+  /**
+   * The median time of one of the calls in microseconds, all of them recorded one after another.
+   */
   double microseconds(List<Runnable> calls) {
     try (CudaGraph graph = stream.capture(() -> calls.forEach(Runnable::run))) {
       double[] times = new double[ROUNDS];

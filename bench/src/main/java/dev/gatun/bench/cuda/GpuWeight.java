@@ -125,7 +125,6 @@ enum GpuWeight {
   }
 
   private static QuantizeRule rule(float divisor, float min, float max) {
-    return new QuantizeRule(
-        Encoding.F32, divisor == 1, divisor, 0, min, max, false, 0);
+    return new QuantizeRule(Encoding.F32, divisor == 1, divisor, 0, min, max, false, 0);
   }
 }
