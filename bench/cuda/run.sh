@@ -1,18 +1,99 @@
 #!/usr/bin/env bash
-# On a machine with a GPU, nvcc and a python3 that has PyTorch: builds libgatun_cuda, checks every kernel against PyTorch's arithmetic,
-# once more under compute-sanitizer where that is there, and times the kernels beside PyTorch's. Prints the table and leaves
-# cuda-bench.json in the current directory. Arguments: the rows of x to time, such as 1,16,64,512.
+# On a machine with a GPU: builds libgatun_cuda, runs every test of the GPU from Java, checks the kernels against PyTorch's arithmetic,
+# looks for bad accesses and races on small cases, times the kernels through Java and beside PyTorch, and prints the table. What is not
+# there (nvcc, Java, PyTorch, compute-sanitizer) is said and left out. Leaves cuda-java.json and cuda-bench.json in the current directory.
+#
+# Arguments: the rows of x to time, such as 1,16,64,512,4096. Environment:
+#   GATUN_CUDA_LIBRARY        a built libgatun_cuda.so, instead of building it
+#   GATUN_CUDA_ARCHITECTURES  what to build it for; default 90a-real;90-virtual
+#   GATUN_CARRIED             a folder that bench/cuda/carry.sh made, for a machine without Maven and JDK
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+here=$(pwd)
+rows=${1:-1,16,64,512,4096}
 build=$root/build/cuda
-cmake -S "$root/native" -B "$build" -DCMAKE_BUILD_TYPE=Release -DGATUN_CUDA=ON \
-  -DCMAKE_CUDA_ARCHITECTURES="${GATUN_CUDA_ARCHITECTURES:-90a-real;90-virtual}"
-cmake --build "$build" --target gatun_cuda_all --parallel "$(nproc)"
-ctest --test-dir "$build" --output-on-failure -L cuda
-GATUN_CUDA_LIBRARY=$(find "$build" -name libgatun_cuda.so -print -quit)
-export GATUN_CUDA_LIBRARY
-python3 "$root/bench/cuda/check.py"
-if command -v compute-sanitizer >/dev/null; then
-  compute-sanitizer --tool memcheck --error-exitcode 1 python3 "$root/bench/cuda/check.py"
+
+say() { printf '\n== %s\n' "$*"; }
+
+if [ -z "${GATUN_CUDA_LIBRARY:-}" ]; then
+  say "building libgatun_cuda"
+  command -v nvcc >/dev/null || { echo "no nvcc: name a built library in GATUN_CUDA_LIBRARY" >&2; exit 1; }
+  cmake -S "$root/native" -B "$build" -DCMAKE_BUILD_TYPE=Release -DGATUN_CUDA=ON \
+    -DCMAKE_CUDA_ARCHITECTURES="${GATUN_CUDA_ARCHITECTURES:-90a-real;90-virtual}"
+  cmake --build "$build" --target gatun_cuda_all --parallel "$(nproc)"
+  ctest --test-dir "$build" --output-on-failure -L cuda
+  GATUN_CUDA_LIBRARY=$(find "$build" -name libgatun_cuda.so -print -quit)
 fi
-python3 "$root/bench/cuda/bench.py" "$@"
+export GATUN_CUDA_LIBRARY
+
+# Sets java, flags and classes: those that were carried here, or what Maven builds.
+flags=(--enable-native-access=ALL-UNNAMED --illegal-native-access=deny --add-modules=jdk.incubator.vector)
+flags+=(-Dgatun.cuda.library.path="$GATUN_CUDA_LIBRARY" -Dgatun.test.gpu=required)
+java=""
+if [ -n "${GATUN_CARRIED:-}" ]; then
+  java=$GATUN_CARRIED/runtime/bin/java
+  flags+=(-Dgatun.library.path="$GATUN_CARRIED/native" -Dgatun.test.native=on)
+  classes=$GATUN_CARRIED/classes:$root/java/src/test/resources:$(printf '%s:' "$GATUN_CARRIED"/lib/*.jar)
+elif command -v mvn >/dev/null; then
+  say "building the Java half"
+  scratch=$(mktemp -d)
+  trap 'rm -rf "$scratch"' EXIT
+  "$root/bench/cuda/carry.sh" "$scratch/carried"
+  GATUN_CARRIED=$scratch/carried exec "$root/bench/cuda/run.sh" "$rows"
+else
+  say "no Maven and no GATUN_CARRIED: nothing is run from Java"
+fi
+
+# tests CLASS...: in Java; fails when one does.
+tests() {
+  local words=() class
+  for class in "$@"; do words+=(--select-class "$class"); done
+  (cd "$root/java" && "${prefix[@]}" "$java" "${flags[@]}" -cp "$classes" org.junit.platform.console.ConsoleLauncher execute \
+    --disable-banner --details="${details:-summary}" "${words[@]}")
+}
+prefix=()
+
+if [ -n "$java" ]; then
+  say "tests of the GPU from Java"
+  details=tree tests dev.gatun.CudaDeviceTest
+  tests dev.gatun.kernel.CudaLoadTest dev.gatun.kernel.CudaBackendTest dev.gatun.kernel.CudaShapesTest \
+    dev.gatun.kernel.FusedLinearTest dev.gatun.LinearEpilogueTest dev.gatun.cli.CudaCommandsTest \
+    dev.gatun.checkpoint.GoldenProductTest
+fi
+
+pytorch=no
+if python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+  pytorch=yes
+  say "kernels against PyTorch's arithmetic"
+  python3 "$root/bench/cuda/check.py"
+else
+  say "no python3 with PyTorch that sees the GPU: no peers"
+fi
+
+if command -v compute-sanitizer >/dev/null; then
+  for tool in memcheck racecheck; do
+    say "compute-sanitizer --tool $tool"
+    if [ -n "$java" ]; then
+      prefix=(compute-sanitizer --tool "$tool" --error-exitcode 1)
+      tests dev.gatun.kernel.CudaSmallTest
+      prefix=()
+    fi
+    if [ "$tool" = memcheck ] && [ "$pytorch" = yes ]; then
+      compute-sanitizer --tool "$tool" --error-exitcode 1 python3 "$root/bench/cuda/check.py"
+    fi
+  done
+else
+  say "no compute-sanitizer"
+fi
+
+say "times"
+if [ -n "$java" ]; then
+  "$java" "${flags[@]}" -cp "$classes" dev.gatun.cli.Gatun bench cuda --rows "$rows" --json >"$here/cuda-java.json"
+fi
+if [ "$pytorch" = yes ]; then
+  python3 "$root/bench/cuda/bench.py" "$rows"
+fi
+if [ -n "$java" ]; then
+  say "the table"
+  python3 "$root/bench/cuda/table.py" "$here/cuda-java.json" "$here/cuda-bench.json"
+fi

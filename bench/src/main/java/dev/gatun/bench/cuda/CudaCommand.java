@@ -150,7 +150,7 @@ public final class CudaCommand implements Command {
           calls.add(() -> cuda.quantize(timer.stream(), w, rule.get(), source, Encoding.BF16));
         }
         row(
-            "quantize bf16 " + n + "x" + k + " -> " + weight.label(),
+            "quantize bf16 " + n + "x" + k + " -> " + weight.quantizedLabel(),
             timer.microseconds(calls),
             weightBytes + plainBytes);
       }

@@ -34,6 +34,11 @@ enum GpuWeight {
     return label;
   }
 
+  /** How {@code bench/cuda/bench.py} calls it where it is quantized to. */
+  String quantizedLabel() {
+    return this == E4M3 ? "e4m3 rows" : label;
+  }
+
   Encoding encoding() {
     return encoding;
   }

@@ -1,0 +1,61 @@
+package dev.gatun.kernel;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import dev.gatun.Compute;
+import dev.gatun.Encoding;
+import dev.gatun.kernel.codec.Numbers;
+import java.lang.foreign.MemorySegment;
+import java.util.List;
+import java.util.Optional;
+import org.junit.jupiter.api.condition.EnabledIf;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
+
+/**
+ * Every kind of kernel once, on small odd shapes: what a checker of memory accesses and of races
+ * gets through in a minute.
+ */
+@EnabledIf(value = "dev.gatun.kernel.Cuda#hasGpu", disabledReason = "no GPU")
+class CudaSmallTest {
+  @ParameterizedTest
+  @EnumSource(names = {"F32", "BF16", "F8_E4M3", "I8", "U4", "NF4", "Q4_0", "Q4_K", "MXFP4"})
+  void everyOperation(Encoding encoding) {
+    long n = 37;
+    long k = encoding.isBlock() ? 2L * encoding.blockElements() : 75;
+    Matrix m = Samples.encoding(encoding, n, k).matrix();
+    float[] found = new float[Math.toIntExact(n * k)];
+    float[] expected = new float[found.length];
+    ReferenceBackend reference = new ReferenceBackend();
+    reference.dequantize(m, 0, n, MemorySegment.ofArray(expected), Encoding.F32);
+    try (CudaBackend backend = (CudaBackend) new CudaProvider().create(1)) {
+      backend.dequantize(m, 0, n, MemorySegment.ofArray(found), Encoding.F32);
+      assertThat(found).isEqualTo(expected);
+      Matrix empty = m.withMemory(data -> MemorySegment.ofArray(new byte[(int) data.byteSize()]));
+      if (backend.refuses(Operation.QUANTIZE, m, Optional.empty()).isEmpty()) {
+        QuantizeRule rule = new QuantizeRule(Encoding.F32, false, 7, 0, -7, 7, false, 0);
+        backend.quantize(empty, rule, MemorySegment.ofArray(expected), Encoding.F32);
+      }
+      try (PackedWeight packed = backend.pack(m)) {
+        for (Compute compute : Compute.multiplies()) {
+          if (backend.refuses(Operation.LINEAR, m, Optional.of(compute)).isPresent()) {
+            continue;
+          }
+          for (int rows : List.of(1, 5, 70)) {
+            MemorySegment x = Samples.x(rows, k, Encoding.BF16, 0);
+            float[] y = new float[Math.toIntExact(rows * n)];
+            MemorySegment out = MemorySegment.ofArray(y);
+            backend.linear(
+                packed, x, Encoding.BF16, k, rows, out, Encoding.F32, n, null, compute, 0);
+            double sum = 0;
+            for (int j = 0; j < k; j++) {
+              sum += (double) Numbers.get(Encoding.BF16, x, j) * expected[j];
+            }
+            double size = Math.max(1, Math.abs(sum));
+            assertThat(Math.abs(y[0] - sum)).as("%s %s", compute, rows).isLessThan(0.05 * size);
+          }
+        }
+      }
+    }
+  }
+}
