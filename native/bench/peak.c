@@ -3,6 +3,10 @@
  * issues twice a cycle and takes up to eight; nothing is loaded or stored. The empty asm statement ends what the
  * compiler knows of a sum, so that it can neither drop the loop nor take an instruction out of it.
  */
+#include <stdlib.h>
+#include <strings.h>
+
+#include "peak_amx.h"
 #include "rounds.h"
 
 enum { SUMS = 16, LOOPS = 1 << 14 };
@@ -66,9 +70,26 @@ typedef struct peak {
     peak_loop *loop;
 } peak;
 
+/* Whether GATUN_ISA, which holds for libgatun too, names a tier below. */
+static int below(const char *tier) {
+    static const char *const tiers[] = {"scalar", "avx2", "avx512", "amx"};
+    const char *forced = getenv("GATUN_ISA");
+    int is_below = 0;
+    for (int i = 0; forced != NULL && i < 4 && strcasecmp(tiers[i], tier) != 0; i++) {
+        is_below = is_below || strcasecmp(forced, tiers[i]) == 0;
+    }
+    return is_below;
+}
+
 /* The widest instruction that this processor has for a kind; a null loop when there is none. */
 static peak find(int32_t kind) {
 #if defined(__x86_64__)
+    if (kind == PROBE_I8 && !below("amx") && has_amx()) {
+        return (peak){kind, "amx tdpbssd", PEAK_AMX_STEP, i8_amx};
+    }
+    if (kind == PROBE_BF16 && !below("amx") && has_amx()) {
+        return (peak){kind, "amx tdpbf16ps", PEAK_AMX_STEP / 2, bf16_amx};
+    }
     if (kind == PROBE_F32 && HAS("avx512f")) {
         return (peak){kind, "avx512 vfmadd231ps", 2 * 16, f32_avx512};
     }
