@@ -9,14 +9,12 @@
  * comes from the second-level cache, is used by all of them. tdpbf16ps takes subnormals for zero, as vdpbf16ps does.
  */
 #define BF16 1
-#include "cpu/amx/x_area.h"
+#include "cpu/amx/tiles.h"
 #include "cpu/avx512/epilogue.h"
 #include "cpu/avx512/x.h"
 #include "cpu/kernels.h"
 
 #include "cpu/avx512/float_weights.inc"
-
-enum { SUM_BYTES = SUM_ROWS * GATUN_PANEL * 4 };
 
 static x_area area_of(const gatun_packed *p, int64_t m, float_plan *plan) {
     make_plan(p, AS_IS, m > FUSED_ROWS ? m : FUSED_ROWS + 1, plan);
@@ -39,7 +37,7 @@ static bool fill(const gatun_linear_input *in, int64_t row0, int64_t row1, void 
     int64_t end = tiles_of(row1, TILE_ROWS) * TILE_ROWS;
     for (int64_t row = row0; row < end; row++) {
         for (int64_t tile = 0; tile < a.tiles; tile++) {
-            uint8_t *to = (uint8_t *)area + x_offset(&a, row / TILE_ROWS, tile) + row % TILE_ROWS * 64;
+            uint8_t *to = (uint8_t *)area + x_offset(&a, row / TILE_ROWS, tile) + row % TILE_ROWS * 4 * TILE_STEPS;
             for (int64_t half = 0; half < 2; half++) {
                 int64_t k = (tile * 2 + half) * 16;
                 __m512 v = row < row1 ? load_x(in, row, k, in->packed->k) : _mm512_setzero_ps();
@@ -96,11 +94,12 @@ void gatun_linear_bf16__amx(const gatun_linear_task *t) {
         for (int64_t panel0 = t->panel0; panel0 < t->panel1; panel0 = panel1) {
             panel1 = panel0 + RUN_PANELS < t->panel1 ? panel0 + RUN_PANELS : t->panel1;
             for (int64_t tile = 0; tile < a.tiles; tile += a.run) {
-                const uint8_t *x = (const uint8_t *)t->x + x_offset(&a, row0 / TILE_ROWS, tile);
                 for (int64_t panel = panel0; panel < panel1; panel++) {
                     const uint8_t *w = weights(t->packed, &plan, &table, panel, tile, x_run(&a, tile), decoded);
-                    tile_rows_block(BFLOATS, tile == 0, TILE_STEPS, x_run(&a, tile), x, x_row_stride(&a, tile),
-                                    tiles_of(row1 - row0, TILE_ROWS), w, t->scratch + (panel - panel0) * SUM_BYTES);
+                    read_ahead ahead = next_ahead(t->packed, &a, 2 * TILE_STEPS, tile, panel, panel0, panel1);
+                    const uint8_t *x = (const uint8_t *)t->x + x_offset(&a, row0 / TILE_ROWS, tile);
+                    tile_run(BFLOATS, t, &a, panel, tile, row0, row1, x, w, t->scratch + (panel - panel0) * SUM_BYTES,
+                             &ahead);
                 }
             }
             for (int64_t panel = panel0; panel < panel1; panel++) {

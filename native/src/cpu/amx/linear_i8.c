@@ -17,15 +17,15 @@
  * Weights of eight bits are multiplied where they lie if no tile has a rest; others become bytes in the worker's
  * scratch once for all rows.
  */
-#include "cpu/amx/x_area.h"
+#include "cpu/amx/tiles.h"
 #include "cpu/avx512/epilogue.h"
 #include "cpu/avx512/i8_weights.h"
 #include "cpu/avx512/x.h"
 #include "cpu/kernels.h"
 
 enum {
-    SUM_BYTES = SUM_ROWS * GATUN_PANEL * 4,
     HELD = 4,            /* tiles of weights in registers */
+    MOST_RUN = 12,       /* tiles along K of a run */
     TILE_SUMS = 256,     /* 16 x 16 */
     BLOCK_ROWS = 4,      /* tiles of rows that go by twice, for either half of a panel */
     LEAST_GROUP = 16,    /* k; smaller groups leave tiles too empty */
@@ -40,7 +40,7 @@ typedef struct amx_plan {
     int32_t rest, taken; /* of the bias: what sums have to be put right by, what decoding takes off */
     int8_t table[16];
     bool with_sums;
-    int64_t unit_tiles;
+    int64_t unit_tiles, held; /* of a unit; in registers at once (narrow) */
 } amx_plan;
 
 /* Bytes whose sums need as little put right as can be. */
@@ -87,12 +87,15 @@ static bool make_amx_plan(const gatun_packed *p, bool block, int64_t m, amx_plan
     plan->unit_tiles = tiles_of(i8->unit_steps, TILE_STEPS);
     plan->x = (x_area){.row_tiles = tiles_of(m, TILE_ROWS), .steps = tiles_of(i8->unit_steps, plan->unit_tiles)};
     plan->x.tiles = i8->units * plan->unit_tiles;
-    plan->x.run = HELD / plan->unit_tiles * plan->unit_tiles;
-    if (plan->wide) {
-        plan->x.steps = plan->unit_tiles == 1 ? i8->unit_steps : TILE_STEPS;
-        plan->x.run = gatun_cache_bytes(1) / 2 / (plan->x.steps * 128);
+    if (plan->wide && plan->unit_tiles > 1) {
+        plan->x.steps = TILE_STEPS;
     }
-    plan->x.run = plan->x.run < 1 ? 1 : plan->x.run > plan->x.tiles ? plan->x.tiles : plan->x.run;
+    /* Half of the first-level cache for the bytes of a run, which is held a few tiles at a time. */
+    plan->held = HELD / (plan->wide ? HELD : plan->unit_tiles) * (plan->wide ? 1 : plan->unit_tiles);
+    int64_t fit = gatun_cache_bytes(1) / 2 / (plan->x.steps * 128);
+    fit = fit < MOST_RUN ? fit : MOST_RUN;
+    plan->x.run = (fit < plan->held ? plan->held : fit) / plan->held * plan->held;
+    plan->x.run = plan->x.run > plan->x.tiles ? plan->x.tiles : plan->x.run;
     plan->direct = i8->source == I8_RAW8 && i8->group_steps % i8->unit_steps == 0 &&
                    i8->unit_steps == plan->unit_tiles * plan->x.steps;
     return p->groups == 1 || p->group >= LEAST_GROUP;
@@ -253,55 +256,61 @@ static void whole_scales(const gatun_packed *p, const amx_plan *plan, int64_t pa
 
 /* ---- narrow ---- */
 
-/* One tile of rows times the held tiles of weights, 4 to 7: the sums of each unit, [unit][16][16]. Tiles have to be
- * written as digits. */
-#define HELD_DOT(kind, c, a, t, w)                                                                                     \
+/* x's one tile, 3, times a held tile of weights; the sums of a unit begin with `begin` and end with `end`. */
+#define HELD_DOT(kind, c, i, w, begin, end)                                                                            \
     do {                                                                                                               \
-        _tile_loadd(a, x + (t)*tile_bytes, row_bytes);                                                                 \
-        TILE_DOT(kind, c, a, w);                                                                                       \
+        if (begin) {                                                                                                   \
+            _tile_zero(c);                                                                                             \
+        }                                                                                                              \
+        _tile_loadd(3, x + (i)*x_stride, row_bytes);                                                                   \
+        TILE_DOT(kind, c, 3, w);                                                                                       \
+        if (end) {                                                                                                     \
+            _tile_stored(c, sums, 64);                                                                                 \
+            sums += TILE_SUMS;                                                                                         \
+        }                                                                                                              \
     } while (0)
-GATUN_INLINE void held_product(const int kind, int64_t unit_tiles, int64_t units, int64_t steps, const uint8_t *x,
-                               int32_t *sums) {
-    const int64_t row_bytes = 4 * steps, tile_bytes = TILE_ROWS * row_bytes;
+/* A tile of rows of x times the held tiles of weights, 4 to 7, in the tiles of sums a, b, c, which take turns: the sums
+ * of each unit, [unit][16][16]. */
+#define HELD_PRODUCT(kind, a, b, c)                                                                                    \
+    do {                                                                                                               \
+        if (unit_tiles == 1) {                                                                                         \
+            HELD_DOT(kind, a, 0, 4, true, true);                                                                       \
+            if (tiles > 1) {                                                                                           \
+                HELD_DOT(kind, b, 1, 5, true, true);                                                                   \
+            }                                                                                                          \
+            if (tiles > 2) {                                                                                           \
+                HELD_DOT(kind, c, 2, 6, true, true);                                                                   \
+            }                                                                                                          \
+            if (tiles > 3) {                                                                                           \
+                HELD_DOT(kind, a, 3, 7, true, true);                                                                   \
+            }                                                                                                          \
+        } else if (unit_tiles == 2) {                                                                                  \
+            HELD_DOT(kind, a, 0, 4, true, false);                                                                      \
+            HELD_DOT(kind, a, 1, 5, false, true);                                                                      \
+            if (tiles > 2) {                                                                                           \
+                HELD_DOT(kind, b, 2, 6, true, false);                                                                  \
+                HELD_DOT(kind, b, 3, 7, false, true);                                                                  \
+            }                                                                                                          \
+        } else {                                                                                                       \
+            HELD_DOT(kind, a, 0, 4, true, false);                                                                      \
+            HELD_DOT(kind, a, 1, 5, false, false);                                                                     \
+            HELD_DOT(kind, a, 2, 6, false, unit_tiles == 3);                                                           \
+            if (unit_tiles > 3) {                                                                                      \
+                HELD_DOT(kind, a, 3, 7, false, true);                                                                  \
+            }                                                                                                          \
+        }                                                                                                              \
+    } while (0)
+/* `turn`: 0, 1, 2, 0 ... for one tile of rows after the other. */
+GATUN_INLINE void held_product(const int kind, int turn, int64_t unit_tiles, int64_t tiles, int64_t steps,
+                               const uint8_t *x, int64_t x_stride, int32_t *sums) {
+    const int64_t row_bytes = 4 * steps;
     tiles_fence();
-    _tile_zero(0);
-    _tile_zero(1);
-    HELD_DOT(kind, 0, 2, 0, 4);
-    if (unit_tiles == 1) {
-        if (units > 1) {
-            HELD_DOT(kind, 1, 3, 1, 5);
-        }
-        _tile_stored(0, sums, 64);
-        if (units > 1) {
-            _tile_stored(1, sums + TILE_SUMS, 64);
-        }
-        if (units > 2) {
-            _tile_zero(0);
-            HELD_DOT(kind, 0, 2, 2, 6);
-            _tile_stored(0, sums + 2 * TILE_SUMS, 64);
-        }
-        if (units > 3) {
-            _tile_zero(1);
-            HELD_DOT(kind, 1, 3, 3, 7);
-            _tile_stored(1, sums + 3 * TILE_SUMS, 64);
-        }
-    } else if (unit_tiles == 2) {
-        if (units > 1) {
-            HELD_DOT(kind, 1, 3, 2, 6);
-        }
-        HELD_DOT(kind, 0, 2, 1, 5);
-        _tile_stored(0, sums, 64);
-        if (units > 1) {
-            HELD_DOT(kind, 1, 3, 3, 7);
-            _tile_stored(1, sums + TILE_SUMS, 64);
-        }
+    if (turn == 0) {
+        HELD_PRODUCT(kind, 0, 1, 2);
+    } else if (turn == 1) {
+        HELD_PRODUCT(kind, 1, 2, 0);
     } else {
-        HELD_DOT(kind, 0, 3, 1, 5);
-        HELD_DOT(kind, 0, 2, 2, 6);
-        if (unit_tiles > 3) {
-            HELD_DOT(kind, 0, 3, 3, 7);
-        }
-        _tile_stored(0, sums, 64);
+        HELD_PRODUCT(kind, 2, 0, 1);
     }
     tiles_fence();
 }
@@ -329,47 +338,73 @@ GATUN_INLINE void add_scaled(const bool block, const bool with_sums, int64_t uni
     GATUN_UNROLL for (int r = 0; r < TILE_ROWS; r++) { _mm512_store_ps(floats + r * GATUN_PANEL, f[r]); }
 }
 
-/* A run of whole units of a panel for `rows` tiles of rows. */
+/* A run of whole units of a panel. */
 typedef struct narrow_run {
-    const uint8_t *w[HELD]; /* each tile's weights, both halves */
-    int64_t tiles, units, unit_tiles, steps;
-    const uint8_t *x; /* of the first rows */
-    int64_t x_stride; /* to the next tile of rows */
-    const float *scales, *numbers;
-    int64_t numbers_stride; /* from a unit to the next; rows have them next to each other */
-    int64_t numbers_rows;
+    const amx_plan *plan;
+    const uint8_t *w[MOST_RUN]; /* each tile's weights, both halves */
+    int64_t tile, tiles;
+    const float *scales;
+    const gatun_linear_task *task;
     int32_t *sums; /* two buffers [HELD][16][16] */
-    float *floats;
 } narrow_run;
 
 #define HOLD(t, tile)                                                                                                  \
-    if (j->tiles > (t)) {                                                                                              \
-        _tile_loadd(tile, j->w[t] + 64 * half, 128);                                                                   \
+    if (tiles > (t)) {                                                                                                 \
+        _tile_loadd(tile, j->w[from + (t)] + 64 * half, 128);                                                          \
     }
-GATUN_INLINE void narrow_rows(const int kind, const bool block, const bool with_sums, const narrow_run *j,
-                              int64_t rows) {
-    for (int64_t first = 0; first < rows; first += BLOCK_ROWS) {
-        const int64_t end = first + BLOCK_ROWS < rows ? first + BLOCK_ROWS : rows;
-        for (int64_t half = 0; half < 2; half++) {
-            tiles_fence();
-            HOLD(0, 4) HOLD(1, 5) HOLD(2, 6) HOLD(3, 7) for (int64_t row = first; row <= end; row++) {
-                if (row < end) {
-                    held_product(kind, j->unit_tiles, j->units, j->steps, j->x + row * j->x_stride,
-                                 j->sums + row % 2 * HELD * TILE_SUMS);
+/* Some of the run's tiles, from number `from` on, for `rows` tiles of rows. While the rows go by for the second half of
+ * the panel, x of the next tiles comes to the first-level cache. */
+GATUN_INLINE void narrow_tiles(const int kind, const bool block, const bool with_sums, const narrow_run *j,
+                               int64_t from, int64_t row0, int64_t rows, float *floats) {
+    const x_area *a = &j->plan->x;
+    const int64_t unit_tiles = j->plan->unit_tiles, left = j->tiles - from;
+    const int64_t tiles = left < j->plan->held ? left : j->plan->held;
+    const int64_t unit0 = from / unit_tiles, units = tiles / unit_tiles;
+    const uint8_t *area = (const uint8_t *)j->task->x + head_bytes(j->plan);
+    int turn = 0;
+    for (int64_t half = 0; half < 2; half++) {
+        tiles_fence();
+        HOLD(0, 4) HOLD(1, 5) HOLD(2, 6) HOLD(3, 7) for (int64_t row = 0; row <= rows; row++) {
+            if (row < rows) {
+                const uint8_t *x = area + x_offset(a, row0 + row, j->tile + from);
+                const int64_t stride = x_stride(a, row0 + row);
+                held_product(kind, turn, unit_tiles, tiles, a->steps, x, stride, j->sums + row % 2 * HELD * TILE_SUMS);
+                turn = turn == 2 ? 0 : turn + 1;
+                for (int64_t i = tiles; half == 1 && i < 2 * tiles; i++) {
+                    prefetch_x(x + i * stride, x_tile_bytes(a));
                 }
-                if (row > first) {
-                    add_scaled(block, with_sums, j->units, j->sums + (row - 1) % 2 * HELD * TILE_SUMS,
-                               j->scales + 16 * half, j->numbers + (row - 1) * j->numbers_rows, j->numbers_stride,
-                               j->floats + (row - 1) * TILE_ROWS * GATUN_PANEL + 16 * half);
-                }
+            }
+            if (row > 0) {
+                const int64_t unit = j->tile / unit_tiles + unit0;
+                add_scaled(block, with_sums, units, j->sums + (row - 1) % 2 * HELD * TILE_SUMS,
+                           j->scales + unit0 * SCALES + 16 * half,
+                           unit_numbers(j->plan, j->task->x, unit, row0 + row - 1), a->row_tiles * numbers_of(j->plan),
+                           floats + (row - 1) * TILE_ROWS * GATUN_PANEL + 16 * half);
             }
         }
     }
 }
 
+/* The run for all rows, a few tiles of rows at a time, whose floats stay in the first-level cache. */
+GATUN_INLINE void narrow_rows(const int kind, const bool block, const bool with_sums, const narrow_run *j,
+                              int64_t panel, int64_t row0, int64_t row1, float *floats, read_ahead *ahead) {
+    const int64_t part = j->tile / j->plan->x.run, parts = tiles_of(j->plan->x.tiles, j->plan->x.run);
+    enum { ROWS = BLOCK_ROWS * TILE_ROWS };
+    for (int64_t row = row0; row < row1; row += ROWS, floats += ROWS * GATUN_PANEL) {
+        const int64_t rows = tiles_of(row1 - row, TILE_ROWS);
+        outputs_ahead(j->task, panel, row, ROWS, part, parts);
+        for (int64_t from = 0; from < j->tiles; from += j->plan->held) {
+            narrow_tiles(kind, block, with_sums, j, from, row / TILE_ROWS, rows < BLOCK_ROWS ? rows : BLOCK_ROWS,
+                         floats);
+            read_some(ahead, 16);
+        }
+    }
+}
+
 #define NARROW(kind, block, with_sums)                                                                                 \
-    static void narrow_##kind##_##block##_##with_sums(const narrow_run *j, int64_t rows) {                             \
-        narrow_rows(kind, block, with_sums, j, rows);                                                                  \
+    static void narrow_##kind##_##block##_##with_sums(const narrow_run *j, int64_t panel, int64_t row0, int64_t row1,  \
+                                                      float *floats, read_ahead *ahead) {                              \
+        narrow_rows(kind, block, with_sums, j, panel, row0, row1, floats, ahead);                                      \
     }
 NARROW(SIGNED_BYTES, 0, 0)
 NARROW(SIGNED_BYTES, 0, 1)
@@ -379,7 +414,8 @@ NARROW(UNSIGNED_BYTES, 0, 0)
 NARROW(UNSIGNED_BYTES, 0, 1)
 NARROW(UNSIGNED_BYTES, 1, 0)
 NARROW(UNSIGNED_BYTES, 1, 1)
-typedef void narrow_kernel(const narrow_run *j, int64_t rows);
+typedef void narrow_kernel(const narrow_run *j, int64_t panel, int64_t row0, int64_t row1, float *floats,
+                           read_ahead *ahead);
 #define NARROW_OF(kind)                                                                                                \
     {                                                                                                                  \
         {narrow_##kind##_0_0, narrow_##kind##_0_1}, { narrow_##kind##_1_0, narrow_##kind##_1_1 }                       \
@@ -400,7 +436,7 @@ static amx_scratch cut_scratch(const amx_plan *plan, uint8_t *scratch) {
     int64_t decoded = RUN_PANELS * SUM_BYTES, tile_sums = decoded + plan->x.run * plan->x.steps * 128;
     int64_t scales = tile_sums + (plan->wide ? 0 : 2 * HELD * TILE_SUMS * 4);
     return (amx_scratch){scratch, scratch + decoded, (int32_t *)(void *)(scratch + tile_sums),
-                         (float *)(void *)(scratch + scales), scales + HELD * SCALES * 4};
+                         (float *)(void *)(scratch + scales), scales + MOST_RUN * SCALES * 4};
 }
 
 static int64_t scratch_bytes(const gatun_packed *p, bool block) {
@@ -409,11 +445,11 @@ static int64_t scratch_bytes(const gatun_packed *p, bool block) {
     return cut_scratch(&plan, NULL).bytes;
 }
 
-/* A run of the one unit for `rows` tiles of rows. */
+/* A run of the one unit. */
 static void wide_run(const gatun_linear_task *t, const amx_plan *plan, const amx_scratch *s, int64_t panel,
-                     int64_t tile, int64_t row0, int64_t rows, uint8_t *sums) {
-    const int64_t steps = plan->x.steps, count = x_run(&plan->x, tile), stride = x_row_stride(&plan->x, tile);
-    const int64_t left = plan->i8.group_steps - tile * steps, all = count * steps;
+                     int64_t tile, int64_t row0, int64_t row1, uint8_t *sums, read_ahead *ahead) {
+    const int64_t steps = plan->x.steps, all = x_run(&plan->x, tile) * steps;
+    const int64_t left = plan->i8.group_steps - tile * steps;
     const uint8_t *x = (const uint8_t *)t->x + head_bytes(plan) + x_offset(&plan->x, row0 / TILE_ROWS, tile);
     const uint8_t *w = unit_codes(t->packed, &plan->i8, panel, 0) + tile * steps * i8_step_bytes(plan->i8.source);
     if (!plan->direct) {
@@ -421,9 +457,9 @@ static void wide_run(const gatun_linear_task *t, const amx_plan *plan, const amx
         w = s->decoded;
     }
     if (plan->unsigned_bytes) {
-        tile_rows_block(UNSIGNED_BYTES, tile == 0, steps, count, x, stride, rows, w, sums);
+        tile_run(UNSIGNED_BYTES, t, &plan->x, panel, tile, row0, row1, x, w, sums, ahead);
     } else {
-        tile_rows_block(SIGNED_BYTES, tile == 0, steps, count, x, stride, rows, w, sums);
+        tile_run(SIGNED_BYTES, t, &plan->x, panel, tile, row0, row1, x, w, sums, ahead);
     }
 }
 
@@ -451,24 +487,18 @@ static void scale_wide(const gatun_linear_task *t, const amx_plan *plan, const a
     }
 }
 
-/* A run of units for `rows` tiles of rows. */
-static void narrow_run_of(const gatun_linear_task *t, const amx_plan *plan, const amx_scratch *s, int64_t panel,
-                          int64_t tile, int64_t row0, int64_t rows, uint8_t *sums) {
-    const int64_t unit0 = tile / plan->unit_tiles, count = x_run(&plan->x, tile), row_tile = row0 / TILE_ROWS;
-    const int64_t padded = plan->unit_tiles * plan->x.steps;
-    narrow_run j = {.tiles = count,
-                    .units = count / plan->unit_tiles,
-                    .unit_tiles = plan->unit_tiles,
-                    .steps = plan->x.steps,
-                    .x = (const uint8_t *)t->x + head_bytes(plan) + x_offset(&plan->x, row_tile, tile),
-                    .x_stride = x_row_stride(&plan->x, tile),
+/* A run of units. */
+static void units_run(const gatun_linear_task *t, const amx_plan *plan, const amx_scratch *s, int64_t panel,
+                      int64_t tile, int64_t row0, int64_t row1, uint8_t *sums, read_ahead *ahead) {
+    const int64_t unit0 = tile / plan->unit_tiles, padded = plan->unit_tiles * plan->x.steps;
+    narrow_run j = {.plan = plan,
+                    .tile = tile,
+                    .tiles = x_run(&plan->x, tile),
                     .scales = s->scales,
-                    .numbers = unit_numbers(plan, t->x, unit0, row_tile),
-                    .numbers_stride = plan->x.row_tiles * numbers_of(plan),
-                    .numbers_rows = numbers_of(plan),
-                    .sums = s->tile_sums,
-                    .floats = (float *)(void *)sums};
-    for (int64_t unit = 0; unit < j.units; unit++) {
+                    .task = t,
+                    .sums = s->tile_sums};
+    const int64_t units = j.tiles / plan->unit_tiles;
+    for (int64_t unit = 0; unit < units; unit++) {
         const uint8_t *w = unit_codes(t->packed, &plan->i8, panel, unit0 + unit);
         if (!plan->direct) {
             uint8_t *decoded = s->decoded + unit * padded * 128;
@@ -479,8 +509,9 @@ static void narrow_run_of(const gatun_linear_task *t, const amx_plan *plan, cons
             j.w[unit * plan->unit_tiles + i] = w + i * plan->x.steps * 128;
         }
     }
-    whole_scales(t->packed, plan, panel, unit0, unit0 + j.units, s->scales);
-    NARROW_KERNELS[plan->unsigned_bytes][plan->i8.block][plan->with_sums](&j, rows);
+    whole_scales(t->packed, plan, panel, unit0, unit0 + units, s->scales);
+    NARROW_KERNELS[plan->unsigned_bytes][plan->i8.block][plan->with_sums](&j, panel, row0, row1, (float *)(void *)sums,
+                                                                          ahead);
 }
 
 static void finish(const gatun_linear_task *t, const amx_plan *plan, const amx_scratch *s, int64_t panel, int64_t row0,
@@ -500,7 +531,8 @@ static void run(const gatun_linear_task *t, bool block) {
     amx_plan plan;
     make_amx_plan(t->packed, block, t->m, &plan);
     const amx_scratch s = cut_scratch(&plan, t->scratch);
-    tiles_configure(plan.wide ? 4 : 2, plan.wide ? 6 : 4, plan.x.steps);
+    tiles_configure(plan.wide ? 4 : 3, plan.wide ? 6 : 4, plan.x.steps);
+    const int64_t tile_k = 4 * tiles_of(plan.i8.unit_steps, plan.unit_tiles); /* but for what is padded */
     int64_t row1, panel1;
     for (int64_t row0 = t->row0; row0 < t->row1; row0 = row1) {
         row1 = row0 + SUM_ROWS < t->row1 ? row0 + SUM_ROWS : t->row1;
@@ -512,8 +544,9 @@ static void run(const gatun_linear_task *t, bool block) {
             }
             for (int64_t tile = 0; tile < plan.x.tiles; tile += plan.x.run) {
                 for (int64_t panel = panel0; panel < panel1; panel++) {
-                    (plan.wide ? wide_run : narrow_run_of)(t, &plan, &s, panel, tile, row0, row_tiles,
-                                                           s.sums + (panel - panel0) * SUM_BYTES);
+                    read_ahead ahead = next_ahead(t->packed, &plan.x, tile_k, tile, panel, panel0, panel1);
+                    (plan.wide ? wide_run : units_run)(t, &plan, &s, panel, tile, row0, row1,
+                                                       s.sums + (panel - panel0) * SUM_BYTES, &ahead);
                 }
             }
             for (int64_t panel = panel0; panel < panel1; panel++) {
