@@ -87,7 +87,7 @@ void gatun_linear_bf16__amx(const gatun_linear_task *t) {
     const x_area a = area_of(t->packed, t->m, &plan);
     const float_table table = load_table(t->packed, &plan);
     uint8_t *decoded = t->scratch + RUN_PANELS * SUM_BYTES;
-    tiles_configure(4, 6, TILE_STEPS);
+    tiles_configure(TILE_STEPS);
     int64_t row1, panel1;
     for (int64_t row0 = t->row0; row0 < t->row1; row0 = row1) {
         row1 = row0 + SUM_ROWS < t->row1 ? row0 + SUM_ROWS : t->row1;

@@ -8,11 +8,11 @@
  *
  *   wide     One scale a row: a unit is all of K, and integer sums stay what they are until its end. Runs of K as in
  *            linear_bf16.c.
- *   narrow   Scales of groups: a unit is a group, or some 256 k of one; its sums become floats, 16 rows by 16 outputs
- *            at a time. A run of four tiles of weights is held in tile registers while the rows of x go by; while the
- *            processor multiplies one tile of rows, it turns the sums of the one before, which lie in the first-level
- *            cache, to floats, 16 registers of them. That takes a multiply-add and a conversion for each 16 products'
- *            row of a unit, so units of 32 k or fewer, whose tiles are half empty besides, are bound by it.
+ *   narrow   Scales of groups: a unit is a group, or some 128 k of one; its sums become floats, 16 rows by 16 outputs
+ *            at a time. While the processor multiplies four tiles of sums, the four before, which lie in the
+ *            first-level cache, are turned to floats, 16 registers of them. That takes a multiply-add and a conversion
+ *            for each 16 products' row of a unit, and a store; units of 64 k or fewer are bound by it, and those of
+ *            fewer than 64 leave tiles empty besides.
  *
  * Weights of eight bits are multiplied where they lie if no tile has a rest; others become bytes in the worker's
  * scratch once for all rows.
@@ -24,10 +24,11 @@
 #include "cpu/kernels.h"
 
 enum {
-    HELD = 4,            /* tiles of weights in registers */
+    HELD = 2,            /* tiles of weights in registers (narrow) */
+    HELD_SUMS = 4,       /* tiles of sums */
     MOST_RUN = 12,       /* tiles along K of a run */
     TILE_SUMS = 256,     /* 16 x 16 */
-    BLOCK_ROWS = 4,      /* tiles of rows that go by twice, for either half of a panel */
+    BLOCK_ROWS = 4,      /* tiles of rows whose floats stay in the first-level cache (narrow) */
     LEAST_GROUP = 16,    /* k; smaller groups leave tiles too empty */
     MOST_WIDE_K = 65536, /* 255 * 128 * K fits 32 bits */
 };
@@ -40,7 +41,7 @@ typedef struct amx_plan {
     int32_t rest, taken; /* of the bias: what sums have to be put right by, what decoding takes off */
     int8_t table[16];
     bool with_sums;
-    int64_t unit_tiles, held; /* of a unit; in registers at once (narrow) */
+    int64_t unit_tiles;
 } amx_plan;
 
 /* Bytes whose sums need as little put right as can be. */
@@ -90,11 +91,10 @@ static bool make_amx_plan(const gatun_packed *p, bool block, int64_t m, amx_plan
     if (plan->wide && plan->unit_tiles > 1) {
         plan->x.steps = TILE_STEPS;
     }
-    /* Half of the first-level cache for the bytes of a run, which is held a few tiles at a time. */
-    plan->held = HELD / (plan->wide ? HELD : plan->unit_tiles) * (plan->wide ? 1 : plan->unit_tiles);
+    /* Half of the first-level cache for the bytes of a run. */
     int64_t fit = gatun_cache_bytes(1) / 2 / (plan->x.steps * 128);
     fit = fit < MOST_RUN ? fit : MOST_RUN;
-    plan->x.run = (fit < plan->held ? plan->held : fit) / plan->held * plan->held;
+    plan->x.run = fit < HELD ? HELD : fit / HELD * HELD;
     plan->x.run = plan->x.run > plan->x.tiles ? plan->x.tiles : plan->x.run;
     plan->direct = i8->source == I8_RAW8 && i8->group_steps % i8->unit_steps == 0 &&
                    i8->unit_steps == plan->unit_tiles * plan->x.steps;
@@ -256,65 +256,6 @@ static void whole_scales(const gatun_packed *p, const amx_plan *plan, int64_t pa
 
 /* ---- narrow ---- */
 
-/* x's one tile, 3, times a held tile of weights; the sums of a unit begin with `begin` and end with `end`. */
-#define HELD_DOT(kind, c, i, w, begin, end)                                                                            \
-    do {                                                                                                               \
-        if (begin) {                                                                                                   \
-            _tile_zero(c);                                                                                             \
-        }                                                                                                              \
-        _tile_loadd(3, x + (i)*x_stride, row_bytes);                                                                   \
-        TILE_DOT(kind, c, 3, w);                                                                                       \
-        if (end) {                                                                                                     \
-            _tile_stored(c, sums, 64);                                                                                 \
-            sums += TILE_SUMS;                                                                                         \
-        }                                                                                                              \
-    } while (0)
-/* A tile of rows of x times the held tiles of weights, 4 to 7, in the tiles of sums a, b, c, which take turns: the sums
- * of each unit, [unit][16][16]. */
-#define HELD_PRODUCT(kind, a, b, c)                                                                                    \
-    do {                                                                                                               \
-        if (unit_tiles == 1) {                                                                                         \
-            HELD_DOT(kind, a, 0, 4, true, true);                                                                       \
-            if (tiles > 1) {                                                                                           \
-                HELD_DOT(kind, b, 1, 5, true, true);                                                                   \
-            }                                                                                                          \
-            if (tiles > 2) {                                                                                           \
-                HELD_DOT(kind, c, 2, 6, true, true);                                                                   \
-            }                                                                                                          \
-            if (tiles > 3) {                                                                                           \
-                HELD_DOT(kind, a, 3, 7, true, true);                                                                   \
-            }                                                                                                          \
-        } else if (unit_tiles == 2) {                                                                                  \
-            HELD_DOT(kind, a, 0, 4, true, false);                                                                      \
-            HELD_DOT(kind, a, 1, 5, false, true);                                                                      \
-            if (tiles > 2) {                                                                                           \
-                HELD_DOT(kind, b, 2, 6, true, false);                                                                  \
-                HELD_DOT(kind, b, 3, 7, false, true);                                                                  \
-            }                                                                                                          \
-        } else {                                                                                                       \
-            HELD_DOT(kind, a, 0, 4, true, false);                                                                      \
-            HELD_DOT(kind, a, 1, 5, false, false);                                                                     \
-            HELD_DOT(kind, a, 2, 6, false, unit_tiles == 3);                                                           \
-            if (unit_tiles > 3) {                                                                                      \
-                HELD_DOT(kind, a, 3, 7, false, true);                                                                  \
-            }                                                                                                          \
-        }                                                                                                              \
-    } while (0)
-/* `turn`: 0, 1, 2, 0 ... for one tile of rows after the other. */
-GATUN_INLINE void held_product(const int kind, int turn, int64_t unit_tiles, int64_t tiles, int64_t steps,
-                               const uint8_t *x, int64_t x_stride, int32_t *sums) {
-    const int64_t row_bytes = 4 * steps;
-    tiles_fence();
-    if (turn == 0) {
-        HELD_PRODUCT(kind, 0, 1, 2);
-    } else if (turn == 1) {
-        HELD_PRODUCT(kind, 1, 2, 0);
-    } else {
-        HELD_PRODUCT(kind, 2, 0, 1);
-    }
-    tiles_fence();
-}
-
 /* Adds the integer sums of `units` units, scaled, to the floats [16 rows][32 outputs] of half a panel. */
 GATUN_INLINE void add_scaled(const bool block, const bool with_sums, int64_t units, const int32_t *sums,
                              const float *scales, const float *numbers, int64_t numbers_stride, float *floats) {
@@ -338,74 +279,139 @@ GATUN_INLINE void add_scaled(const bool block, const bool with_sums, int64_t uni
     GATUN_UNROLL for (int r = 0; r < TILE_ROWS; r++) { _mm512_store_ps(floats + r * GATUN_PANEL, f[r]); }
 }
 
-/* A run of whole units of a panel. */
+/* A run of whole units of a panel, for up to BLOCK_ROWS tiles of rows. */
 typedef struct narrow_run {
     const amx_plan *plan;
     const uint8_t *w[MOST_RUN]; /* each tile's weights, both halves */
-    int64_t tile, tiles;
+    int64_t tile, tiles, row_tile, rows;
     const float *scales;
-    const gatun_linear_task *task;
-    int32_t *sums; /* two buffers [HELD][16][16] */
+    const void *area;
+    int32_t *sums; /* two buffers [HELD_SUMS][16][16] */
+    float *floats;
 } narrow_run;
 
-#define HOLD(t, tile)                                                                                                  \
-    if (tiles > (t)) {                                                                                                 \
-        _tile_loadd(tile, j->w[from + (t)] + 64 * half, 128);                                                          \
-    }
-/* Some of the run's tiles, from number `from` on, for `rows` tiles of rows. While the rows go by for the second half of
- * the panel, x of the next tiles comes to the first-level cache. */
-GATUN_INLINE void narrow_tiles(const int kind, const bool block, const bool with_sums, const narrow_run *j,
-                               int64_t from, int64_t row0, int64_t rows, float *floats) {
-    const x_area *a = &j->plan->x;
-    const int64_t unit_tiles = j->plan->unit_tiles, left = j->tiles - from;
-    const int64_t tiles = left < j->plan->held ? left : j->plan->held;
-    const int64_t unit0 = from / unit_tiles, units = tiles / unit_tiles;
-    const uint8_t *area = (const uint8_t *)j->task->x + head_bytes(j->plan);
-    int turn = 0;
-    for (int64_t half = 0; half < 2; half++) {
-        tiles_fence();
-        HOLD(0, 4) HOLD(1, 5) HOLD(2, 6) HOLD(3, 7) for (int64_t row = 0; row <= rows; row++) {
-            if (row < rows) {
-                const uint8_t *x = area + x_offset(a, row0 + row, j->tile + from);
-                const int64_t stride = x_stride(a, row0 + row);
-                held_product(kind, turn, unit_tiles, tiles, a->steps, x, stride, j->sums + row % 2 * HELD * TILE_SUMS);
-                turn = turn == 2 ? 0 : turn + 1;
-                for (int64_t i = tiles; half == 1 && i < 2 * tiles; i++) {
-                    prefetch_x(x + i * stride, x_tile_bytes(a));
-                }
-            }
-            if (row > 0) {
-                const int64_t unit = j->tile / unit_tiles + unit0;
-                add_scaled(block, with_sums, units, j->sums + (row - 1) % 2 * HELD * TILE_SUMS,
-                           j->scales + unit0 * SCALES + 16 * half,
-                           unit_numbers(j->plan, j->task->x, unit, row0 + row - 1), a->row_tiles * numbers_of(j->plan),
-                           floats + (row - 1) * TILE_ROWS * GATUN_PANEL + 16 * half);
-            }
-        }
-    }
+/* What four tiles of sums are made of: one or two units for one or two tiles of rows, or one unit for up to four. */
+typedef struct narrow_step {
+    const uint8_t *w[2];      /* of the held tiles, the half's */
+    const uint8_t *x, *lower; /* of the first and of the third tile of rows */
+    int64_t x_stride[2];      /* from one tile to the next, along K and along the rows */
+    int64_t rows, units, unit, row;
+    int64_t half;
+} narrow_step;
+
+static int64_t step_rows(const amx_plan *plan) { return plan->unit_tiles == 1 ? 2 : HELD_SUMS; }
+
+/* Step number `index` of a run: halves within held tiles, rows within halves. */
+GATUN_INLINE narrow_step step_at(const narrow_run *j, int64_t index) {
+    const amx_plan *plan = j->plan;
+    const int64_t rows = step_rows(plan), of_half = tiles_of(j->rows, rows);
+    const int64_t row = index % of_half * rows, half = index / of_half % 2, from = index / of_half / 2 * HELD;
+    const int64_t tiles = j->tiles - from < HELD ? j->tiles - from : HELD;
+    const int64_t bytes = x_tile_bytes(&plan->x), row_tile = j->row_tile + row;
+    const uint8_t *area = (const uint8_t *)j->area + head_bytes(plan);
+    narrow_step s = {.w = {j->w[from] + 64 * half, j->w[from + tiles - 1] + 64 * half},
+                     .x = area + x_offset(&plan->x, row_tile, j->tile + from),
+                     .lower = area + x_offset(&plan->x, row_tile + 2, j->tile + from),
+                     .x_stride = {x_stride(&plan->x, row_tile), bytes},
+                     .rows = j->rows - row < rows ? j->rows - row : rows,
+                     .units = tiles / plan->unit_tiles,
+                     .unit = from / plan->unit_tiles,
+                     .row = row,
+                     .half = half};
+    return s;
 }
 
-/* The run for all rows, a few tiles of rows at a time, whose floats stay in the first-level cache. */
-GATUN_INLINE void narrow_rows(const int kind, const bool block, const bool with_sums, const narrow_run *j,
-                              int64_t panel, int64_t row0, int64_t row1, float *floats, read_ahead *ahead) {
-    const int64_t part = j->tile / j->plan->x.run, parts = tiles_of(j->plan->x.tiles, j->plan->x.run);
-    enum { ROWS = BLOCK_ROWS * TILE_ROWS };
-    for (int64_t row = row0; row < row1; row += ROWS, floats += ROWS * GATUN_PANEL) {
-        const int64_t rows = tiles_of(row1 - row, TILE_ROWS);
-        outputs_ahead(j->task, panel, row, ROWS, part, parts);
-        for (int64_t from = 0; from < j->tiles; from += j->plan->held) {
-            narrow_tiles(kind, block, with_sums, j, from, row / TILE_ROWS, rows < BLOCK_ROWS ? rows : BLOCK_ROWS,
-                         floats);
-            read_some(ahead, 16);
+#define NARROW_X(tile, address) _tile_loadd(tile, address, row_bytes)
+/* The products of a step whose weights and first two tiles of x are there; `next` is loaded behind them. */
+GATUN_INLINE void narrow_products(const int kind, const narrow_run *j, const narrow_step *s, const narrow_step *next) {
+    const x_area *a = &j->plan->x;
+    const int64_t row_bytes = 4 * a->steps, along = s->x_stride[0];
+    _tile_zero(0);
+    TILE_DOT(kind, 0, 4, 6);
+    if (j->plan->unit_tiles == 1) {
+        const uint8_t *x = s->x + s->x_stride[1]; /* the second tile of rows */
+        if (s->units > 1) {
+            _tile_zero(1);
+            TILE_DOT(kind, 1, 5, 7);
         }
+        if (s->rows > 1) {
+            NARROW_X(4, x);
+            _tile_zero(2);
+            TILE_DOT(kind, 2, 4, 6);
+            if (s->units > 1) {
+                NARROW_X(5, x + along);
+                _tile_zero(3);
+                TILE_DOT(kind, 3, 5, 7);
+            }
+        }
+    } else {
+        TILE_DOT(kind, 0, 5, 7);
+#define NARROW_ROW(c, x, stride)                                                                                       \
+    NARROW_X(4, x);                                                                                                    \
+    _tile_zero(c);                                                                                                     \
+    TILE_DOT(kind, c, 4, 6);                                                                                           \
+    NARROW_X(5, (x) + (stride));                                                                                       \
+    TILE_DOT(kind, c, 5, 7)
+        if (s->rows > 1) {
+            NARROW_ROW(1, s->x + s->x_stride[1], along);
+        }
+        if (s->rows > 2) {
+            NARROW_ROW(2, s->lower, x_stride(a, j->row_tile + s->row + 2));
+        }
+        if (s->rows > 3) {
+            NARROW_ROW(3, s->lower + s->x_stride[1], along);
+        }
+    }
+    if (next->w[0] != s->w[0]) {
+        _tile_loadd(6, next->w[0], 128);
+        _tile_loadd(7, next->w[1], 128);
+    }
+    NARROW_X(4, next->x);
+    NARROW_X(5, next->x + (next->w[0] != next->w[1] ? next->x_stride[0] : 0));
+}
+
+/* Loads that follow a store of tiles wait for it (tiles.h): so the next step's tiles are loaded and the last one's sums
+ * are scaled, while the products are made, before these are stored. */
+GATUN_INLINE void narrow_rows(const int kind, const bool block, const bool with_sums, const narrow_run *j) {
+    const amx_plan *plan = j->plan;
+    const int64_t row_bytes = 4 * plan->x.steps;
+    const int64_t steps = tiles_of(j->tiles, HELD) * 2 * tiles_of(j->rows, step_rows(plan));
+    narrow_step s = step_at(j, 0), before = s;
+    tiles_fence();
+    _tile_loadd(6, s.w[0], 128);
+    _tile_loadd(7, s.w[1], 128);
+    NARROW_X(4, s.x);
+    NARROW_X(5, s.x + (s.w[0] != s.w[1] ? s.x_stride[0] : 0));
+    for (int64_t index = 0; index <= steps; index++) {
+        const narrow_step next = index + 1 < steps ? step_at(j, index + 1) : s;
+        int32_t *sums = j->sums + index % 2 * HELD_SUMS * TILE_SUMS;
+        if (index < steps) {
+            narrow_products(kind, j, &s, &next);
+        }
+        for (int64_t r = 0; index > 0 && r < before.rows; r++) {
+            const int64_t row = before.row + r;
+            add_scaled(block, with_sums, before.units,
+                       j->sums + ((index + 1) % 2 * HELD_SUMS + r * (plan->unit_tiles == 1 ? 2 : 1)) * TILE_SUMS,
+                       j->scales + before.unit * SCALES + 16 * before.half,
+                       unit_numbers(plan, j->area, j->tile / plan->unit_tiles + before.unit, j->row_tile + row),
+                       plan->x.row_tiles * numbers_of(plan),
+                       j->floats + row * TILE_ROWS * GATUN_PANEL + 16 * before.half);
+        }
+        tiles_fence();
+        if (index < steps) {
+            _tile_stored(0, sums, 64);
+            _tile_stored(1, sums + TILE_SUMS, 64);
+            _tile_stored(2, sums + 2 * TILE_SUMS, 64);
+            _tile_stored(3, sums + 3 * TILE_SUMS, 64);
+        }
+        tiles_fence();
+        before = s;
+        s = next;
     }
 }
 
 #define NARROW(kind, block, with_sums)                                                                                 \
-    static void narrow_##kind##_##block##_##with_sums(const narrow_run *j, int64_t panel, int64_t row0, int64_t row1,  \
-                                                      float *floats, read_ahead *ahead) {                              \
-        narrow_rows(kind, block, with_sums, j, panel, row0, row1, floats, ahead);                                      \
-    }
+    static void narrow_##kind##_##block##_##with_sums(const narrow_run *j) { narrow_rows(kind, block, with_sums, j); }
 NARROW(SIGNED_BYTES, 0, 0)
 NARROW(SIGNED_BYTES, 0, 1)
 NARROW(SIGNED_BYTES, 1, 0)
@@ -414,8 +420,7 @@ NARROW(UNSIGNED_BYTES, 0, 0)
 NARROW(UNSIGNED_BYTES, 0, 1)
 NARROW(UNSIGNED_BYTES, 1, 0)
 NARROW(UNSIGNED_BYTES, 1, 1)
-typedef void narrow_kernel(const narrow_run *j, int64_t panel, int64_t row0, int64_t row1, float *floats,
-                           read_ahead *ahead);
+typedef void narrow_kernel(const narrow_run *j);
 #define NARROW_OF(kind)                                                                                                \
     {                                                                                                                  \
         {narrow_##kind##_0_0, narrow_##kind##_0_1}, { narrow_##kind##_1_0, narrow_##kind##_1_1 }                       \
@@ -434,7 +439,7 @@ typedef struct amx_scratch {
 
 static amx_scratch cut_scratch(const amx_plan *plan, uint8_t *scratch) {
     int64_t decoded = RUN_PANELS * SUM_BYTES, tile_sums = decoded + plan->x.run * plan->x.steps * 128;
-    int64_t scales = tile_sums + (plan->wide ? 0 : 2 * HELD * TILE_SUMS * 4);
+    int64_t scales = tile_sums + (plan->wide ? 0 : 2 * HELD_SUMS * TILE_SUMS * 4);
     return (amx_scratch){scratch, scratch + decoded, (int32_t *)(void *)(scratch + tile_sums),
                          (float *)(void *)(scratch + scales), scales + MOST_RUN * SCALES * 4};
 }
@@ -495,7 +500,7 @@ static void units_run(const gatun_linear_task *t, const amx_plan *plan, const am
                     .tile = tile,
                     .tiles = x_run(&plan->x, tile),
                     .scales = s->scales,
-                    .task = t,
+                    .area = t->x,
                     .sums = s->tile_sums};
     const int64_t units = j.tiles / plan->unit_tiles;
     for (int64_t unit = 0; unit < units; unit++) {
@@ -510,8 +515,15 @@ static void units_run(const gatun_linear_task *t, const amx_plan *plan, const am
         }
     }
     whole_scales(t->packed, plan, panel, unit0, unit0 + units, s->scales);
-    NARROW_KERNELS[plan->unsigned_bytes][plan->i8.block][plan->with_sums](&j, panel, row0, row1, (float *)(void *)sums,
-                                                                          ahead);
+    outputs_ahead(t, panel, row0, row1 - row0, tile / plan->x.run, tiles_of(plan->x.tiles, plan->x.run));
+    const int64_t row_tiles = tiles_of(row1 - row0, TILE_ROWS);
+    for (int64_t row = 0; row < row_tiles; row += BLOCK_ROWS) {
+        j.row_tile = row0 / TILE_ROWS + row;
+        j.rows = row_tiles - row < BLOCK_ROWS ? row_tiles - row : BLOCK_ROWS;
+        j.floats = (float *)(void *)sums + row * TILE_ROWS * GATUN_PANEL;
+        NARROW_KERNELS[plan->unsigned_bytes][plan->i8.block][plan->with_sums](&j);
+        read_some(ahead, 32);
+    }
 }
 
 static void finish(const gatun_linear_task *t, const amx_plan *plan, const amx_scratch *s, int64_t panel, int64_t row0,
@@ -531,7 +543,7 @@ static void run(const gatun_linear_task *t, bool block) {
     amx_plan plan;
     make_amx_plan(t->packed, block, t->m, &plan);
     const amx_scratch s = cut_scratch(&plan, t->scratch);
-    tiles_configure(plan.wide ? 4 : 3, plan.wide ? 6 : 4, plan.x.steps);
+    tiles_configure(plan.x.steps);
     const int64_t tile_k = 4 * tiles_of(plan.i8.unit_steps, plan.unit_tiles); /* but for what is padded */
     int64_t row1, panel1;
     for (int64_t row0 = t->row0; row0 < t->row1; row0 = row1) {

@@ -6,8 +6,8 @@
  * sums 16 rows of 16 outputs. A product of two takes 16 cycles whatever T, so T is 16 wherever a scale reaches so far.
  *
  * What was measured, on Sapphire Rapids: tile registers are not renamed, so that a load into one waits for the product
- * that reads it, and sums that begin anew for the one that wrote them (52 cycles); a load takes 9 cycles from the
- * first-level cache, so x is prefetched into it; a store takes 16.
+ * that reads it, and sums that begin anew for the product that made the last ones (52 cycles) and for their store; a
+ * load takes 9 cycles and a store 16; x from the second-level cache costs a tenth, and prefetching it more than that.
  *
  * A thread configures its tiles before its first product and releases them after its last: their 8 KiB would otherwise
  * be saved and restored with every switch of threads from then on.
@@ -34,8 +34,8 @@ enum { SUM_ROWS = 512, RUN_PANELS = 16, SUM_BYTES = SUM_ROWS * GATUN_PANEL * 4 }
 /* The intrinsics do not tell the compiler that they read and write memory. */
 static inline void tiles_fence(void) { __asm__ volatile("" ::: "memory"); }
 
-/* Sums are tiles 0 .. x-1, rows of x tiles x .. w-1, weights the rest. */
-static inline void tiles_configure(int x, int w, int64_t steps) {
+/* Sums are tiles 0 .. 3, x 4 and 5, weights 6 and 7. */
+static inline void tiles_configure(int64_t steps) {
     struct {
         uint8_t palette, start_row, reserved[14];
         uint16_t bytes[16];
@@ -44,8 +44,8 @@ static inline void tiles_configure(int x, int w, int64_t steps) {
     memset(&config, 0, sizeof config);
     config.palette = 1;
     for (int t = 0; t < 8; t++) {
-        config.bytes[t] = (uint16_t)(t >= x && t < w ? 4 * steps : 64);
-        config.rows[t] = (uint8_t)(t >= w ? steps : 16);
+        config.bytes[t] = (uint16_t)(t == 4 || t == 5 ? 4 * steps : 64);
+        config.rows[t] = (uint8_t)(t >= 6 ? steps : 16);
     }
     tiles_fence();
     _tile_loadconfig(&config);
@@ -78,55 +78,82 @@ GATUN_INLINE void read_some(read_ahead *a, int lines) {
     }
 }
 
-GATUN_INLINE void prefetch_x(const uint8_t *x, int64_t bytes) {
-    for (int64_t line = 0; line < bytes; line += 256) {
-        GATUN_UNROLL for (int i = 0; i < 256; i += 64) { _mm_prefetch((const char *)x + line + i, _MM_HINT_T0); }
-    }
-}
+#define TILE_SUMS_ROW (GATUN_PANEL * 4)
 
 /*
- * Adds `count` tiles of K to the sums [32 rows][32 outputs], or [16][32] unless `two`; `first`: there are none yet.
- * Tiles of sums 0 .. 3, x 4 and 5, weights 6 and 7: each is used twice, so that loads take half of the time that the
- * products do.
+ * Adds `count` tiles of K to the sums [32 rows][32 outputs] of `pairs` pairs of row tiles, x of which lies in one
+ * stretch; `first`: there are none yet. Tiles of sums 0 .. 3, x 4 and 5, weights 6 and 7: each is used twice, so that
+ * loads take half of the time that the products do.
+ *
+ * Loads that follow a store whose data are not there yet, and that agree with it in the last 12 bits of the address,
+ * wait for it; four tiles of sums are 4 KiB, so every load does. The next pair's first tiles are therefore loaded
+ * before the sums are stored, and each sum is loaded as soon as its tile is stored.
  */
-GATUN_INLINE void tile_block(const int kind, const bool two, bool first, int64_t steps, int64_t count, const uint8_t *x,
-                             const uint8_t *w, uint8_t *sums, read_ahead *ahead) {
-    enum { ROW = GATUN_PANEL * 4, LOWER = TILE_ROWS * ROW };
-    const int64_t x_bytes = TILE_ROWS * 4 * steps, w_bytes = 128 * steps, pair = two ? 2 * x_bytes : x_bytes;
+GATUN_INLINE void tile_pairs(const int kind, const bool first, int64_t steps, int64_t count, int64_t pairs,
+                             const uint8_t *x, const uint8_t *w, uint8_t *sums, read_ahead *ahead) {
+    enum { LOWER = TILE_ROWS * TILE_SUMS_ROW, PAIR = 2 * LOWER };
+    const int64_t x_bytes = TILE_ROWS * 4 * steps, w_bytes = 128 * steps;
+    const uint8_t *last = x + (pairs * count - 1) * 2 * x_bytes, *at = w;
+#define FIRST_SUMS(tile, from)                                                                                         \
+    do {                                                                                                               \
+        if (first) {                                                                                                   \
+            _tile_zero(tile);                                                                                          \
+        } else {                                                                                                       \
+            _tile_loadd(tile, from, TILE_SUMS_ROW);                                                                    \
+        }                                                                                                              \
+    } while (0)
     tiles_fence();
-    if (first) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    } else {
-        _tile_loadd(0, sums, ROW);
-        _tile_loadd(1, sums + 64, ROW);
-        if (two) {
-            _tile_loadd(2, sums + LOWER, ROW);
-            _tile_loadd(3, sums + LOWER + 64, ROW);
+    _tile_loadd(6, at, 128);
+    _tile_loadd(4, x, 4 * steps);
+    _tile_loadd(7, at + 64, 128);
+    _tile_loadd(5, x + x_bytes, 4 * steps);
+    FIRST_SUMS(0, sums);
+    FIRST_SUMS(1, sums + 64);
+    FIRST_SUMS(2, sums + LOWER);
+    FIRST_SUMS(3, sums + LOWER + 64);
+    for (int64_t pair = 0; pair < pairs; pair++) {
+        for (int64_t i = 0; i < count; i++) {
+            TILE_DOT(kind, 0, 4, 6);
+            TILE_DOT(kind, 1, 4, 7);
+            TILE_DOT(kind, 2, 5, 6);
+            TILE_DOT(kind, 3, 5, 7);
+            x = x < last ? x + 2 * x_bytes : x;
+            at = i + 1 < count ? at + w_bytes : w;
+            _tile_loadd(4, x, 4 * steps);
+            _tile_loadd(6, at, 128);
+            _tile_loadd(7, at + 64, 128);
+            _tile_loadd(5, x + x_bytes, 4 * steps);
+            read_some(ahead, 2);
         }
+        uint8_t *next = pair + 1 < pairs ? sums + PAIR : sums;
+        _tile_stored(0, sums, TILE_SUMS_ROW);
+        FIRST_SUMS(0, next);
+        _tile_stored(1, sums + 64, TILE_SUMS_ROW);
+        FIRST_SUMS(1, next + 64);
+        _tile_stored(2, sums + LOWER, TILE_SUMS_ROW);
+        FIRST_SUMS(2, next + LOWER);
+        _tile_stored(3, sums + LOWER + 64, TILE_SUMS_ROW);
+        FIRST_SUMS(3, next + LOWER + 64);
+        sums = next;
     }
-    for (int64_t i = 0; i < count; i++, x += pair, w += w_bytes) {
-        _tile_loadd(6, w, 128);
+    tiles_fence();
+}
+
+/* The same for a last tile of rows that has no other. */
+GATUN_INLINE void tile_single(const int kind, const bool first, int64_t steps, int64_t count, const uint8_t *x,
+                              const uint8_t *w, uint8_t *sums) {
+    tiles_fence();
+    FIRST_SUMS(0, sums);
+    FIRST_SUMS(1, sums + 64);
+    for (int64_t i = 0; i < count; i++, x += TILE_ROWS * 4 * steps, w += 128 * steps) {
         _tile_loadd(4, x, 4 * steps);
+        _tile_loadd(6, w, 128);
         TILE_DOT(kind, 0, 4, 6);
         _tile_loadd(7, w + 64, 128);
         TILE_DOT(kind, 1, 4, 7);
-        if (two) {
-            _tile_loadd(5, x + x_bytes, 4 * steps);
-            TILE_DOT(kind, 2, 5, 6);
-            TILE_DOT(kind, 3, 5, 7);
-        }
-        prefetch_x(x + 2 * pair, pair);
-        read_some(ahead, 2);
     }
-    _tile_stored(0, sums, ROW);
-    _tile_stored(1, sums + 64, ROW);
-    if (two) {
-        _tile_stored(2, sums + LOWER, ROW);
-        _tile_stored(3, sums + LOWER + 64, ROW);
-    }
+    _tile_stored(0, sums, TILE_SUMS_ROW);
+    _tile_stored(1, sums + 64, TILE_SUMS_ROW);
     tiles_fence();
 }
 
@@ -169,15 +196,19 @@ static inline void outputs_ahead(const gatun_linear_task *t, int64_t panel, int6
 GATUN_INLINE void tile_run(const int kind, const gatun_linear_task *t, const x_area *a, int64_t panel, int64_t tile,
                            int64_t row0, int64_t row1, const uint8_t *x, const uint8_t *w, uint8_t *sums,
                            read_ahead *ahead) {
-    const int64_t count = x_run(a, tile), part = tile / a->run, parts = tiles_of(a->tiles, a->run);
-    for (int64_t row = row0; row < row1; row += ROW_TILE, sums += ROW_TILE * GATUN_PANEL * 4) {
-        outputs_ahead(t, panel, row, ROW_TILE, part, parts);
-        if (row1 - row > TILE_ROWS) {
-            tile_block(kind, true, tile == 0, a->steps, count, x, w, sums, ahead);
-        } else {
-            tile_block(kind, false, tile == 0, a->steps, count, x, w, sums, ahead);
-        }
-        x += 2 * count * x_tile_bytes(a);
+    const int64_t count = x_run(a, tile), row_tiles = tiles_of(row1 - row0, TILE_ROWS), pairs = row_tiles / 2;
+    outputs_ahead(t, panel, row0, row1 - row0, tile / a->run, tiles_of(a->tiles, a->run));
+    if (pairs > 0 && tile == 0) {
+        tile_pairs(kind, true, a->steps, count, pairs, x, w, sums, ahead);
+    } else if (pairs > 0) {
+        tile_pairs(kind, false, a->steps, count, pairs, x, w, sums, ahead);
+    }
+    x += 2 * pairs * count * x_tile_bytes(a);
+    sums += pairs * ROW_TILE * TILE_SUMS_ROW;
+    if (row_tiles % 2 != 0 && tile == 0) {
+        tile_single(kind, true, a->steps, count, x, w, sums);
+    } else if (row_tiles % 2 != 0) {
+        tile_single(kind, false, a->steps, count, x, w, sums);
     }
 }
 
