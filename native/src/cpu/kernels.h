@@ -23,6 +23,7 @@ extern const gatun_x_layout gatun_x_scalar_f32, gatun_x_scalar_bf16, gatun_x_sca
 
 GATUN_CODECS(avx2)
 GATUN_CODECS(avx512)
+GATUN_CODECS(neon)
 
 /* A linear kernel, its layout of x and what it accepts. */
 #define GATUN_LINEAR_KERNEL(name, isa)                                                                                 \
@@ -42,6 +43,10 @@ GATUN_LINEAR_KERNEL(gatun_linear_i8_fma, avx512)
 GATUN_LINEAR_KERNEL(gatun_linear_i8_block_fma, avx512)
 GATUN_LINEAR_KERNEL(gatun_linear_i8, avx512)
 GATUN_LINEAR_KERNEL(gatun_linear_i8_block, avx512)
+GATUN_LINEAR_KERNEL(gatun_linear_f32, neon)
+GATUN_LINEAR_KERNEL(gatun_linear_bf16, neon)
+GATUN_LINEAR_KERNEL(gatun_linear_i8, neon)
+GATUN_LINEAR_KERNEL(gatun_linear_i8_block, neon)
 GATUN_LINEAR_KERNEL(gatun_linear_bf16, amx)
 GATUN_LINEAR_KERNEL(gatun_linear_i8, amx)
 GATUN_LINEAR_KERNEL(gatun_linear_i8_block, amx)

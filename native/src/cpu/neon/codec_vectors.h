@@ -1,0 +1,72 @@
+/* What cpu/lanes.inc and cpu/codecs.inc need of NEON: 4 numbers at a time. */
+#ifndef GATUN_NEON_CODEC_VECTORS_H
+#define GATUN_NEON_CODEC_VECTORS_H
+
+#include <arm_neon.h>
+
+#include "encodings/numbers.h"
+
+enum { LANES = 4 };
+typedef float vf __attribute__((vector_size(16)));
+typedef int32_t vi __attribute__((vector_size(16)));
+typedef uint32_t vu __attribute__((vector_size(16)));
+typedef uint64_t vu64 __attribute__((vector_size(16)));
+
+static inline vf f16_load(const void *p) {
+    uint16x4_t bits;
+    memcpy(&bits, p, sizeof bits);
+    return (vf)vcvt_f32_f16(vreinterpret_f16_u16(bits));
+}
+static inline void f16_store(void *p, vf v) {
+    uint16x4_t bits = vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v));
+    memcpy(p, &bits, sizeof bits);
+}
+static inline vf f16_round(vf v) { return (vf)vcvt_f32_f16(vcvt_f16_f32((float32x4_t)v)); }
+/* The low 16 bits of each number, in order. */
+static inline uint16x4_t low_halves(vu v) { return vmovn_u32((uint32x4_t)v); }
+static inline vf f16_from_low(vu v) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(low_halves(v))); }
+static inline vu u16_load(const void *p) {
+    uint16x4_t halves;
+    memcpy(&halves, p, sizeof halves);
+    return (vu)vmovl_u16(halves);
+}
+static inline void u16_store(void *p, vu v) {
+    uint16x4_t halves = low_halves(v);
+    memcpy(p, &halves, sizeof halves);
+}
+static inline vu u8_load(const void *p) {
+    uint8_t b[4];
+    memcpy(b, p, sizeof b);
+    return (vu){b[0], b[1], b[2], b[3]};
+}
+static inline void u8_store(void *p, vu v) {
+    uint8_t b[4] = {(uint8_t)v[0], (uint8_t)v[1], (uint8_t)v[2], (uint8_t)v[3]};
+    memcpy(p, b, sizeof b);
+}
+/* Each of LANES / 2 bytes twice. */
+static inline vu u8_load_twice(const void *p) {
+    const uint8_t *b = (const uint8_t *)p;
+    return (vu){b[0], b[0], b[1], b[1]};
+}
+/* The low byte of each 64 bits. */
+static inline void u64_store_low(void *p, vu64 v) {
+    uint8_t b[2] = {(uint8_t)v[0], (uint8_t)v[1]};
+    memcpy(p, b, sizeof b);
+}
+/* table[index % 16]: the four bytes of each number are looked up among the table's 64. */
+static inline vf look_up(const float *table, vu index) {
+    uint8x16x4_t bytes = vld1q_u8_x4((const uint8_t *)table);
+    vu places = (index & 15) * 0x04040404u + 0x03020100u;
+    return (vf)vqtbl4q_u8(bytes, (uint8x16_t)places);
+}
+/* To the nearest integer, ties to even. */
+static inline vi nearest(vf v) { return (vi)vcvtnq_s32_f32((float32x4_t)v); }
+static inline float largest_lane(vf v) {
+    float largest = v[0];
+    for (int32_t i = 1; i < LANES; i++) {
+        largest = v[i] > largest ? v[i] : largest;
+    }
+    return largest;
+}
+
+#endif
