@@ -214,6 +214,8 @@ typedef struct gatun_kernel_row {
 const gatun_kernel_row *gatun_table_row(int32_t index);
 /* Resolves GATUN_ISA_BEST and checks what was asked for. */
 gatun_status gatun_isa_resolve(int32_t isa, int32_t *resolved);
+/* Whether the processor has one of gatun_cpu_features(). */
+bool gatun_cpu_has(const char *name);
 /* Whether this library and this machine have it. */
 bool gatun_isa_usable(int32_t isa);
 /* The first row on `isa` or the best tier below it that accepts the packed weight and so many rows of x (linear) or the

@@ -156,6 +156,40 @@ static inline bool i8_make_plan(const gatun_packed *p, bool block, int64_t m, i8
     return true;
 }
 
+/*
+ * Weights as signed bytes b, for multipliers that take those: y's sum of u*q - bias * sum q is one of b*q - rest * sum
+ * q. b is u less `taken`, all of the bias where that fits, so that rest is 0. RAW8: the byte as it lies, which a bias
+ * of less than 128 makes an unsigned one.
+ */
+typedef struct i8_signed {
+    bool is_unsigned; /* RAW8 */
+    int32_t taken, rest;
+    int8_t table[16]; /* RAW4, TABLE4: b by code */
+} i8_signed;
+
+static inline i8_signed i8_signed_bytes(const i8_plan *plan) {
+    i8_signed bytes = {.is_unsigned = plan->source == I8_RAW8 && plan->flip == 0};
+    if (plan->source == I8_RAW8) {
+        bytes.taken = plan->flip;
+        bytes.rest = plan->bias - bytes.taken;
+        return bytes;
+    }
+    bool planes = plan->source == I8_PLANES5 || plan->source == I8_PLANES6;
+    int32_t u[16], lowest = planes ? 0 : 255, highest = plan->source == I8_PLANES5 ? 31 : planes ? 63 : 0;
+    for (int c = 0; c < 16; c++) {
+        u[c] = plan->source == I8_TABLE4 ? plan->table[c] : c ^ plan->flip;
+        lowest = !planes && u[c] < lowest ? u[c] : lowest;
+        highest = !planes && u[c] > highest ? u[c] : highest;
+    }
+    bool fits = lowest - plan->bias >= -128 && highest - plan->bias <= 127;
+    bytes.taken = fits ? plan->bias : plan->source == I8_TABLE4 ? 128 : 0;
+    bytes.rest = plan->bias - bytes.taken;
+    for (int c = 0; c < 16 && !planes; c++) {
+        bytes.table[c] = (int8_t)(u[c] - bytes.taken);
+    }
+    return bytes;
+}
+
 /* Bytes of a step's codes; of planes, a fourth of what four steps take. */
 static inline int64_t i8_step_bytes(int source) {
     return source == I8_RAW4 || source == I8_TABLE4 ? 64 : source == I8_PLANES5 ? 80 : source == I8_PLANES6 ? 96 : 128;

@@ -179,6 +179,14 @@ static uint64_t features(void) {
     return found;
 }
 
+bool gatun_cpu_has(const char *name) {
+    int32_t i = 0;
+    while (i < FEATURES && strcmp(feature_names[i], name) != 0) {
+        i++;
+    }
+    return i < FEATURES && (features() & BIT(i)) != 0;
+}
+
 const char *gatun_cpu_features(void) {
     features();
     return features_text;

@@ -36,38 +36,12 @@ enum {
 typedef struct amx_plan {
     i8_plan i8; /* with units of its own */
     x_area x;
-    bool wide, unsigned_bytes;
-    bool direct;         /* bytes are multiplied where they lie */
-    int32_t rest, taken; /* of the bias: what sums have to be put right by, what decoding takes off */
-    int8_t table[16];
+    i8_signed bytes;
+    bool wide;
+    bool direct; /* bytes are multiplied where they lie */
     bool with_sums;
     int64_t unit_tiles;
 } amx_plan;
-
-/* Bytes whose sums need as little put right as can be. */
-static void plan_bytes(amx_plan *plan) {
-    i8_plan *i8 = &plan->i8;
-    if (i8->source == I8_RAW8) {
-        plan->unsigned_bytes = i8->flip == 0;
-        plan->rest = i8->bias - i8->flip;
-        return;
-    }
-    int32_t lowest = 0, highest = i8->source == I8_PLANES5 ? 31 : i8->source == I8_PLANES6 ? 63 : 15;
-    int32_t u[16];
-    for (int c = 0; c < 16; c++) {
-        u[c] = i8->source == I8_TABLE4 ? i8->table[c] : c ^ i8->flip;
-    }
-    for (int c = 0; c < 16 && i8->source == I8_TABLE4; c++) {
-        lowest = c == 0 || u[c] < lowest ? u[c] : lowest;
-        highest = c == 0 || u[c] > highest ? u[c] : highest;
-    }
-    bool fits = lowest - i8->bias >= -128 && highest - i8->bias <= 127;
-    plan->taken = fits ? i8->bias : i8->source == I8_TABLE4 ? 128 : 0;
-    plan->rest = i8->bias - plan->taken;
-    for (int c = 0; c < 16; c++) {
-        plan->table[c] = (int8_t)(u[c] - plan->taken);
-    }
-}
 
 static bool make_amx_plan(const gatun_packed *p, bool block, int64_t m, amx_plan *plan) {
     memset(plan, 0, sizeof *plan);
@@ -75,8 +49,8 @@ static bool make_amx_plan(const gatun_packed *p, bool block, int64_t m, amx_plan
     if (!i8_make_plan(p, block, m, i8)) {
         return false;
     }
-    plan_bytes(plan);
-    plan->with_sums = i8->with_sums || plan->rest != 0;
+    plan->bytes = i8_signed_bytes(i8);
+    plan->with_sums = i8->with_sums || plan->bytes.rest != 0;
     plan->wide = p->groups == 1 && !block && p->group <= MOST_WIDE_K;
     int64_t block_k = p->groups == 1 ? I8_X_BLOCK : i8_gcd(p->group, I8_X_BLOCK);
     int64_t parts = tiles_of(i8->group_steps, HELD * TILE_STEPS);
@@ -203,8 +177,8 @@ GATUN_INLINE void decode_source_steps(const int source, const amx_plan *plan, co
                                       int64_t padded, uint8_t *out) {
     const int64_t step_bytes = i8_step_bytes(source);
     const int span = source == I8_PLANES5 || source == I8_PLANES6 ? 4 : 1;
-    const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)plan->table));
-    const __m512i bias = _mm512_set1_epi8((char)plan->taken);
+    const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)plan->bytes.table));
+    const __m512i bias = _mm512_set1_epi8((char)plan->bytes.taken);
     for (int64_t s = 0; s < steps; s += span, codes += span * step_bytes) {
         GATUN_UNROLL for (int i = 0; i < span; i++, out += 128) {
             __m512i bytes[2];
@@ -248,7 +222,8 @@ static void whole_scales(const gatun_packed *p, const amx_plan *plan, int64_t pa
     unit_scales(p, &plan->i8, panel, unit0, unit1, out);
     for (int64_t unit = unit0; plan->with_sums && unit < unit1; unit++, out += SCALES) {
         for (int64_t o = 0; o < GATUN_PANEL; o++) {
-            out[GATUN_PANEL + o] = (plan->i8.zeros ? out[GATUN_PANEL + o] : 0) + (plan->wide ? 0 : (float)plan->rest);
+            out[GATUN_PANEL + o] =
+                (plan->i8.zeros ? out[GATUN_PANEL + o] : 0) + (plan->wide ? 0 : (float)plan->bytes.rest);
             out[2 * GATUN_PANEL + o] = plan->i8.offsets ? out[2 * GATUN_PANEL + o] : 0;
         }
     }
@@ -461,7 +436,7 @@ static void wide_run(const gatun_linear_task *t, const amx_plan *plan, const amx
         decode_steps(plan, w, left < all ? left : all, all, s->decoded);
         w = s->decoded;
     }
-    if (plan->unsigned_bytes) {
+    if (plan->bytes.is_unsigned) {
         tile_run(UNSIGNED_BYTES, t, &plan->x, panel, tile, row0, row1, x, w, sums, ahead);
     } else {
         tile_run(SIGNED_BYTES, t, &plan->x, panel, tile, row0, row1, x, w, sums, ahead);
@@ -475,7 +450,7 @@ static void scale_wide(const gatun_linear_task *t, const amx_plan *plan, const a
     const float *x_sums = (const float *)t->x + plan->x.row_tiles * TILE_ROWS + row0;
     for (int64_t r = 0; r < rows; r++) {
         const __m512 x_sum = _mm512_set1_ps(x_sums[r]);
-        const __m512i rest = _mm512_set1_epi32(plan->rest * (int32_t)x_sums[r]);
+        const __m512i rest = _mm512_set1_epi32(plan->bytes.rest * (int32_t)x_sums[r]);
         for (int64_t h = 0; h < 2; h++) {
             int32_t *at = (int32_t *)(void *)(sums + (r * 2 + h) * 64);
             const float *scales = s->scales + 16 * h;
@@ -521,7 +496,7 @@ static void units_run(const gatun_linear_task *t, const amx_plan *plan, const am
         j.row_tile = row0 / TILE_ROWS + row;
         j.rows = row_tiles - row < BLOCK_ROWS ? row_tiles - row : BLOCK_ROWS;
         j.floats = (float *)(void *)sums + row * TILE_ROWS * GATUN_PANEL;
-        NARROW_KERNELS[plan->unsigned_bytes][plan->i8.block][plan->with_sums](&j);
+        NARROW_KERNELS[plan->bytes.is_unsigned][plan->i8.block][plan->with_sums](&j);
         read_some(ahead, 32);
     }
 }
