@@ -113,6 +113,34 @@ def bench_linear(n, k, ms, kinds):
     del bf16
 
 
+def bench_codes(m, n, k):
+    """Products of 8-bit codes, x quantized before, as the peers have it."""
+    count = 3
+    w8 = [(torch.randn(n, k, device="cuda") * 40).to(torch.float8_e4m3fn) for _ in range(count)]
+    x8 = (torch.randn(m, k, device="cuda") * 40).to(torch.float8_e4m3fn)
+    one, xs, ws = torch.ones((), device="cuda"), torch.rand(m, 1, device="cuda"), torch.rand(n, 1, device="cuda")
+    y = torch.empty(m, n, device="cuda", dtype=torch.bfloat16)
+    bias = torch.zeros(n, device="cuda")
+    peers = {"torch tensor": median_us([lambda w=w: torch._scaled_mm(x8, w.t(), one, one, out_dtype=torch.bfloat16) for w in w8]),
+             "torch rows": median_us([lambda w=w: torch._scaled_mm(x8, w.t(), xs, ws.t(), out_dtype=torch.bfloat16) for w in w8])}
+    flops = 2 * m * n * k
+    def ours(name, kind, compute, make, scales, strides, bias=None):
+        packed = [make(w).pack() for w in w8]
+        scratch = packed[0].workspace(m, compute)
+        us = median_us([lambda w=w: w.linear_codes(x8, scales, strides, y, compute, scratch, bias) for w in packed])
+        row(f"{name} {m}x{n}x{k}", us, peers, tflops=round(flops / us / 1e6))
+    rows_of = lambda w: Weight(n, k, E4M3, w.view(torch.uint8), ws.flatten())
+    ours("f8 rows (cuBLASLt)", "f8", COMPUTE_F8, rows_of, xs, (1, 0))
+    ours("f8 rows (own, bias)", "f8", COMPUTE_F8, rows_of, xs, (1, 0), bias)
+    tiles, runs = torch.rand((n + 127) // 128, (k + 127) // 128, device="cuda"), torch.rand(m, (k + 127) // 128, device="cuda")
+    ours("f8 128 blocks", "f8", COMPUTE_F8_BLOCK, lambda w: Weight(n, k, E4M3, w.view(torch.uint8), tiles).blocks(128, 128), runs, (runs.shape[1], 1))
+    w8 = [torch.randint(-127, 128, (n, k), dtype=torch.int8, device="cuda") for _ in range(count)]
+    x8 = torch.randint(-127, 128, (m, k), dtype=torch.int8, device="cuda")
+    peers = {"torch._int_mm": median_us([lambda w=w: torch._int_mm(x8, w.t()) for w in w8]),
+             "with scales": median_us([lambda w=w: (torch._int_mm(x8, w.t()) * xs * ws.t()).bfloat16() for w in w8])}
+    ours("i8 rows, fused scales", "i8", COMPUTE_I8, lambda w: Weight(n, k, I8, w.view(torch.uint8), ws.flatten()), xs, (1, 0))
+
+
 def bench_codecs(n, k):
     for kind in ("int4 g128", "nf4", "e4m3", "i8", "q4_0", "q4_k"):
         ws = weights(n, k, kind)[:8]
@@ -137,7 +165,14 @@ torch.manual_seed(0)
 print(torch.cuda.get_device_name(), "torch", torch.__version__)
 row("copy of 4 GiB", copy_rate(4 << 30), {}, gbps=round((4 << 30) / copy_rate(4 << 30) / 1e3))
 kinds = ["int4 g128", "nf4", "q4_0", "mxfp4"]
-bench_linear(14336, 4096, (1, 16, 64, 512, 4096) if len(sys.argv) < 2 else [int(v) for v in sys.argv[1].split(",")], kinds)
-bench_linear(4096, 4096, (1,), ["int4 g128", "nf4", "e4m3"])
-bench_codecs(14336, 4096)
+rows_of_x = [int(v) for v in sys.argv[1].split(",")] if len(sys.argv) > 1 else [1, 16, 64, 512, 4096]
+parts = sys.argv[2].split(",") if len(sys.argv) > 2 else ["linear", "codes", "codecs"]
+if "linear" in parts:
+    bench_linear(14336, 4096, rows_of_x, kinds)
+    bench_linear(4096, 4096, (1,), ["int4 g128", "nf4", "e4m3"])
+if "codes" in parts:
+    bench_codes(8192, 8192, 8192)
+    bench_codes(4096, 14336, 4096)
+if "codecs" in parts:
+    bench_codecs(14336, 4096)
 json.dump({"device": torch.cuda.get_device_name(), "rows": rows}, open("cuda-bench.json", "w"), indent=1)

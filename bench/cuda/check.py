@@ -62,11 +62,13 @@ for name, weight, exact in cases():
         got = weight.dequantize(dtype)
         report(f"dequantize {name} {dtype}", torch.equal(got, exact.to(dtype)), f"{(got.float() - exact).abs().max()}")
     weight.pack()
-    for m in (1, 2, 5, 8, 9, 16, 17, 33, 64, 65, 130):
+    for m in (1, 2, 5, 8, 9, 16, 17, 33, 64, 65, 130, 300):
         x = torch.randn(m, k, device="cuda")
         bias = torch.randn(n, device="cuda")
-        want = x.double() @ exact.double().t() + bias.double()
         for compute, bound in ((COMPUTE_F32, 1e-6 * k ** 0.5), (COMPUTE_BF16, 4e-3)):
+            # BF16 rounds x: with offsets, sums over it may be much smaller than what is summed.
+            rounded = x.bfloat16() if compute == COMPUTE_BF16 else x
+            want = rounded.double() @ exact.double().t() + bias.double()
             y = torch.full((m, n), float("nan"), device="cuda")
             weight.linear(x, y, compute, weight.workspace(m, compute), bias)
             error = ((y.double() - want).norm() / want.norm()).item()
@@ -77,6 +79,69 @@ for name, weight, exact in cases():
         want = xb.double() @ exact.double().t()
         error = ((y.double() - want).norm() / want.norm()).item()
         report(f"linear bf16 {name} m={m}", error <= 6e-3, f"error {error}")
+
+def quantized(x, kind, block):
+    """Codes as float64 and scales, of rows or runs of `block` columns."""
+    most = 127.0 if kind == "i8" else 448.0
+    runs = torch.nn.functional.pad(x.float(), (0, -x.shape[1] % block)).reshape(x.shape[0], -1, block)
+    scale = runs.abs().amax(2, keepdim=True) / torch.full((), most, device="cuda")
+    q = torch.where(scale > 0, runs / scale, 0.0)
+    q = q.round() if kind == "i8" else q.to(torch.float8_e4m3fn).float()
+    return q.double(), scale.double()
+
+
+worst = {}
+for n, k in [(128, 256), (200, 4096), (130, 400), (320, 1104), (64, 128)]:
+    codes = torch.randint(0, 256, (n, k), dtype=torch.uint8, device="cuda")
+    e4m3 = torch.where((codes & 127) == 127, codes & 128, codes)
+    rows = torch.rand(n, device="cuda") * 0.1 + 0.01
+    one = torch.rand(1, device="cuda") * 0.1 + 0.01
+    tiles = torch.rand((n + 127) // 128, (k + 127) // 128, device="cuda") * 0.1 + 0.01
+    of_tiles = tiles.repeat_interleave(128, 0)[:n].repeat_interleave(128, 1)[:, :k]
+    groups = torch.rand(n, (k + 31) // 32, device="cuda") * 0.1 + 0.01
+    f8 = e4m3.view(torch.float8_e4m3fn).double()
+    i8 = codes.view(torch.int8).double()
+    four = torch.randint(0, 256, (n * k // 2,), dtype=torch.uint8, device="cuda")
+    tensor = lambda encoding, data: Weight(n, k, encoding, data, one).blocks(n, k)
+    weights = [
+        ("f8 rows", COMPUTE_F8, Weight(n, k, E4M3, e4m3, rows), f8 * rows[:, None]),
+        ("f8 tensor", COMPUTE_F8, tensor(E4M3, e4m3), f8 * one),
+        ("f8 tiles", COMPUTE_F8_BLOCK, Weight(n, k, E4M3, e4m3, tiles).blocks(128, 128), f8 * of_tiles),
+        ("f8 tiles", COMPUTE_F8, Weight(n, k, E4M3, e4m3, tiles).blocks(128, 128), f8 * of_tiles),
+        ("f8 rows", COMPUTE_F8_BLOCK, Weight(n, k, E4M3, e4m3, rows), f8 * rows[:, None]),
+        ("i8 rows", COMPUTE_I8, Weight(n, k, I8, codes, rows), i8 * rows[:, None]),
+        ("i8 tensor", COMPUTE_I8, tensor(I8, codes), i8 * one),
+        ("i4 rows", COMPUTE_I8, Weight(n, k, I4, four, rows), ((unpack4(four, n, k, False) ^ 8) - 8).double() * rows[:, None]),
+    ]
+    if k % 32 == 0:
+        weights.append(("i8 groups", COMPUTE_I8, Weight(n, k, I8, codes, groups, 32), i8 * groups.repeat_interleave(32, 1)[:, :k]))
+    for name, compute, weight, exact in weights:
+        weight.pack()
+        for m in (1, 9, 16, 17, 64, 65, 200, 513):
+            x = torch.randn(m, k, device="cuda")
+            bias = torch.randn(n, device="cuda")
+            kind = "i8" if compute == COMPUTE_I8 else "f8"
+            q, scale = quantized(x, kind, 128 if compute == COMPUTE_F8_BLOCK else k)
+            # F8: sums of products come out of the tensor cores with fewer bits; blocks of x are rounded beside those of few rows.
+            bound = 4e-6 * k ** 0.5 if kind == "i8" else 4e-3
+            want = (q * scale).reshape(m, -1)[:, :k] @ exact.double().t()
+            for b in (None, bias):
+                y = torch.full((m, n), float("nan"), device="cuda")
+                weight.linear(x, y, compute, weight.workspace(m, compute), b)
+                right = want if b is None else want + bias.double()
+                error = ((y.double() - right).norm() / right.norm()).item()
+                key = f"{name} compute {compute} {'rows' if m > 16 else 'few rows'}"
+                worst[key] = max(worst.get(key, 0), error)
+                report(f"linear {name} {n}x{k} m={m} compute {compute} bias {b is not None}", error <= bound, f"error {error}")
+            given = q.reshape(m, -1)[:, :k]
+            given = given.to(torch.int8) if kind == "i8" else given.to(torch.float8_e4m3fn)
+            scales = scale.float().reshape(m, -1).contiguous()
+            y = torch.full((m, n), float("nan"), device="cuda", dtype=torch.bfloat16)
+            strides = (scales.shape[1], 1 if compute == COMPUTE_F8_BLOCK else 0)
+            weight.linear_codes(given.contiguous(), scales, strides, y, compute, weight.workspace(m, compute))
+            error = ((y.double() - want).norm() / want.norm()).item()
+            report(f"linear codes {name} {n}x{k} m={m} compute {compute}", error <= 6e-3, f"error {error}")
+print("largest errors:", {key: float(f"{value:.2g}") for key, value in worst.items()})
 
 for n, k in [(64, 256), (33, 130), (8, 4096), (3, 14336), (5, 7)]:
     for dtype in (torch.float32, torch.bfloat16):

@@ -8,7 +8,7 @@ import torch
 F32, F16, BF16, E4M3, E5M2, E8M0 = 1, 2, 3, 16, 17, 20
 I8, U8, I4, U4, NF4, FP4, E2M1 = 32, 33, 48, 49, 50, 51, 52
 Q4_0, Q4_1, Q8_0, Q4_K, Q6_K, IQ4_NL, MXFP4, NVFP4 = 130, 131, 136, 140, 142, 148, 167, 168
-COMPUTE_F32, COMPUTE_BF16, COMPUTE_I8 = 1, 2, 3
+COMPUTE_F32, COMPUTE_BF16, COMPUTE_I8, COMPUTE_F8, COMPUTE_F8_BLOCK = 1, 2, 3, 5, 6
 TYPES = {torch.float32: F32, torch.float16: F16, torch.bfloat16: BF16}
 
 i32, i64, f32, p = c.c_int32, c.c_int64, c.c_float, c.c_void_p
@@ -105,6 +105,20 @@ class Weight:
         size = i64()
         call("linear_workspace", c.byref(self.packed), i64(m), compute, c.byref(size))
         return torch.empty(max(size.value, 1), dtype=torch.uint8, device="cuda")
+
+    def linear_codes(self, x, scales, strides, y, compute, workspace, bias=None):
+        """x as int8 or e4m3 codes; strides of its scales in elements."""
+        call("linear_codes", 0, c.byref(self.packed), u64(x), I8 if x.dtype == torch.int8 else E4M3, i64(x.shape[1]),
+             i64(x.shape[0]), u64(scales), i64(strides[0]), i64(strides[1]), u64(y), TYPES[y.dtype], i64(y.shape[1]),
+             u64(bias), 0, 0, c.c_uint64(0), i64(0), compute, u64(workspace), i64(workspace.numel()), stream())
+        return y
+
+    def blocks(self, rows, columns):
+        """One scale a tile of rows x columns."""
+        m = self.matrix
+        m.block_rows, m.block_cols = rows, columns
+        m.scale_row_stride = (m.k + columns - 1) // columns
+        return self
 
     def linear(self, x, y, compute, workspace, bias=None, activation=0):
         call("linear", 0, c.byref(self.packed), u64(x), TYPES[x.dtype], i64(x.shape[1]), i64(x.shape[0]), u64(y),

@@ -56,6 +56,13 @@ typedef struct gatun_cuda_packed {
     int64_t offsets_offset; /* F32, added after scaling */
 } gatun_cuda_packed;
 
+/* Compute types beside gatun.h's. A row (or run) of x with NaN or infinity comes out as NaN, here and with
+ * GATUN_COMPUTE_I8. */
+enum {
+    GATUN_COMPUTE_F8 = 5,      /* x quantized per row to F8_E4M3 (absmax/448, saturating), float sums */
+    GATUN_COMPUTE_F8_BLOCK = 6 /* the same, but x quantized per 128 consecutive k */
+};
+
 /* One row of the kernel table; `sm` is the lowest compute capability it runs on, times ten. */
 typedef struct gatun_cuda_kernel {
     int32_t operation;
@@ -147,6 +154,19 @@ GATUN_API gatun_status gatun_cuda_linear(int32_t device, const gatun_cuda_packed
                                          int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other,
                                          int32_t compute, gatun_cuda_ptr workspace, int64_t workspace_size,
                                          gatun_cuda_stream stream);
+
+/*
+ * The same for x that was quantized before: x_type I8 (compute I8) or F8_E4M3 (compute F8, F8_BLOCK). The scale of row
+ * r and k is x_scales[r * scale_row_stride + (k / 128) * scale_col_stride], floats; scale_col_stride is 0 unless
+ * compute is F8_BLOCK, both are 0 for one scale for all of x. The workspace is gatun_cuda_linear_workspace's.
+ */
+GATUN_API gatun_status gatun_cuda_linear_codes(int32_t device, const gatun_cuda_packed *packed, gatun_cuda_ptr x,
+                                               int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr x_scales,
+                                               int64_t scale_row_stride, int64_t scale_col_stride, gatun_cuda_ptr y,
+                                               int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, int32_t activation,
+                                               int32_t combine, gatun_cuda_ptr other, int64_t ld_other, int32_t compute,
+                                               gatun_cuda_ptr workspace, int64_t workspace_size,
+                                               gatun_cuda_stream stream);
 
 #ifdef __cplusplus
 }

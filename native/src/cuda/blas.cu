@@ -12,8 +12,16 @@
 
 namespace gatun {
 
-enum { BLAS_COMPUTE_32F = 68, BLAS_R_32F = 0, BLAS_R_16F = 2, BLAS_R_16BF = 14 };
-enum { BLAS_DESC_TRANSA = 3, BLAS_PREF_MAX_WORKSPACE = 1 };
+enum { BLAS_COMPUTE_32F = 68, BLAS_R_32F = 0, BLAS_R_16F = 2, BLAS_R_16BF = 14, BLAS_R_8F_E4M3 = 28 };
+enum {
+    BLAS_DESC_TRANSA = 3,
+    BLAS_DESC_A_SCALE = 17,
+    BLAS_DESC_B_SCALE = 18,
+    BLAS_DESC_A_SCALE_MODE = 31,
+    BLAS_DESC_B_SCALE_MODE = 32,
+    BLAS_SCALE_ROWS = 3, /* a float a row of A^T, or of B^T */
+    BLAS_PREF_MAX_WORKSPACE = 1
+};
 
 struct Heuristic {
     uint64_t algo[8];
@@ -99,32 +107,38 @@ struct Product {
     }
 };
 
-gatun_status blas_bf16(int32_t device, const void *a, const void *b, void *y, int32_t y_type, int64_t ldy, int64_t m,
-                       int64_t n, int64_t k, void *workspace, int64_t workspace_size, cudaStream_t stream) {
+gatun_status blas_product(int32_t device, const DenseProduct &d, void *workspace, int64_t workspace_size,
+                          cudaStream_t stream) {
     void *handle = handle_of(device);
     if (!handle)
         return gatun_cuda_fail(GATUN_INTERNAL, "linear: cuBLASLt gave no handle for device %d", device);
-    int type = y_type == GATUN_F32 ? BLAS_R_32F : y_type == GATUN_F16 ? BLAS_R_16F : BLAS_R_16BF;
+    const int y_type = d.y_type == GATUN_F32 ? BLAS_R_32F : d.y_type == GATUN_F16 ? BLAS_R_16F : BLAS_R_16BF;
+    const int type = d.e4m3 ? BLAS_R_8F_E4M3 : BLAS_R_16BF;
+    const uint64_t m = (uint64_t)d.m, n = (uint64_t)d.n, k = (uint64_t)d.k;
     /* Column-major there: y^T [n, m] = W [k, n]^T * x^T [k, m]. */
     Product p;
-    const int transposed = 1;
+    const int transposed = 1, rows = BLAS_SCALE_ROWS;
     size_t limit = (size_t)workspace_size;
     Heuristic found;
     int count = 0;
     const Blas &lt = blas();
+    auto set = [&](int what, const void *value, size_t size) { return lt.desc_set(p.desc, what, value, size) == 0; };
     bool ok = lt.desc_create(&p.desc, BLAS_COMPUTE_32F, BLAS_R_32F) == 0 &&
-              lt.desc_set(p.desc, BLAS_DESC_TRANSA, &transposed, sizeof transposed) == 0 &&
-              lt.layout_create(&p.a, BLAS_R_16BF, (uint64_t)k, (uint64_t)n, k) == 0 &&
-              lt.layout_create(&p.b, BLAS_R_16BF, (uint64_t)k, (uint64_t)m, k) == 0 &&
-              lt.layout_create(&p.c, type, (uint64_t)n, (uint64_t)m, ldy) == 0 && lt.pref_create(&p.preference) == 0 &&
-              lt.pref_set(p.preference, BLAS_PREF_MAX_WORKSPACE, &limit, sizeof limit) == 0 &&
-              lt.heuristic(handle, p.desc, p.a, p.b, p.c, p.c, p.preference, 1, &found, &count) == 0 && count > 0;
+              set(BLAS_DESC_TRANSA, &transposed, sizeof transposed);
+    if (d.e4m3)
+        ok = ok && set(BLAS_DESC_A_SCALE_MODE, &rows, sizeof rows) && set(BLAS_DESC_B_SCALE_MODE, &rows, sizeof rows) &&
+             set(BLAS_DESC_A_SCALE, &d.w_scales, sizeof d.w_scales) &&
+             set(BLAS_DESC_B_SCALE, &d.x_scales, sizeof d.x_scales);
+    ok = ok && lt.layout_create(&p.a, type, k, n, d.ldw) == 0 && lt.layout_create(&p.b, type, k, m, d.ldx) == 0 &&
+         lt.layout_create(&p.c, y_type, n, m, d.ldy) == 0 && lt.pref_create(&p.preference) == 0 &&
+         lt.pref_set(p.preference, BLAS_PREF_MAX_WORKSPACE, &limit, sizeof limit) == 0 &&
+         lt.heuristic(handle, p.desc, p.a, p.b, p.c, p.c, p.preference, 1, &found, &count) == 0 && count > 0;
     if (!ok)
-        return gatun_cuda_fail(GATUN_UNSUPPORTED, "linear: cuBLASLt has no kernel for %lld x %lld x %lld", (long long)m,
-                               (long long)n, (long long)k);
+        return gatun_cuda_fail(GATUN_UNSUPPORTED, "linear: cuBLASLt has no kernel for %lld x %lld x %lld",
+                               (long long)d.m, (long long)d.n, (long long)d.k);
     const float one = 1.0f, zero = 0.0f;
-    int status =
-        lt.matmul(handle, p.desc, &one, b, p.a, a, p.b, &zero, y, p.c, y, p.c, found.algo, workspace, limit, stream);
+    int status = lt.matmul(handle, p.desc, &one, d.w, p.a, d.x, p.b, &zero, d.y, p.c, d.y, p.c, found.algo, workspace,
+                           limit, stream);
     return status == 0 ? GATUN_OK : gatun_cuda_fail(GATUN_INTERNAL, "linear: cuBLASLt answered %d", status);
 }
 

@@ -32,16 +32,19 @@ gatun_status gatun_cuda_matrix_check(const gatun_matrix *matrix, bool writes);
 
 /* ---- the packed form on the device ----
  *
- * CODES4, CODES8: tiles of 16 rows x all K, cut into steps of 64 k. A step is what the A operands of four tensor-core
- * products m16n8k16 need, in the order in which the lanes hold them: lane l = 4*g + t owns, for product s = 0..3, the
- * pairs (row g, k 2t), (row g+8, k 2t), (row g, k 2t+8), (row g+8, k 2t+8), each pair two consecutive k.
- *   4 bits: 512 bytes; lane l's 16 bytes are 4 products x 4 pairs, a pair a byte, first k in the low nibble.
- *   8 bits: 1024 bytes; 2 x 512, lane l's 16 bytes of half h are the products 2h, 2h+1, a pair two bytes.
- * Scales (and offsets) lie as [tile][group][16 rows]. Rows and columns beyond the matrix have code 0 and scale 0.
+ * CODES4: tiles of 16 rows x all K, cut into steps of 64 k. A step is what the A operands of four tensor-core products
+ * m16n8k16 need, in the order in which the lanes hold them: lane l = 4*g + t owns, for product s = 0..3, the pairs
+ * (row g, k 2t), (row g+8, k 2t), (row g, k 2t+8), (row g+8, k 2t+8), each pair two consecutive k. 512 bytes; lane l's
+ * 16 bytes are 4 products x 4 pairs, a pair a byte, first k in the low nibble.
+ *
+ * CODES8: rows of bytes, 16 * tiles of 64 * steps: also what dense products of 8-bit operands read.
+ *
+ * Scales (and zero points and offsets) of both lie as [tile][group][16 slots], slot 2*g + h for row g + 8*h, so that
+ * one load brings what a lane needs. Rows and columns beyond the matrix have code 0 and scale 0.
  *
  * SOURCE: the matrix's own parts, one after the other, each 256-byte aligned.
  */
 enum { GATUN_CUDA_FORM_CODES4 = 1, GATUN_CUDA_FORM_CODES8 = 2, GATUN_CUDA_FORM_SOURCE = 3 };
-enum { GATUN_CUDA_TILE_ROWS = 16, GATUN_CUDA_STEP_K = 64, GATUN_CUDA_ALIGNMENT = 256 };
+enum { GATUN_CUDA_TILE_ROWS = 16, GATUN_CUDA_STEP_K = 64, GATUN_CUDA_ALIGNMENT = 256, GATUN_CUDA_SLACK = 8192 };
 
 #endif

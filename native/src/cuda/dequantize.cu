@@ -8,10 +8,12 @@
  * in the type that is asked for: those are a product and a conversion an element; a second instance does every rounding
  * of the definition.
  *  - blocks: the same for GGUF's blocks, one instance an encoding, so that what a run shares of a block is decoded
- * once.
+ * once. Where the blocks of all rows follow each other, a block of threads copies 8192 elements' worth of them at a
+ * time to shared memory in words of 16 bytes, while it decodes the ones before: blocks are not aligned to more than two
+ * bytes.
  *  - elements: a thread an element by the definition in matrix.cuh: any order, any width, any granularity.
  */
-#include "matrix.cuh"
+#include "linear.cuh"
 
 #include <cuda_fp8.h>
 
@@ -50,26 +52,37 @@ __device__ inline void store_run(int32_t type, void *out, int64_t at, const floa
 /* How the codes of a run become numbers. */
 enum Decode { TABLE4, INT8, UINT8, E4M3, E5M2, ANY8 };
 
-/* 16 values in shared memory, one copy a lane so that no two lanes meet in a bank. */
-struct Table16 {
-    float values[16][32];
+/* The two values of a byte of 4-bit codes, in shared memory: 16 copies, so that no two lanes of half a warp meet in a
+ * bank. */
+struct TablePairs {
+    enum { COPIES = 16 };
+    float2 values[256][COPIES];
 
     __device__ void fill(const gatun_matrix &m, float zero) {
-        for (int i = threadIdx.x; i < 16 * 32; i += blockDim.x)
-            values[i / 32][i % 32] =
-                (m.codebook ? m.codebook[i / 32] : decode_code(m.encoding, (uint32_t)i / 32)) - zero;
+        __shared__ float single[16];
+        if (threadIdx.x < 16)
+            single[threadIdx.x] =
+                (m.codebook ? m.codebook[threadIdx.x] : decode_code(m.encoding, (uint32_t)threadIdx.x)) - zero;
+        __syncthreads();
+        for (int i = threadIdx.x; i < 256 * COPIES; i += blockDim.x) {
+            const int low = i / COPIES & 15, high = i / COPIES >> 4;
+            values[i / COPIES][i % COPIES] = m.code_order == GATUN_ORDER_HIGH_FIRST
+                                                 ? make_float2(single[high], single[low])
+                                                 : make_float2(single[low], single[high]);
+        }
+        __syncthreads();
     }
 };
 
+/* lane_pairs: the lane's copy of TablePairs. */
 template <Decode D>
-__device__ inline void decode_run(uint2 word, int32_t encoding, bool high, const float *lane_table, float *v) {
+__device__ inline void decode_run(uint2 word, int32_t encoding, const float2 *lane_pairs, float *v) {
     if constexpr (D == TABLE4) {
-        uint32_t low_first = high ? (word.x & 0x0F0F0F0F) << 4 | (word.x >> 4 & 0x0F0F0F0F) : word.x;
 #pragma unroll
-        for (int i = 0; i < RUN;
-             i++) { /* an entry's copies take 128 bytes, so its offset is cut out of the codes in place */
-            uint32_t offset = (4 * i < 7 ? low_first << (7 - 4 * i) : low_first >> (4 * i - 7)) & 0x780;
-            v[i] = *(const float *)((const char *)lane_table + offset);
+        for (int i = 0; i < RUN / 2; i++) { /* an entry's copies take 128 bytes: its offset is cut out in place */
+            const uint32_t offset = (i == 0 ? word.x << 7 : word.x >> (8 * i - 7)) & 0x7F80;
+            const float2 pair = *(const float2 *)((const char *)lane_pairs + offset);
+            v[2 * i] = pair.x, v[2 * i + 1] = pair.y;
         }
     } else {
 #pragma unroll
@@ -115,15 +128,13 @@ enum { ROWS_AT_ONCE = 4 };
 template <Decode D, bool SINGLE>
 __global__ void __launch_bounds__(256) dequantize_runs(const __grid_constant__ gatun_matrix m, Output out) {
     constexpr int BITS = D == TABLE4 ? 4 : 8;
-    __shared__ Table16 table;
-    if (BITS == 4) {
-        table.fill(m, SINGLE ? (float)m.zero_point : 0.0f);
-        __syncthreads();
-    }
+    __shared__ TablePairs table[1];
+    if (BITS == 4)
+        table[0].fill(m, SINGLE ? (float)m.zero_point : 0.0f);
     int64_t column = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * RUN;
     if (column >= m.k)
         return;
-    const float *lane_table = &table.values[0][threadIdx.x % 32];
+    const float2 *lane_pairs = &table[0].values[0][threadIdx.x % TablePairs::COPIES];
     int64_t stride = m.code_row_stride ? m.code_row_stride : m.k * BITS / 8;
     int64_t scale_column = m.flat_block ? column / m.flat_block : column / m.block_cols;
     int64_t scale_stride = m.flat_block ? m.k / m.flat_block : m.scale_row_stride;
@@ -131,7 +142,6 @@ __global__ void __launch_bounds__(256) dequantize_runs(const __grid_constant__ g
     if (!m.flat_block)
         scale_column *= m.scale_col_stride;
     const uint8_t *codes = (const uint8_t *)m.codes + column * BITS / 8;
-    bool high = m.code_order == GATUN_ORDER_HIGH_FIRST;
 
     for (int64_t first = (int64_t)blockIdx.y * ROWS_AT_ONCE; first < out.rows;
          first += (int64_t)gridDim.y * ROWS_AT_ONCE) {
@@ -155,7 +165,7 @@ __global__ void __launch_bounds__(256) dequantize_runs(const __grid_constant__ g
             if (first + r >= out.rows)
                 break;
             float v[RUN];
-            decode_run<D>(word[r], m.encoding, high, lane_table, v);
+            decode_run<D>(word[r], m.encoding, lane_pairs, v);
             if (SINGLE) {
 #pragma unroll
                 for (int i = 0; i < RUN; i++)
@@ -177,6 +187,35 @@ __global__ void __launch_bounds__(256) dequantize_runs(const __grid_constant__ g
     }
 }
 
+/* Run `run` of the block at b, before `result`: by the definition, the two commonest with wider loads. */
+template <int ENCODING> __device__ inline void block_run(const uint8_t *b, int run, float *v) {
+    if constexpr (ENCODING == GATUN_Q4_0) {
+        const uint16_t *q = (const uint16_t *)(b + 2 + run % 2 * 8);
+        const float d = from_f16(*(const uint16_t *)b);
+#pragma unroll
+        for (int e = 0; e < RUN; e++) {
+            const int nibble = q[e / 2] >> (e % 2 * 8 + run / 2 * 4) & 15;
+            v[e] = __fmul_rn((float)(nibble - 8), d);
+        }
+    } else if constexpr (ENCODING == GATUN_Q4_K) {
+        const int sub = run / 4;
+        int scale, minimum;
+        k_scale_min(b + 4, sub, &scale, &minimum);
+        const uint32_t both = *(const uint32_t *)b;
+        const float d = __fmul_rn(from_f16((uint16_t)both), (float)scale);
+        const float m = __fmul_rn(from_f16((uint16_t)(both >> 16)), (float)minimum);
+        const uint32_t *q = (const uint32_t *)(b + 16 + sub / 2 * 32 + run % 4 * RUN);
+        const uint32_t words[2] = {q[0] >> sub % 2 * 4, q[1] >> sub % 2 * 4};
+#pragma unroll
+        for (int e = 0; e < RUN; e++)
+            v[e] = __fsub_rn(__fmul_rn(d, (float)(words[e / 4] >> e % 4 * 8 & 15)), m);
+    } else {
+#pragma unroll
+        for (int e = 0; e < RUN; e++) /* or, not plus: the compiler sees what the eight share */
+            v[e] = block_value(ENCODING, b, run << 3 | e);
+    }
+}
+
 template <int ENCODING>
 __global__ void __launch_bounds__(256) dequantize_blocks(const __grid_constant__ gatun_matrix m, Output out) {
     constexpr BlockShape shape = block_shape(ENCODING);
@@ -191,10 +230,66 @@ __global__ void __launch_bounds__(256) dequantize_blocks(const __grid_constant__
         int64_t source = out.source(i, m.n);
         float v[RUN];
 #pragma unroll
-        for (int e = 0; e < RUN; e++) /* or, not plus: the compiler sees what the eight share */
+        for (int e = 0; e < RUN; e++)
             v[e] = source < 0 ? __uint_as_float(0x7FC00000)
                               : round_to(m.result, block_value(ENCODING, block + source * stride, run << 3 | e));
         store_run(out.type, out.data, i * out.ld + column, v);
+    }
+}
+
+/* The same for blocks that follow each other, into rows that do: `count` elements from `codes` on. */
+template <int ENCODING>
+__global__ void __launch_bounds__(256)
+    dequantize_stream(const uint8_t *codes, int64_t count, int32_t result, void *out, int32_t out_type) {
+    constexpr BlockShape shape = block_shape(ENCODING);
+    constexpr int CHUNK = 8192, BYTES = CHUNK / shape.elements * shape.bytes, WORDS = BYTES / 16;
+    constexpr int OWN = (WORDS + 255) / 256;
+    constexpr int UNROLL = ENCODING == GATUN_Q4_0 || ENCODING == GATUN_Q4_K ? 4 : 1; /* of what is short */
+    __shared__ uint4 staged[WORDS];
+    const int64_t bytes = count / shape.elements * shape.bytes, chunks = (count + CHUNK - 1) / CHUNK;
+    uint4 next[OWN];
+    auto load = [&](int64_t chunk) {
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            const int word = i * 256 + (int)threadIdx.x;
+            const int64_t at = chunk * BYTES + word * 16LL;
+            if (word >= WORDS || at >= bytes)
+                continue;
+            if (at + 16 <= bytes) {
+                next[i] = __ldcs((const uint4 *)(codes + at));
+            } else { /* the last bytes */
+                uint32_t words[4] = {};
+                for (int b = 0; at + b < bytes; b++)
+                    words[b / 4] |= (uint32_t)codes[at + b] << b % 4 * 8;
+                next[i] = make_uint4(words[0], words[1], words[2], words[3]);
+            }
+        }
+    };
+    if (blockIdx.x < chunks)
+        load(blockIdx.x);
+    for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < OWN; i++)
+            if (i * 256 + (int)threadIdx.x < WORDS)
+                staged[i * 256 + threadIdx.x] = next[i];
+        __syncthreads();
+        if (chunk + gridDim.x < chunks)
+            load(chunk + gridDim.x);
+#pragma unroll UNROLL
+        for (int i = 0; i < CHUNK / (256 * RUN); i++) {
+            const int element = (i * 256 + (int)threadIdx.x) * RUN;
+            if (chunk * CHUNK + element >= count)
+                break;
+            const uint8_t *block = (const uint8_t *)staged + element / shape.elements * shape.bytes;
+            float v[RUN];
+            block_run<ENCODING>(block, element % shape.elements / RUN, v);
+            if (result != GATUN_F32)
+#pragma unroll
+                for (int e = 0; e < RUN; e++)
+                    v[e] = round_to(result, v[e]);
+            store_run(out_type, out, chunk * CHUNK + element, v);
+        }
     }
 }
 
@@ -258,11 +353,26 @@ template <Decode D> static void launch_runs(const gatun_matrix &m, const Output 
         dequantize_runs<D, false><<<grid, 256, 0, stream>>>(m, out);
 }
 
-static bool launch_blocks(const gatun_matrix &m, const Output &out, dim3 grid, cudaStream_t stream) {
+template <int ENCODING>
+static void launch_block(const gatun_matrix &m, const Output &out, dim3 grid, int multiprocessors,
+                         cudaStream_t stream) {
+    constexpr BlockShape shape = block_shape(ENCODING);
+    const int64_t row = m.k / shape.elements * shape.bytes;
+    const uint8_t *codes = (const uint8_t *)m.codes + out.row0 * row;
+    const bool follow = (m.code_row_stride == 0 || m.code_row_stride == row) && out.ld == m.k && !out.ids;
+    if (follow && (uintptr_t)codes % 16 == 0)
+        dequantize_stream<ENCODING>
+            <<<multiprocessors * 6, 256, 0, stream>>>(codes, out.rows * m.k, m.result, out.data, out.type);
+    else
+        dequantize_blocks<ENCODING><<<grid, 256, 0, stream>>>(m, out);
+}
+
+static bool launch_blocks(const gatun_matrix &m, const Output &out, dim3 grid, int multiprocessors,
+                          cudaStream_t stream) {
     switch (m.encoding) {
 #define GATUN_BLOCK(name)                                                                                              \
     case GATUN_##name:                                                                                                 \
-        dequantize_blocks<GATUN_##name><<<grid, 256, 0, stream>>>(m, out);                                             \
+        launch_block<GATUN_##name>(m, out, grid, multiprocessors, stream);                                             \
         return true;
         GATUN_BLOCK(Q4_0)
         GATUN_BLOCK(Q4_1)
@@ -295,15 +405,19 @@ static gatun_status gather(int32_t operation, int32_t device, const gatun_matrix
     if (out.rows == 0 || m->k == 0)
         return GATUN_OK;
     cudaStream_t raw = gatun_cuda_raw(stream);
-    auto grid = [&](int64_t threads, int64_t rows) {
+    DeviceTraits traits;
+    GATUN_CUDA_TRY(device_traits(device, &traits));
+    auto grid = [&](int64_t threads, int64_t rows, int64_t most = 65535) {
         int64_t down = (out.rows + rows - 1) / rows;
-        return dim3((unsigned)((threads + 255) / 256), (unsigned)(down < 65535 ? down : 65535));
+        return dim3((unsigned)((threads + 255) / 256), (unsigned)(down < most ? down : most));
     };
     out.plain_scales = is_plain(m->scale_type) && m->global_scale == 1.0f &&
                        (uintptr_t)m->scales % (m->scale_type == GATUN_F32 ? 4 : 2) == 0;
     bool stores = stores_runs(*m, out);
     if (stores && has_runs(*m)) {
-        dim3 runs = grid(m->k / RUN, ROWS_AT_ONCE);
+        /* Blocks that fill a table do it once: as many as run side by side. */
+        int64_t across = (m->k / RUN + 255) / 256, side_by_side = (traits.multiprocessors * 8 + across - 1) / across;
+        dim3 runs = grid(m->k / RUN, ROWS_AT_ONCE, code_bits(m->encoding) == 4 ? side_by_side : 65535);
         switch (m->encoding) {
         case GATUN_I8:
             launch_runs<INT8>(*m, out, runs, raw);
@@ -325,7 +439,7 @@ static gatun_status gather(int32_t operation, int32_t device, const gatun_matrix
             launch_runs<TABLE4>(*m, out, runs, raw);
             break;
         }
-    } else if (!stores || !launch_blocks(*m, out, grid(m->k / RUN, 4), raw)) {
+    } else if (!stores || !launch_blocks(*m, out, grid(m->k / RUN, 4), traits.multiprocessors, raw)) {
         dequantize_elements<<<grid(m->k, 1), 256, 0, raw>>>(*m, out);
     }
     return gatun_cuda_launched(operation, 0, m->encoding, what);

@@ -28,6 +28,9 @@ static const Row rows[] = {
     {GATUN_OP_UNPACK, 0, "unpack", ""},
     {GATUN_OP_LINEAR, GATUN_COMPUTE_F32, "linear", "_f32"},
     {GATUN_OP_LINEAR, GATUN_COMPUTE_BF16, "linear", "_bf16"},
+    {GATUN_OP_LINEAR, GATUN_COMPUTE_I8, "linear", "_i8"},
+    {GATUN_OP_LINEAR, GATUN_COMPUTE_F8, "linear", "_f8"},
+    {GATUN_OP_LINEAR, GATUN_COMPUTE_F8_BLOCK, "linear", "_f8_block"},
     {GATUN_OP_CONVERT, 0, "convert", ""},
 };
 struct Column {
@@ -88,6 +91,10 @@ static bool exists(const Row &row, int32_t encoding) {
         return is_plain(encoding) || fp8;
     case GATUN_OP_QUANTIZE:
         return bits == 4 || bits == 8;
+    case GATUN_OP_LINEAR:
+        if (row.compute != GATUN_COMPUTE_F32 && row.compute != GATUN_COMPUTE_BF16)
+            return codes_multiply(row.compute, encoding);
+        return encoding != GATUN_F8_E8M0;
     default:
         return encoding != GATUN_F8_E8M0;
     }
@@ -127,9 +134,11 @@ static thread_local int32_t last_kernel = -1;
 /* ---- linear ---- */
 
 /* The dense product stores y itself, so it serves calls without an epilogue. */
-static bool takes_dense(const gatun_cuda_packed &p, int64_t m, int64_t k, const Epilogue &e) {
-    return m >= DENSE_ROWS && !e.bias && e.activation == GATUN_ACTIVATION_NONE && e.combine == GATUN_COMBINE_NONE &&
-           k % 8 == 0 && p.matrix.n % 8 == 0 && gatun_cuda_blas_check() == GATUN_OK;
+static bool takes_dense(const gatun_cuda_packed &p, int64_t m, const Epilogue &e, const DeviceTraits &traits) {
+    bool fused = traits.hopper && p.form == GATUN_CUDA_FORM_CODES4;
+    return !fused && m >= DENSE_ROWS && !e.bias && e.activation == GATUN_ACTIVATION_NONE &&
+           e.combine == GATUN_COMBINE_NONE && p.matrix.k % 8 == 0 && p.matrix.n % 8 == 0 &&
+           gatun_cuda_blas_check() == GATUN_OK;
 }
 
 static TileLinear tiles_of(const gatun_cuda_packed &packed, const XRows &x, int64_t m, const Epilogue &epilogue) {
@@ -150,10 +159,60 @@ static TileLinear tiles_of(const gatun_cuda_packed &packed, const XRows &x, int6
     p.steps = packed.steps;
     p.group = packed.group;
     p.groups = packed.groups;
-    p.steps_per_group_inverse = steps_per_group > 1 ? (uint32_t)((1ULL << 32) / steps_per_group + 1) : 0;
+    p.steps_per_group_inverse = (uint32_t)((1ULL << 31) / (steps_per_group > 1 ? steps_per_group : 1) + 1);
+    p.groups_per_step = packed.group % GATUN_CUDA_STEP_K == 0 ? 1 : GATUN_CUDA_STEP_K / (int)packed.group;
     p.scale_type = packed.scale_type;
     p.epilogue = epilogue;
     return p;
+}
+
+static Epilogue epilogue_of(gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, int32_t activation,
+                            int32_t combine, gatun_cuda_ptr other, int64_t ld_other) {
+    Epilogue e = {};
+    e.y = (void *)(uintptr_t)y;
+    e.ldy = ldy;
+    e.y_type = y_type;
+    e.bias = (const float *)(uintptr_t)bias;
+    e.activation = activation;
+    e.combine = combine;
+    e.other = (const void *)(uintptr_t)other;
+    e.ld_other = ld_other;
+    return e;
+}
+
+/* What calls with x of any kind have in common. */
+static gatun_status check(int32_t device, const gatun_cuda_packed &p, int64_t m, const Epilogue &e, int32_t compute,
+                          gatun_cuda_ptr workspace, int64_t workspace_size) {
+    int64_t n = p.matrix.n;
+    if (!e.y || !is_plain(e.y_type) || m < 1 || e.ldy < n ||
+        (e.combine != GATUN_COMBINE_NONE && (!e.other || e.ld_other < n)))
+        return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "linear: found %lld rows, y of type %d with rows %lld apart",
+                               (long long)m, e.y_type, (long long)e.ldy);
+    int64_t needed = 0;
+    GATUN_CUDA_TRY(gatun_cuda_linear_workspace(&p, m, compute, &needed));
+    if (workspace_size < needed || (needed > 0 && (!workspace || workspace % GATUN_CUDA_ALIGNMENT)))
+        return gatun_cuda_fail(GATUN_BUFFER_TOO_SMALL,
+                               "linear: found a workspace of %lld bytes, expected %lld, aligned to 256",
+                               (long long)workspace_size, (long long)needed);
+    return gatun_cuda_use(device);
+}
+
+static gatun_status run(int32_t device, const gatun_cuda_packed &packed, const XRows &x, const GivenX *given, int64_t m,
+                        const Epilogue &epilogue, int32_t compute, uint8_t *scratch, cudaStream_t stream) {
+    DeviceTraits traits;
+    GATUN_CUDA_TRY(device_traits(device, &traits));
+    const bool tiles = has_tiles(packed), bf16 = compute == GATUN_COMPUTE_BF16;
+    TileLinear tiled = {};
+    if (tiles)
+        tiled = tiles_of(packed, x, m, epilogue);
+    if (takes_codes(packed, compute))
+        return linear_codes(device, packed, tiled, given, compute, scratch, stream);
+    if (bf16 && packed.matrix.k > 0 && takes_dense(packed, m, epilogue, traits))
+        return linear_dense(device, packed, tiles ? &tiled : nullptr, x, m, epilogue, scratch, stream);
+    if (bf16 && tiles)
+        return launch_linear_tiles(tiled, packed.form == GATUN_CUDA_FORM_CODES4 ? 4 : 8, (uint32_t *)scratch, device,
+                                   stream);
+    return launch_linear_f32(packed, x, m, bf16 ? GATUN_BF16 : GATUN_F32, epilogue, stream);
 }
 
 } // namespace gatun
@@ -184,6 +243,8 @@ gatun_status gatun_cuda_linear_workspace(const gatun_cuda_packed *packed, int64_
     if (!packed || !size || m < 1)
         return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "linear: found a null pointer or %lld rows", (long long)m);
     *size = 0;
+    if (takes_codes(*packed, compute))
+        *size = codes_bytes(*packed, m);
     if (compute != GATUN_COMPUTE_BF16)
         return GATUN_OK;
     int64_t tiles = has_tiles(*packed) ? tile_x_bytes(m, packed->steps) : 0;
@@ -197,48 +258,52 @@ gatun_status gatun_cuda_linear(int32_t device, const gatun_cuda_packed *packed, 
                                gatun_cuda_ptr bias, gatun_cuda_ptr x_multiplier, int32_t activation, int32_t combine,
                                gatun_cuda_ptr other, int64_t ld_other, int32_t compute, gatun_cuda_ptr workspace,
                                int64_t workspace_size, gatun_cuda_stream stream) {
-    if (!packed || !packed->block || !x || !y)
-        return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "linear: found a null pointer");
-    int64_t n = packed->matrix.n, k = packed->matrix.k;
-    if (!is_plain(x_type) || !is_plain(y_type) || m < 1 || ldx < k || ldy < n ||
-        (combine != GATUN_COMBINE_NONE && (!other || ld_other < n)))
-        return gatun_cuda_fail(
-            GATUN_INVALID_ARGUMENT,
-            "linear: found x of type %d with rows %lld apart, y of type %d with rows %lld apart, %lld rows", x_type,
-            (long long)ldx, y_type, (long long)ldy, (long long)m);
-    if (compute != GATUN_COMPUTE_F32 && compute != GATUN_COMPUTE_BF16)
-        return gatun_cuda_fail(GATUN_UNSUPPORTED, "linear: no kernel with compute type %d", compute);
-    int64_t needed = 0;
-    GATUN_CUDA_TRY(gatun_cuda_linear_workspace(packed, m, compute, &needed));
-    if (workspace_size < needed || (needed > 0 && (!workspace || workspace % GATUN_CUDA_ALIGNMENT)))
-        return gatun_cuda_fail(GATUN_BUFFER_TOO_SMALL,
-                               "linear: found a workspace of %lld bytes, expected %lld, aligned to 256",
-                               (long long)workspace_size, (long long)needed);
-    GATUN_CUDA_TRY(gatun_cuda_use(device));
-    if (n == 0)
+    if (!packed || !packed->block || !x || !is_plain(x_type) || ldx < packed->matrix.k)
+        return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "linear: found a null pointer or x of type %d, rows %lld apart",
+                               x_type, (long long)ldx);
+    if (compute != GATUN_COMPUTE_F32 && compute != GATUN_COMPUTE_BF16 && !takes_codes(*packed, compute))
+        return gatun_cuda_fail(GATUN_UNSUPPORTED, "linear: no kernel with compute type %d for encoding %d", compute,
+                               packed->matrix.encoding);
+    Epilogue epilogue = epilogue_of(y, y_type, ldy, bias, activation, combine, other, ld_other);
+    GATUN_CUDA_TRY(check(device, *packed, m, epilogue, compute, workspace, workspace_size));
+    if (packed->matrix.n == 0)
         return GATUN_OK;
-    cudaStream_t raw = gatun_cuda_raw(stream);
     XRows rows_of_x = {(const void *)(uintptr_t)x, x_type, ldx, (const float *)(uintptr_t)x_multiplier};
-    Epilogue epilogue = {
-        (void *)(uintptr_t)y, ldy,    (const float *)(uintptr_t)bias, (const void *)(uintptr_t)other, ld_other, y_type,
-        activation,           combine};
-    uint8_t *scratch = (uint8_t *)(uintptr_t)workspace;
-    bool tiles = has_tiles(*packed);
-    TileLinear tiled = {};
-    if (tiles)
-        tiled = tiles_of(*packed, rows_of_x, m, epilogue);
-    if (compute == GATUN_COMPUTE_BF16 && k > 0 && takes_dense(*packed, m, k, epilogue)) {
-        GATUN_CUDA_TRY(linear_dense(device, *packed, tiles ? &tiled : nullptr, rows_of_x, m, epilogue, scratch, raw));
-    } else if (compute == GATUN_COMPUTE_BF16 && tiles) {
-        int multiprocessors = 0;
-        GATUN_CUDA_TRY(gatun_cuda_status(
-            cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "linear"));
-        int bits = packed->form == GATUN_CUDA_FORM_CODES4 ? 4 : 8;
-        GATUN_CUDA_TRY(launch_linear_tiles(tiled, bits, (uint32_t *)scratch, multiprocessors, raw));
-    } else {
-        int32_t operands = compute == GATUN_COMPUTE_BF16 ? GATUN_BF16 : GATUN_F32;
-        GATUN_CUDA_TRY(launch_linear_f32(*packed, rows_of_x, m, operands, epilogue, raw));
-    }
+    GATUN_CUDA_TRY(run(device, *packed, rows_of_x, nullptr, m, epilogue, compute, (uint8_t *)(uintptr_t)workspace,
+                       gatun_cuda_raw(stream)));
+    return gatun_cuda_launched(GATUN_OP_LINEAR, compute, packed->matrix.encoding, "linear");
+}
+
+gatun_status gatun_cuda_linear_codes(int32_t device, const gatun_cuda_packed *packed, gatun_cuda_ptr x, int32_t x_type,
+                                     int64_t ldx, int64_t m, gatun_cuda_ptr x_scales, int64_t scale_row_stride,
+                                     int64_t scale_col_stride, gatun_cuda_ptr y, int32_t y_type, int64_t ldy,
+                                     gatun_cuda_ptr bias, int32_t activation, int32_t combine, gatun_cuda_ptr other,
+                                     int64_t ld_other, int32_t compute, gatun_cuda_ptr workspace,
+                                     int64_t workspace_size, gatun_cuda_stream stream) {
+    if (!packed || !packed->block || !x || !x_scales || ldx < packed->matrix.k)
+        return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "linear: found a null pointer or rows of x %lld apart",
+                               (long long)ldx);
+    const bool blocks = compute == GATUN_COMPUTE_F8_BLOCK;
+    if (!takes_codes(*packed, compute) || x_type != (compute == GATUN_COMPUTE_I8 ? GATUN_I8 : GATUN_F8_E4M3))
+        return gatun_cuda_fail(GATUN_UNSUPPORTED,
+                               "linear: no kernel with compute type %d for encoding %d and x of type %d", compute,
+                               packed->matrix.encoding, x_type);
+    if (scale_row_stride < 0 || scale_col_stride < 0 || (!blocks && scale_col_stride != 0))
+        return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "linear: found scales of x %lld and %lld apart",
+                               (long long)scale_row_stride, (long long)scale_col_stride);
+    Epilogue epilogue = epilogue_of(y, y_type, ldy, bias, activation, combine, other, ld_other);
+    GATUN_CUDA_TRY(check(device, *packed, m, epilogue, compute, workspace, workspace_size));
+    if (packed->matrix.n == 0)
+        return GATUN_OK;
+    GivenX given = {(const void *)(uintptr_t)x,
+                    x_type,
+                    ldx,
+                    (const float *)(uintptr_t)x_scales,
+                    blocks ? (int64_t)GATUN_CUDA_BLOCK_K : 0,
+                    scale_row_stride,
+                    scale_col_stride};
+    GATUN_CUDA_TRY(run(device, *packed, {}, &given, m, epilogue, compute, (uint8_t *)(uintptr_t)workspace,
+                       gatun_cuda_raw(stream)));
     return gatun_cuda_launched(GATUN_OP_LINEAR, compute, packed->matrix.encoding, "linear");
 }
 

@@ -27,18 +27,54 @@ struct TileLinear {
     XRows rows;
     const uint4 *x; /* the same in the order of the operands; null when the kernel reads it as it came */
     int64_t n, k, m, tiles, steps, group, groups;
-    uint32_t steps_per_group_inverse; /* 2^32 / steps rounded up; 0 for one step (or part of one) a group */
+    uint32_t steps_per_group_inverse; /* 2^31 / steps + 1 */
+    int32_t groups_per_step;          /* 1, 2 or 4 */
     int32_t scale_type;
     Epilogue epilogue;
 };
 
-/* Rows of x, in eights, that a launch takes at once. */
-int tile_columns(int64_t m);
+/* What a device is, found once. */
+struct DeviceTraits {
+    int multiprocessors;
+    int shared_bytes; /* that a block may have */
+    bool hopper;      /* compute capability 9.0, and this library was built for it */
+};
+gatun_status device_traits(int32_t device, DeviceTraits *out);
+
+/* Scratch of the kernels on tiles: x in the order of the operands, or in rows of bfloat16. */
 int64_t tile_x_bytes(int64_t m, int64_t steps);
-/* For codes of BITS bits with GROUPS scale groups a step of 64 k: linear_tiles_instance.cu. */
-template <int BITS, int GROUPS>
-gatun_status launch_tiles(const TileLinear &p, int multiprocessors, cudaStream_t stream);
-gatun_status launch_linear_tiles(TileLinear p, int bits, uint32_t *workspace, int multiprocessors, cudaStream_t stream);
+/* x for `nt` times eight rows at a time; bytes, groups: see column_of. */
+const uint4 *lay_out_x(const TileLinear &p, int nt, bool bytes, bool groups, uint32_t *workspace, cudaStream_t stream);
+/* x as rows of pairs of bfloat16: as it came, if it is that. */
+XRows rows_of_pairs(const TileLinear &p, uint32_t *workspace, cudaStream_t stream);
+/* For codes of BITS bits: linear_tiles_instance.cu. */
+template <int BITS>
+gatun_status launch_tiles(TileLinear p, uint32_t *workspace, const DeviceTraits &device, cudaStream_t stream);
+template <>
+gatun_status launch_tiles<4>(TileLinear p, uint32_t *workspace, const DeviceTraits &device, cudaStream_t stream);
+template <>
+gatun_status launch_tiles<8>(TileLinear p, uint32_t *workspace, const DeviceTraits &device, cudaStream_t stream);
+gatun_status launch_linear_tiles(const TileLinear &p, int bits, uint32_t *workspace, int32_t device,
+                                 cudaStream_t stream);
+
+/* compute BF16 on Hopper for 4-bit codes; x in rows of bfloat16 that fit the copy engine: rows_to_copy. hopper_fused.cu
+ */
+gatun_status launch_fused(const TileLinear &p, int multiprocessors, cudaStream_t stream);
+/* x as rows of bfloat16, 16 bytes aligned: as it came, if it is that. */
+XRows rows_to_copy(const TileLinear &p, uint32_t *workspace, cudaStream_t stream);
+
+/* x as 8-bit codes: rows of bytes, 16 bytes aligned. Scales of rows are the epilogue's; those of 128 k lie as
+ * [block of k][padded rows]. */
+enum { GATUN_CUDA_BLOCK_K = 128, GATUN_CUDA_CODES_ROWS = 192 };
+struct CodesOfX {
+    const void *codes;
+    int64_t ld;
+    const float *block_scales; /* null: none */
+    int64_t padded;            /* rows, a multiple of GATUN_CUDA_CODES_ROWS */
+};
+/* compute F8 and I8 on Hopper for 8-bit codes with scales of rows, or (F8) of multiples of 128 k. hopper_codes.cu */
+gatun_status launch_codes(const TileLinear &p, const CodesOfX &x, bool integers, int multiprocessors,
+                          cudaStream_t stream);
 
 /* Every form and encoding: float products of x and the weights, both rounded to `operands` (F32: exact, or BF16). */
 gatun_status launch_linear_f32(const gatun_cuda_packed &packed, const XRows &x, int64_t m, int32_t operands,
@@ -49,9 +85,39 @@ int64_t dense_bytes(const gatun_cuda_packed &packed, int64_t m);
 gatun_status linear_dense(int32_t device, const gatun_cuda_packed &packed, const TileLinear *tiles, const XRows &x,
                           int64_t m, const Epilogue &epilogue, uint8_t *workspace, cudaStream_t stream);
 
-/* y = a * b^T in bfloat16 with float sums, through cuBLASLt; GATUN_UNSUPPORTED when it is not there. */
-gatun_status blas_bf16(int32_t device, const void *a, const void *b, void *y, int32_t y_type, int64_t ldy, int64_t m,
-                       int64_t n, int64_t k, void *workspace, int64_t workspace_size, cudaStream_t stream);
+/* x that comes as codes, with scales of rows or (scale_block 128) of blocks of k; strides in elements. */
+struct GivenX {
+    const void *codes;
+    int32_t type; /* I8 or F8_E4M3 */
+    int64_t ld;
+    const float *scales;
+    int64_t scale_block;
+    int64_t scale_row_stride, scale_col_stride;
+};
+
+/* compute I8, F8 and F8_BLOCK; x from p.rows, or `given` as codes. */
+bool codes_multiply(int32_t compute, int32_t encoding);
+bool takes_codes(const gatun_cuda_packed &p, int32_t compute);
+int64_t codes_bytes(const gatun_cuda_packed &p, int64_t m);
+gatun_status linear_codes(int32_t device, const gatun_cuda_packed &packed, const TileLinear &p, const GivenX *given,
+                          int32_t compute, uint8_t *workspace, cudaStream_t stream);
+
+/* y = x * w^T in bfloat16, or in e4m3 with scales of the rows of both, float sums, through cuBLASLt; GATUN_UNSUPPORTED
+ * when it is not there or has no kernel. Strides in elements. */
+struct DenseProduct {
+    const void *x;
+    int64_t ldx;
+    const void *w;
+    int64_t ldw;
+    void *y;
+    int64_t ldy;
+    int32_t y_type;
+    int64_t m, n, k;
+    const float *x_scales, *w_scales;
+    bool e4m3;
+};
+gatun_status blas_product(int32_t device, const DenseProduct &d, void *workspace, int64_t workspace_size,
+                          cudaStream_t stream);
 
 } // namespace gatun
 

@@ -37,7 +37,8 @@ __global__ void __launch_bounds__(256) dequantize_packed(const __grid_constant__
         out[row * p.matrix.k + column] = to_bf16(packed_value(p, row, column));
 }
 
-/* Tiles to rows of bfloat16: a warp a step, its 16 x 64 values through shared memory, so that it stores whole lines. */
+/* Packed codes to rows of bfloat16: a warp a step of a tile, its 16 x 64 values through shared memory, so that it
+ * stores whole lines. */
 template <int BITS>
 __global__ void __launch_bounds__(256) dequantize_tiles(const __grid_constant__ TileLinear p, uint16_t *out) {
     constexpr int PITCH =
@@ -49,34 +50,28 @@ __global__ void __launch_bounds__(256) dequantize_tiles(const __grid_constant__ 
     __syncthreads();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const int64_t steps = p.steps, items = p.tiles * steps;
+    const CodeLoads<BITS, true> loads(p, lane);
     for (int64_t item = (int64_t)blockIdx.x * 8 + warp; item < items; item += (int64_t)gridDim.x * 8) {
         const int64_t tile = item / steps, step = item % steps;
         uint4 q[BITS / 4];
-#pragma unroll
-        for (int i = 0; i < BITS / 4; i++)
-            q[i] = __ldcs(p.codes + item * (8 * BITS) + 32 * i + lane);
+        loads.load(q, loads.first + tile * loads.tile_bytes() + step * loads.STEP_BYTES);
 #pragma unroll
         for (int s = 0; s < 4; s++) {
-            const int64_t group = min((step * 64 + 16 * s) / p.group, p.groups - 1);
-            const int64_t at = (tile * p.groups + group) * 16 + g;
-            float scale[2], zero[2] = {0.0f, 0.0f}, offset[2] = {0.0f, 0.0f};
+            /* 4 bits: the k of product s; 8 bits: those of lane t. */
+            const int first = BITS == 4 ? 16 * s : 16 * t;
+            const int64_t group = min((step * 64 + first) / p.group, p.groups - 1);
+            const uint32_t pair = (uint32_t)(tile * p.groups + group) * 8 + g;
+            const float2 scale = load_scales(p.scales, p.scale_type, pair);
+            const float2 zero = pair_or_zero(p.zeros, pair), offset = pair_or_zero(p.offsets, pair);
 #pragma unroll
-            for (int r = 0; r < 2; r++) {
-                scale[r] = load_plain(p.scale_type, p.scales, at + 8 * r);
-                if (p.zeros)
-                    zero[r] = p.zeros[at + 8 * r];
-                if (p.offsets)
-                    offset[r] = p.offsets[at + 8 * r];
-            }
-#pragma unroll
-            for (int i = 0; i < 4; i++) { /* pairs: row g or g + 8, k 2t or 2t + 8 */
-                uint32_t two =
-                    BITS == 4 ? word_of(q[0], s) >> 8 * i : word_of(q[s / 2], s % 2 * 2 + i / 2) >> 16 * (i % 2);
-                float first = BITS == 4 ? values[(two & 15) * 32 + lane] : values[two & 255];
-                float second = BITS == 4 ? values[(two >> 4 & 15) * 32 + lane] : values[two >> 8 & 255];
-                stage[warp][(g + i % 2 * 8) * PITCH + s * 8 + i / 2 * 4 + t] =
-                    pair_bf16(fmaf(first - zero[i % 2], scale[i % 2], offset[i % 2]),
-                              fmaf(second - zero[i % 2], scale[i % 2], offset[i % 2]));
+            for (int i = 0; i < 4; i++) { /* pairs of row g (even) or g + 8 */
+                const bool odd = i % 2;
+                uint32_t two = BITS == 4 ? word_of(q[0], s) >> 8 * i : word_of(q[i % 2], s) >> 16 * (i / 2);
+                float first_value = BITS == 4 ? values[(two & 15) * 32 + lane] : values[two & 255];
+                float second_value = BITS == 4 ? values[(two >> 4 & 15) * 32 + lane] : values[two >> 8 & 255];
+                const float z = odd ? zero.y : zero.x, f = odd ? scale.y : scale.x, o = odd ? offset.y : offset.x;
+                stage[warp][(g + i % 2 * 8) * PITCH + column_of(BITS == 8, false, s, t, i / 2, 0) / 2] =
+                    pair_bf16(fmaf(first_value - z, f, o), fmaf(second_value - z, f, o));
             }
         }
         __syncwarp();
@@ -114,8 +109,8 @@ gatun_status linear_dense(int32_t device, const gatun_cuda_packed &p, const Tile
         round_x<<<(unsigned)((m * k + 255) / 256), 256, 0, stream>>>(x, m, k, xb);
         rows_of_x = xb;
     }
-    return blas_bf16(device, rows_of_x, w, epilogue.y, epilogue.y_type, epilogue.ldy, m, n, k,
-                     workspace + sizes.w_bytes + sizes.x_bytes, sizes.blas_bytes, stream);
+    DenseProduct d = {rows_of_x, k, w, k, epilogue.y, epilogue.ldy, epilogue.y_type, m, n, k, nullptr, nullptr, false};
+    return blas_product(device, d, workspace + sizes.w_bytes + sizes.x_bytes, sizes.blas_bytes, stream);
 }
 
 } // namespace gatun

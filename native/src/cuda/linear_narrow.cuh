@@ -1,15 +1,16 @@
 /*
- * linear with compute type BF16 on tensor-core tiles for up to 16 rows of x: what it costs is to read the weight.
+ * linear with compute type BF16 on packed codes for up to 16 rows of x: what it costs is to read the weight.
  *
  * y^T = W * x^T: a tile of 16 rows of W is the A operand of mma.m16n8k16, eight rows of x are the B operand, so that
- * one row of x costs what eight do, which is less than reading the weight. A block of 16 warps takes a tile after the
- * other; its warps share out the steps along K, each with the loads of its next ones in flight across tiles, and meet
- * in shared memory at a tile's end. The scale multiplies the sums of its group, so that a step of 64 k costs four
- * multiplications a lane and group, not one a weight; zero points and offsets multiply the sums of x over the group,
- * which one more product with ones gives.
+ * one row of x costs what eight do, which is less than reading the weight. A block of 16 warps takes two tiles at a
+ * time, all of its tiles side by side in memory; a warp's share of them is a run of four steps along K, on its way
+ * through a ring in shared memory while the one before is multiplied. The sums of all warps meet in shared memory after
+ * several tiles. The scale multiplies the sums of its group, so that a step of 64 k costs four multiplications a lane
+ * and group, not one a weight; zero points and offsets multiply the sums of x over the group, which one more product
+ * with ones gives.
  *
- * DIRECT: x is bfloat16 as it came, and a warp that meets the same columns in every tile keeps them in registers.
- * Otherwise x was laid out in the order of the operands.
+ * NT = 1: up to eight rows of x, bfloat16 pairs as they came; a warp that meets the same columns in every tile keeps
+ * them in registers. NT = 2: x was laid out in the order of the operands.
  */
 #ifndef GATUN_CUDA_LINEAR_NARROW_CUH
 #define GATUN_CUDA_LINEAR_NARROW_CUH
@@ -18,160 +19,206 @@
 
 namespace gatun {
 
+enum { NARROW_WARPS = 16, NARROW_STEPS = 4, NARROW_PITCH = 17 };
+
+/* Tiles at a time. */
+__host__ __device__ constexpr int narrow_tiles(int bits) { return bits == 4 ? 2 : 1; }
+__host__ __device__ constexpr int narrow_ring_bytes(int bits, int groups) {
+    return NARROW_STEPS * narrow_tiles(bits) * (128 * bits + (groups ? 256 : 0));
+}
+__host__ __device__ constexpr int narrow_sums_bytes(int64_t rows) {
+    return (int)rows * NARROW_PITCH * 4;
+} /* of a tile and warp */
+
 /* The B operands of one step for eight rows of x: for each product s registers 2s and 2s + 1. */
-struct StepOfX {
+template <int BITS, int GROUPS> struct StepOfX {
     uint32_t b[8];
 
     /* Pairs of bfloat16 at even columns of a row; zero beyond M and K. */
-    __device__ void gather(const uint16_t *row, int columns, bool inside) {
+    __device__ void gather(const uint16_t *row, int columns, int t, bool inside) {
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            int at = i / 2 * 16 + i % 2 * 8;
+            int at = column_of(BITS == 8, GROUPS != 1, i / 2, t, i % 2, 0);
             b[i] = inside && at < columns ? __ldg((const uint32_t *)(row + at)) : 0;
         }
     }
-    __device__ void load(const uint4 *laid_out) {
-        uint4 low = __ldg(laid_out), high = __ldg(laid_out + 32);
-        b[0] = low.x, b[1] = low.y, b[2] = low.z, b[3] = low.w;
-        b[4] = high.x, b[5] = high.y, b[6] = high.z, b[7] = high.w;
-    }
 };
 
-enum { NARROW_WARPS = 16, NARROW_AHEAD = 2, NARROW_STEPS = 2, NARROW_PITCH = 17 };
-
-constexpr int narrow_shared_bytes(int nt) { return 256 * 32 * 4 + 2 * NARROW_WARPS * nt * 8 * NARROW_PITCH * 4; }
-
-template <int BITS, int NT, int GROUPS, bool DIRECT, bool AFFINE>
-__global__ void __launch_bounds__(32 * NARROW_WARPS) linear_narrow(const __grid_constant__ TileLinear p) {
+/* GROUPS: scale groups of a step, 1 (scales of any type) or 2 (16-bit scales), without zero points and offsets; 0: all
+ * else. */
+template <int BITS, int NT, int GROUPS>
+__global__ void __launch_bounds__(32 * NARROW_WARPS) linear_narrow(const __grid_constant__ TileLinear p, int slots) {
     extern __shared__ uint32_t shared[];
-    constexpr int AHEAD = NARROW_AHEAD, WARPS = NARROW_WARPS, PITCH = NARROW_PITCH, COLUMNS = NT * 8;
-    constexpr int WORDS = 8 * BITS; /* 16-byte words of a step */
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    const int tiles = (int)p.tiles, steps = (int)p.steps, groups = (int)p.groups;
-    /* A warp's item is two steps in a row; AHEAD of them make a round. */
-    constexpr int STEPS = NARROW_STEPS, STRIDE = WARPS * STEPS;
-    const int rounds = (steps + AHEAD * STRIDE - 1) / (AHEAD * STRIDE), last = rounds * AHEAD * STRIDE;
-    float *sums = (float *)(shared + 256 * 32);
-    const Table table(shared);
+    constexpr int STEPS = NARROW_STEPS, TILES = narrow_tiles(BITS), PITCH = NARROW_PITCH;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, g = lane / 4, t = lane % 4;
+    const int steps = (int)p.steps, groups = (int)p.groups, m = (int)p.m;
+    const int first = (int)(p.tiles * blockIdx.x / gridDim.x), last = (int)(p.tiles * (blockIdx.x + 1) / gridDim.x);
+    const int rounds = (steps + warps * STEPS - 1) / (warps * STEPS);
+    const int groups_per_step = GROUPS ? GROUPS : p.groups_per_step;
+    uint8_t *rings = (uint8_t *)shared + TABLE_BYTES;
+    float *sums = (float *)(rings + warps * narrow_ring_bytes(BITS, GROUPS));
 
-    /* Where the loads are: AHEAD items before the products. */
-    int load_tile = (int)blockIdx.x, load_step = warp * STEPS, load_scale = load_tile * groups * 16 + g;
-    const uint4 *load_codes = p.codes + ((int64_t)load_tile * steps + load_step) * WORDS + lane;
-    const int64_t to_next_tile = ((int64_t)gridDim.x * steps - last) * WORDS;
-    Step<BITS, GROUPS> item[AHEAD][STEPS];
-    auto load_next = [&](Step<BITS, GROUPS> *to) {
+    /* Slot u * TILES + r of the ring: step u of the warp's run, tile r. */
+    const Ring<BITS, GROUPS> ring(rings + warp * narrow_ring_bytes(BITS, GROUPS), lane);
+    const CodeLoads<BITS, GROUPS == 1> loads(p, lane);
+    const int64_t tile_bytes = loads.tile_bytes(), to_next_run = (int64_t)warps * STEPS * loads.STEP_BYTES;
+    int load_tile = first, load_step = warp * STEPS;
+    const uint8_t *load_from = loads.first + load_tile * tile_bytes + load_step * loads.STEP_BYTES;
+    auto load = [&](int u) {
+        if (load_step < steps) {
+            const int group = first_group<GROUPS>(load_step + u, p.steps_per_group_inverse);
 #pragma unroll
-        for (int i = 0; i < STEPS; i++) {
-            int group = group_of<GROUPS>(load_step + i, p.steps_per_group_inverse);
-            to[i].load(p, load_codes + i * WORDS, load_scale + group * 16, groups - group,
-                       load_tile < tiles && load_step + i < steps);
+            for (int r = 0; r < TILES; r++)
+                if (load_tile + r < last)
+                    ring.copy(u * TILES + r, loads, load_from + r * tile_bytes + u * loads.STEP_BYTES, p.scales,
+                              p.scale_type, ((load_tile + r) * groups + group) * 8 + g);
         }
-        load_step += STRIDE;
-        load_codes += STRIDE * WORDS;
-        if (load_step >= last) {
+        copies_commit();
+    };
+    auto advance = [&] {
+        load_step += warps * STEPS;
+        load_from += to_next_run;
+        if (load_step >= rounds * warps * STEPS) {
             load_step = warp * STEPS;
-            load_tile += (int)gridDim.x;
-            load_scale += (int)gridDim.x * groups * 16;
-            load_codes += to_next_tile;
+            load_from += TILES * tile_bytes - rounds * to_next_run;
+            load_tile += TILES;
         }
     };
 #pragma unroll
-    for (int i = 0; i < AHEAD; i++)
-        load_next(item[i]);
+    for (int u = 0; u < STEPS; u++)
+        load(u);
+    advance();
 
-    const uint4 *laid_out = p.x + lane;
-    const uint16_t *row = (const uint16_t *)p.rows.data + (int64_t)g * p.rows.ld + t * 2;
-    const bool row_inside = g < p.m;
-    StepOfX kept[DIRECT ? AHEAD : 1][STEPS];
-    auto gather = [&](StepOfX &to, int step) { to.gather(row + step * 64, (int)p.k - step * 64 - t * 2, row_inside); };
-    if (DIRECT && rounds == 1)
+    const uint16_t *row = (const uint16_t *)p.rows.data + (int64_t)g * p.rows.ld;
+    const bool row_inside = g < m;
+    StepOfX<BITS, GROUPS> kept[NT == 1 ? STEPS : 1];
+    auto gather = [&](StepOfX<BITS, GROUPS> &to, int step) {
+        to.gather(row + step * 64, (int)p.k - step * 64, t, row_inside);
+    };
+    if (NT == 1 && rounds == 1)
 #pragma unroll
-        for (int i = 0; i < AHEAD * STEPS; i++)
-            gather(kept[DIRECT ? i / STEPS : 0][i % STEPS], i / STEPS * STRIDE + warp * STEPS + i % STEPS);
+        for (int u = 0; u < STEPS; u++)
+            gather(kept[NT == 1 ? u : 0], warp * STEPS + u);
 
     Table::fill(shared, p.table, BITS);
     __syncthreads();
+    const Table table(shared);
 
-    auto multiply = [&](float(*acc)[4], const Step<BITS, GROUPS> &item, const StepOfX &direct, int step, int tile) {
-        /* Two chains of products, so that one need not wait for the other's latency. */
-        float part[2][NT][4] = {}, xsum[NT][4] = {};
+    auto multiply = [&](float(*acc)[NT][4], int u, const uint32_t *direct, int step, int tile) {
+        float part[TILES][NT][4] = {}, xsum[NT][4] = {};
+        uint4 codes[TILES][BITS / 4];
+        float2 scales[TILES][GROUPS ? GROUPS : 1];
+#pragma unroll
+        for (int r = 0; r < TILES; r++) {
+            ring.codes(u * TILES + r, codes[r]);
+            if (GROUPS)
+                ring.scales(u * TILES + r, p.scale_type, scales[r]);
+        }
 #pragma unroll
         for (int s = 0; s < 4; s++) {
-            uint32_t a[4];
-            fragment<BITS>(a, item.q, s, table);
+            uint32_t a[TILES][4];
+#pragma unroll
+            for (int r = 0; r < TILES; r++)
+                fragment<BITS>(a[r], codes[r], s, table);
 #pragma unroll
             for (int j = 0; j < NT; j++) {
-                uint32_t b[2] = {direct.b[2 * s], direct.b[2 * s + 1]};
-                if (!DIRECT) {
-                    uint4 both = __ldg(laid_out + step * (NT * 64) + j * 64 + s / 2 * 32);
+                uint32_t b[2];
+                if (NT == 1) {
+                    b[0] = direct[2 * s], b[1] = direct[2 * s + 1];
+                } else {
+                    uint4 both = __ldg(p.x + (step * NT + j) * 64 + s / 2 * 32 + lane);
                     b[0] = s % 2 ? both.z : both.x, b[1] = s % 2 ? both.w : both.y;
                 }
-                mma16816(part[s % 2][j], a, b);
-                if (AFFINE) {
+#pragma unroll
+                for (int r = 0; r < TILES; r++)
+                    mma16816(part[r][j], a[r], b);
+                if (GROUPS == 0) {
                     const uint32_t ones[4] = {0x3F803F80, 0x3F803F80, 0x3F803F80, 0x3F803F80};
                     mma16816(xsum[j], ones, b);
                 }
             }
-            if (GROUPS == 4 || (GROUPS == 2 && s % 2 == 1) || s == 3) {
-                const int group = GROUPS == 4 ? s : GROUPS == 2 ? s / 2 : 0;
-                const float scale[2] = {item.scales.value(group, 0, p.scale_type),
-                                        item.scales.value(group, 1, p.scale_type)};
-                Affine<AFFINE> affine;
-                if (AFFINE) {
-                    int at = min(group_of<GROUPS>(step, p.steps_per_group_inverse) + group, groups - 1);
-                    affine.load(p, (tile * groups + at) * 16 + g, true);
+            if (((s + 1) * groups_per_step & 3) != 0)
+                continue;
+#pragma unroll
+            for (int r = 0; r < TILES; r++) {
+                float2 scale, shift = make_float2(0.0f, 0.0f);
+                if (GROUPS) {
+                    scale = scales[r][GROUPS == 2 ? s / 2 : 0];
+                } else {
+                    const int group =
+                        first_group<0>(step, p.steps_per_group_inverse, groups_per_step) + s * groups_per_step / 4;
+                    const int pair = (min(tile + r, last - 1) * groups + min(group, groups - 1)) * 8 + g;
+                    scale = load_scales(p.scales, p.scale_type, pair);
+                    const float2 zero = pair_or_zero(p.zeros, pair), offset = pair_or_zero(p.offsets, pair);
+                    shift = make_float2(offset.x - scale.x * zero.x, offset.y - scale.y * zero.y);
                 }
 #pragma unroll
                 for (int j = 0; j < NT; j++)
 #pragma unroll
                     for (int e = 0; e < 4; e++) {
-                        float sum = GROUPS == 4 ? part[s % 2][j][e] : part[0][j][e] + part[1][j][e];
-                        acc[j][e] = fmaf(sum, scale[e / 2], acc[j][e]);
-                        if (AFFINE)
-                            acc[j][e] =
-                                fmaf(xsum[j][e], affine.offset[e / 2] - scale[e / 2] * affine.zero[e / 2], acc[j][e]);
-                        part[0][j][e] = part[1][j][e] = xsum[j][e] = 0.0f;
+                        acc[r][j][e] = fmaf(part[r][j][e], e < 2 ? scale.x : scale.y, acc[r][j][e]);
+                        if (GROUPS == 0)
+                            acc[r][j][e] = fmaf(xsum[j][e], e < 2 ? shift.x : shift.y, acc[r][j][e]);
+                        part[r][j][e] = 0.0f;
                     }
             }
+#pragma unroll
+            for (int j = 0; j < NT; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    xsum[j][e] = 0.0f;
         }
     };
+    /* Sums of the `count` tiles before `tile`, over the warps. */
+    auto finish = [&](int tile, int count) {
+        __syncthreads();
+        for (int i = (int)threadIdx.x; i < count * m * 16; i += blockDim.x) {
+            const int slot = i / (16 * m), column = i / 16 % m;
+            const float *from = sums + (slot * warps * m + column) * PITCH + i % 16;
+            float sum = 0.0f;
+            for (int k = 0; k < warps; k++)
+                sum += from[k * m * PITCH];
+            const int64_t n = (int64_t)(tile - count + slot) * 16 + i % 16;
+            if (n < p.n)
+                p.epilogue.store(column, n, sum);
+        }
+        __syncthreads();
+    };
 
-    int turn = 0;
-    for (int tile = (int)blockIdx.x; tile < tiles; tile += (int)gridDim.x) {
-        float acc[NT][4] = {};
+    int slot = 0;
+    for (int tile = first; tile < last; tile += TILES) {
+        float acc[TILES][NT][4] = {};
         for (int round = 0; round < rounds; round++) {
 #pragma unroll
-            for (int i = 0; i < AHEAD; i++) {
-#pragma unroll
-                for (int u = 0; u < STEPS; u++) {
-                    const int step = (round * AHEAD + i) * STRIDE + warp * STEPS + u;
-                    StepOfX &direct = kept[DIRECT ? i : 0][u];
-                    if (DIRECT && rounds > 1)
-                        gather(direct, step);
-                    if (step < steps)
-                        multiply(acc, item[i][u], direct, step, tile);
-                }
-                load_next(item[i]);
+            for (int u = 0; u < STEPS; u++) {
+                const int step = (round * warps + warp) * STEPS + u;
+                StepOfX<BITS, GROUPS> &direct = kept[NT == 1 ? u : 0];
+                if (NT == 1 && rounds > 1)
+                    gather(direct, step);
+                copies_wait<STEPS - 1>();
+                if (step < steps)
+                    multiply(acc, u, direct.b, step, tile);
+                load(u);
             }
+            advance();
         }
-        /* The two halves of `sums` take turns, so that warps may go on while others still add. */
-        float *half = sums + turn * WARPS * COLUMNS * PITCH;
-        turn ^= 1;
+        const int here = min(TILES, last - tile);
 #pragma unroll
-        for (int j = 0; j < NT; j++)
+        for (int r = 0; r < TILES; r++) {
+            float *to = sums + ((slot + r) * warps + warp) * m * PITCH + g;
 #pragma unroll
-            for (int e = 0; e < 4; e++)
-                half[(warp * COLUMNS + j * 8 + t * 2 + e % 2) * PITCH + g + e / 2 * 8] = acc[j][e];
-        __syncthreads();
-        int i = (int)threadIdx.x;
-        if (i < 16 * COLUMNS && i / 16 < p.m) {
-            float sum = 0.0f;
+            for (int j = 0; j < NT; j++)
 #pragma unroll
-            for (int k = 0; k < WARPS; k++)
-                sum += half[(k * COLUMNS + i / 16) * PITCH + i % 16];
-            int64_t n = (int64_t)tile * 16 + i % 16;
-            if (n < p.n)
-                p.epilogue.store(i / 16, n, sum);
+                for (int e = 0; e < 4; e++) {
+                    const int column = j * 8 + t * 2 + e % 2;
+                    if (column < m && r < here)
+                        to[column * PITCH + e / 2 * 8] = acc[r][j][e];
+                }
+        }
+        slot += here;
+        if (slot + TILES > slots || tile + TILES >= last) {
+            finish(tile + here, slot);
+            slot = 0;
         }
     }
 }

@@ -1,62 +1,109 @@
 /*
- * Lays x out for the kernels on tiles and picks their instance; linear_narrow.cuh and linear_wide.cuh have them.
+ * x for the kernels on packed codes; linear_narrow.cuh and linear_wide.cuh have them, linear_tiles_instance.cu launches
+ * them.
  */
-#include "linear.cuh"
+#include <mutex>
+
+#include "tiles.cuh"
 
 namespace gatun {
 
-/* x as bfloat16 in the order of the B fragments: [chunk of 8*NT rows][step][NT][half][lane][16 bytes], zeros beyond M
- * and K. */
-__global__ void __launch_bounds__(256)
-    lay_out_x(const void *x, int32_t x_type, int64_t ldx, int64_t m, int64_t k, const float *multiplier, int64_t steps,
-              int nt, uint32_t *out, int64_t words) {
+/* Two consecutive numbers of a row of x as bfloat16; zero beyond M and K. */
+__device__ static uint32_t pair_of_x(const XRows &x, int64_t m, int64_t k, int64_t row, int64_t column) {
+    float v[2] = {0.0f, 0.0f};
+    if (row < m)
+        for (int i = 0; i < 2; i++)
+            if (column + i < k) {
+                v[i] = load_number(x.type, x.data, row * x.ld + column + i);
+                if (x.multiplier)
+                    v[i] *= x.multiplier[column + i];
+            }
+    return to_bf16(v[0]) | (uint32_t)to_bf16(v[1]) << 16;
+}
+
+/* x as bfloat16 in the order of the B fragments: [chunk of 8*NT rows][step][NT][half][lane][16 bytes]. */
+__global__ void __launch_bounds__(256) lay_out(XRows x, int64_t m, int64_t k, int64_t steps, int nt, bool bytes,
+                                               bool groups, uint32_t *out, int64_t words) {
     int64_t at = (int64_t)blockIdx.x * 256 + threadIdx.x;
     if (at >= words)
         return;
     int word = (int)(at % 4), lane = (int)(at / 4 % 32), half = (int)(at / 128 % 2);
     int64_t tile = at / 256 % nt, step = at / 256 / nt % steps, chunk = at / 256 / nt / steps;
-    int64_t row = (chunk * nt + tile) * 8 + lane / 4;
-    int64_t column = step * 64 + (half * 2 + word / 2) * 16 + word % 2 * 8 + lane % 4 * 2;
-    float v[2] = {0.0f, 0.0f};
-    if (row < m)
-        for (int i = 0; i < 2; i++)
-            if (column + i < k) {
-                v[i] = load_number(x_type, x, row * ldx + column + i);
-                if (multiplier)
-                    v[i] *= multiplier[column + i];
-            }
-    out[at] = to_bf16(v[0]) | (uint32_t)to_bf16(v[1]) << 16;
+    int column = column_of(bytes, groups, half * 2 + word / 2, lane % 4, word % 2, 0);
+    out[at] = pair_of_x(x, m, k, (chunk * nt + tile) * 8 + lane / 4, step * 64 + column);
 }
 
-/* Rows of x, in eights, that a launch takes at once. */
-int tile_columns(int64_t m) { return m <= 16 ? 2 : 8; }
-
-int64_t tile_x_bytes(int64_t m, int64_t steps) {
-    int nt = tile_columns(m);
-    return (m + 8 * nt - 1) / (8 * nt) * steps * nt * 1024;
+/* x as rows of pairs of bfloat16. */
+__global__ void __launch_bounds__(256) round_pairs(XRows x, int64_t m, int64_t k, int64_t pairs, uint32_t *out) {
+    int64_t at = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (at < m * pairs)
+        out[at] = pair_of_x(x, m, k, at / pairs, at % pairs * 2);
 }
 
-template <int BITS> static gatun_status launch_bits(const TileLinear &p, int multiprocessors, cudaStream_t stream) {
-    if (p.group == 16)
-        return launch_tiles<BITS, 4>(p, multiprocessors, stream);
-    if (p.group == 32)
-        return launch_tiles<BITS, 2>(p, multiprocessors, stream);
-    return launch_tiles<BITS, 1>(p, multiprocessors, stream);
+static unsigned blocks_of(int64_t threads) { return (unsigned)((threads + 255) / 256); }
+
+int64_t tile_x_bytes(int64_t m, int64_t steps) { return (m + 63) / 64 * 64 * steps * 128; }
+
+const uint4 *lay_out_x(const TileLinear &p, int nt, bool bytes, bool groups, uint32_t *workspace, cudaStream_t stream) {
+    int64_t words = (p.m + 8 * nt - 1) / (8 * nt) * p.steps * nt * 256;
+    lay_out<<<blocks_of(words), 256, 0, stream>>>(p.rows, p.m, p.k, p.steps, nt, bytes, groups, workspace, words);
+    return (const uint4 *)workspace;
 }
 
-gatun_status launch_linear_tiles(TileLinear p, int bits, uint32_t *workspace, int multiprocessors,
-                                 cudaStream_t stream) {
-    /* Eight rows of bfloat16 pairs are read as they came. */
+XRows rows_of_pairs(const TileLinear &p, uint32_t *workspace, cudaStream_t stream) {
     const XRows &x = p.rows;
-    bool direct = p.m <= 8 && x.type == GATUN_BF16 && !x.multiplier && x.ld % 2 == 0 && (uintptr_t)x.data % 4 == 0 &&
-                  p.k % 2 == 0;
-    if (!direct) {
-        int64_t words = tile_x_bytes(p.m, p.steps) / 4;
-        lay_out_x<<<(unsigned)((words + 255) / 256), 256, 0, stream>>>(x.data, x.type, x.ld, p.m, p.k, x.multiplier,
-                                                                       p.steps, tile_columns(p.m), workspace, words);
-        p.x = (const uint4 *)workspace;
+    if (x.type == GATUN_BF16 && !x.multiplier && x.ld % 2 == 0 && (uintptr_t)x.data % 4 == 0 && p.k % 2 == 0)
+        return x;
+    int64_t pairs = (p.k + 1) / 2;
+    round_pairs<<<blocks_of(p.m * pairs), 256, 0, stream>>>(x, p.m, p.k, pairs, workspace);
+    return {workspace, GATUN_BF16, 2 * pairs, nullptr};
+}
+
+XRows rows_to_copy(const TileLinear &p, uint32_t *workspace, cudaStream_t stream) {
+    const XRows &x = p.rows;
+    if (x.type == GATUN_BF16 && !x.multiplier && x.ld % 8 == 0 && (uintptr_t)x.data % 16 == 0)
+        return x;
+    int64_t pairs = (p.k + 7) / 8 * 4;
+    round_pairs<<<blocks_of(p.m * pairs), 256, 0, stream>>>(x, p.m, p.k, pairs, workspace);
+    return {workspace, GATUN_BF16, 2 * pairs, nullptr};
+}
+
+gatun_status device_traits(int32_t device, DeviceTraits *out) {
+    static std::mutex mutex;
+    static DeviceTraits known[64];
+    std::lock_guard<std::mutex> lock(mutex);
+    DeviceTraits found = device < 64 ? known[device] : DeviceTraits{};
+    if (found.multiprocessors == 0) {
+        int major = 0, minor = 0;
+        auto ask = [&](int *to, cudaDeviceAttr what) {
+            return gatun_cuda_status(cudaDeviceGetAttribute(to, what, device), "device");
+        };
+        GATUN_CUDA_TRY(ask(&found.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin));
+        GATUN_CUDA_TRY(ask(&major, cudaDevAttrComputeCapabilityMajor));
+        GATUN_CUDA_TRY(ask(&minor, cudaDevAttrComputeCapabilityMinor));
+        GATUN_CUDA_TRY(ask(&found.multiprocessors, cudaDevAttrMultiProcessorCount));
+        found.hopper = GATUN_CUDA_HOPPER && major == 9 && minor == 0;
+        if (device < 64)
+            known[device] = found;
     }
-    return bits == 4 ? launch_bits<4>(p, multiprocessors, stream) : launch_bits<8>(p, multiprocessors, stream);
+    *out = found;
+    return GATUN_OK;
+}
+
+gatun_status launch_linear_tiles(const TileLinear &p, int bits, uint32_t *workspace, int32_t device,
+                                 cudaStream_t stream) {
+    DeviceTraits traits;
+    GATUN_CUDA_TRY(device_traits(device, &traits));
+#if GATUN_CUDA_HOPPER
+    /* Up to 16 rows cost reading the weight, which takes all multiprocessors. */
+    const bool fills = p.tiles / 8 >= traits.multiprocessors * 3 / 4;
+    if (traits.hopper && bits == 4 && (p.m > 16 || (p.m > 8 && fills))) {
+        TileLinear copied = p;
+        copied.rows = rows_to_copy(p, workspace, stream);
+        return launch_fused(copied, traits.multiprocessors, stream);
+    }
+#endif
+    return bits == 4 ? launch_tiles<4>(p, workspace, traits, stream) : launch_tiles<8>(p, workspace, traits, stream);
 }
 
 } // namespace gatun

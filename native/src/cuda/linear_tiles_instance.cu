@@ -1,48 +1,65 @@
 /*
- * One instance of the kernels on tiles: GATUN_TILE_BITS codes with GATUN_TILE_GROUPS scale groups a step. The build
- * compiles this file once for every pair, side by side, since they take long.
+ * The kernels on packed codes of GATUN_TILE_BITS bits. The build compiles this file once for 4 and once for 8, side by
+ * side, since they take long.
  */
 #include "linear_narrow.cuh"
 #include "linear_wide.cuh"
 
 namespace gatun {
 
-template <typename Kernel>
-static gatun_status launch(Kernel kernel, const TileLinear &p, dim3 grid, int threads, int bytes, cudaStream_t stream) {
+enum { BITS = GATUN_TILE_BITS, WIDE_NT = 8 };
+
+template <typename Kernel, typename... Args>
+static gatun_status launch(Kernel kernel, dim3 grid, int threads, int bytes, cudaStream_t stream, Args... args) {
     auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
     GATUN_CUDA_TRY(gatun_cuda_status(cudaFuncSetAttribute(kernel, attribute, bytes), "linear"));
-    kernel<<<grid, threads, bytes, stream>>>(p);
+    kernel<<<grid, threads, bytes, stream>>>(args...);
     return GATUN_OK;
 }
 
-template <int BITS, int NT, int GROUPS, bool DIRECT, bool AFFINE>
-static gatun_status narrow(const TileLinear &p, int multiprocessors, cudaStream_t stream) {
-    int64_t blocks = p.tiles < multiprocessors ? p.tiles : multiprocessors;
-    return launch(linear_narrow<BITS, NT, GROUPS, DIRECT, AFFINE>, p, dim3((unsigned)blocks), 32 * NARROW_WARPS,
-                  narrow_shared_bytes(NT), stream);
+template <int GROUPS> static gatun_status narrow(const TileLinear &p, const DeviceTraits &device, cudaStream_t stream) {
+    int64_t blocks = p.tiles < device.multiprocessors ? p.tiles : device.multiprocessors;
+    int64_t own = (p.tiles + blocks - 1) / blocks, bytes = 0, slots = 0;
+    int warps = 2 * NARROW_WARPS;
+    do { /* as many warps as shared memory has room for, then sums of as many of the block's tiles */
+        warps /= 2;
+        const int64_t fixed = TABLE_BYTES + warps * narrow_ring_bytes(BITS, GROUPS),
+                      tile = warps * narrow_sums_bytes(p.m);
+        slots = (device.shared_bytes - fixed) / tile;
+        slots = own < narrow_tiles(BITS) ? narrow_tiles(BITS) : slots < own ? slots : own;
+        bytes = fixed + slots * tile;
+    } while (slots < narrow_tiles(BITS) || bytes > device.shared_bytes);
+    dim3 grid((unsigned)blocks);
+    if (p.m <= 8)
+        return launch(linear_narrow<BITS, 1, GROUPS>, grid, 32 * warps, (int)bytes, stream, p, (int)slots);
+    return launch(linear_narrow<BITS, 2, GROUPS>, grid, 32 * warps, (int)bytes, stream, p, (int)slots);
 }
 
-template <int BITS, int GROUPS, bool AFFINE> static gatun_status wide(const TileLinear &p, cudaStream_t stream) {
-    constexpr int tiles = WIDE_WN * WIDE_RT, NT = 8;
-    dim3 grid((unsigned)((p.tiles + tiles - 1) / tiles), (unsigned)((p.m + 8 * NT - 1) / (8 * NT)));
-    return launch(linear_wide<BITS, NT, GROUPS, AFFINE>, p, grid, 32 * WIDE_WN * WIDE_WK, wide_shared_bytes(NT),
-                  stream);
+template <int GROUPS> static gatun_status wide(const TileLinear &p, cudaStream_t stream) {
+    constexpr int tiles = WIDE_WN * WIDE_RT;
+    dim3 grid((unsigned)((p.tiles + tiles - 1) / tiles), (unsigned)((p.m + 8 * WIDE_NT - 1) / (8 * WIDE_NT)));
+    return launch(linear_wide<BITS, WIDE_NT, GROUPS>, grid, 32 * WIDE_WN * WIDE_WK, wide_shared_bytes(WIDE_NT), stream,
+                  p);
 }
 
-template <int BITS, int GROUPS, bool AFFINE>
-static gatun_status pick(const TileLinear &p, int multiprocessors, cudaStream_t stream) {
-    if (tile_columns(p.m) > 2)
-        return wide<BITS, GROUPS, AFFINE>(p, stream);
-    return p.x ? narrow<BITS, 2, GROUPS, false, AFFINE>(p, multiprocessors, stream)
-               : narrow<BITS, 1, GROUPS, true, AFFINE>(p, multiprocessors, stream);
+template <>
+gatun_status launch_tiles<BITS>(TileLinear p, uint32_t *workspace, const DeviceTraits &device, cudaStream_t stream) {
+    const bool affine = p.zeros || p.offsets, one = p.groups_per_step == 1;
+    if (p.m > 16) {
+        p.x = lay_out_x(p, WIDE_NT, BITS == 8, !one, workspace, stream);
+        return one ? wide<1>(p, stream) : wide<0>(p, stream);
+    }
+    const bool pairs = BITS == 4 && p.groups_per_step == 2 && !affine && p.scale_type != GATUN_F32;
+    if (p.m <= 8)
+        p.rows = rows_of_pairs(p, workspace, stream);
+    else
+        p.x = lay_out_x(p, 2, BITS == 8, affine || !one, workspace, stream);
+    if (one && !affine)
+        return narrow<1>(p, device, stream);
+    if constexpr (BITS == 4)
+        if (pairs)
+            return narrow<2>(p, device, stream);
+    return narrow<0>(p, device, stream);
 }
-
-template <int BITS, int GROUPS>
-gatun_status launch_tiles(const TileLinear &p, int multiprocessors, cudaStream_t stream) {
-    return p.zeros || p.offsets ? pick<BITS, GROUPS, true>(p, multiprocessors, stream)
-                                : pick<BITS, GROUPS, false>(p, multiprocessors, stream);
-}
-
-template gatun_status launch_tiles<GATUN_TILE_BITS, GATUN_TILE_GROUPS>(const TileLinear &, int, cudaStream_t);
 
 } // namespace gatun

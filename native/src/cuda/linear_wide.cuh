@@ -21,15 +21,12 @@ constexpr int wide_shared_bytes(int nt) {
     return stages > sums ? stages : sums;
 }
 
-__device__ inline void copy_async(uint4 *to, const uint4 *from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from));
-}
-
-template <int BITS, int NT, int GROUPS, bool AFFINE>
+/* GROUPS: 1: a step has one scale group, else 0. */
+template <int BITS, int NT, int GROUPS>
 __global__ void __launch_bounds__(32 * WIDE_WN * WIDE_WK) linear_wide(const __grid_constant__ TileLinear p) {
     extern __shared__ uint32_t shared[];
     constexpr int WN = WIDE_WN, WK = WIDE_WK, RT = WIDE_RT, STAGES = WIDE_STAGES, PITCH = WIDE_PITCH, COLUMNS = NT * 8;
-    constexpr int WORDS = 8 * BITS, AHEAD = 2;
+    constexpr int AHEAD = 2;
     constexpr int X_WORDS = WK * NT * 64; /* 16-byte words of a stage */
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_k = warp % WK, warp_n = warp / WK;
     const int g = lane / 4, t = lane % 4;
@@ -39,30 +36,45 @@ __global__ void __launch_bounds__(32 * WIDE_WN * WIDE_WK) linear_wide(const __gr
     const int64_t m0 = (int64_t)blockIdx.y * COLUMNS;
     const uint4 *x = p.x + (int64_t)blockIdx.y * steps * NT * 64;
     uint4 *stages = (uint4 *)(shared + 256 * 32);
-    const Table table(shared);
 
     auto fetch_x = [&](int round) {
         int words = min(WK, steps - round * WK) * NT * 64;
         if (round < rounds)
             for (int i = threadIdx.x; i < words; i += 32 * WN * WK)
-                copy_async(stages + round % STAGES * X_WORDS + i, x + (int64_t)round * X_WORDS + i);
-        asm volatile("cp.async.commit_group;");
+                copy_async<16>((uint32_t)__cvta_generic_to_shared(stages + round % STAGES * X_WORDS + i),
+                               x + (int64_t)round * X_WORDS + i);
+        copies_commit();
     };
-    Step<BITS, GROUPS> item[AHEAD][RT];
-    auto load = [&](Step<BITS, GROUPS> *to, int round) {
-        int step = round * WK + warp_k, group = group_of<GROUPS>(step, p.steps_per_group_inverse);
+    uint4 codes[AHEAD][RT][BITS / 4];
+    float2 scales[AHEAD][RT];
+    const CodeLoads<BITS, GROUPS == 1> loads(p, lane);
+    const int groups_per_step = GROUPS ? GROUPS : p.groups_per_step;
+    /* Of row g of the scale group that product s of a step is in. */
+    auto scale_at = [&](int r, int step, int s) {
+        int group = first_group<GROUPS>(step, p.steps_per_group_inverse, groups_per_step) + s * groups_per_step / 4;
+        return (min(tile + r, tiles - 1) * groups + min(group, groups - 1)) * 8 + g;
+    };
+    auto load = [&](int i, int round) {
+        const int step = round * WK + warp_k;
+        if (step >= steps)
+            return;
 #pragma unroll
-        for (int r = 0; r < RT; r++)
-            to[r].load(p, p.codes + ((int64_t)(tile + r) * steps + step) * WORDS + lane,
-                       ((tile + r) * groups + group) * 16 + g, groups - group, tile + r < tiles && step < steps);
+        for (int r = 0; r < RT; r++) { /* tiles past the last one are not stored */
+            loads.load(codes[i][r],
+                       loads.first + min(tile + r, tiles - 1) * loads.tile_bytes() + step * loads.STEP_BYTES);
+            scales[i][r] = load_scales(p.scales, p.scale_type, scale_at(r, step, 0));
+        }
     };
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++)
         fetch_x(i);
 #pragma unroll
     for (int i = 0; i < AHEAD; i++)
-        load(item[i], i);
+        load(i, i);
     Table::fill(shared, p.table, BITS);
+    __syncthreads();
+    const Table table(shared);
+    const bool affine = p.zeros || p.offsets;
 
     float acc[RT][NT][4] = {};
     for (int base = 0; base < rounds; base += AHEAD) {
@@ -71,7 +83,7 @@ __global__ void __launch_bounds__(32 * WIDE_WN * WIDE_WK) linear_wide(const __gr
             const int round = base + i;
             if (round >= rounds)
                 break;
-            asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2));
+            copies_wait<STAGES - 2>();
             __syncthreads();
             fetch_x(round + STAGES - 1);
             const int step = round * WK + warp_k;
@@ -82,26 +94,29 @@ __global__ void __launch_bounds__(32 * WIDE_WN * WIDE_WK) linear_wide(const __gr
                     uint32_t a[2][RT][4];
 #pragma unroll
                     for (int s = 2 * pair; s < 2 * pair + 2; s++) {
-                        const int group = GROUPS == 4 ? s : GROUPS == 2 ? s / 2 : 0;
 #pragma unroll
                         for (int r = 0; r < RT; r++) {
                             uint32_t *to = a[s % 2][r];
-                            fragment<BITS>(to, item[i][r].q, s, table);
-                            Affine<AFFINE> affine;
-                            if (AFFINE) {
-                                int at = min(group_of<GROUPS>(step, p.steps_per_group_inverse) + group, groups - 1);
-                                affine.load(p, ((tile + r) * groups + at) * 16 + g, tile + r < tiles);
+                            fragment<BITS>(to, codes[i][r], s, table);
+                            if (GROUPS == 0 && s > 0)
+                                scales[i][r] = load_scales(p.scales, p.scale_type, scale_at(r, step, s));
+                            const float2 scale = scales[i][r];
+                            float2 zero = make_float2(0.0f, 0.0f), offset = zero;
+                            if (affine) {
+                                const int at = scale_at(r, step, s);
+                                zero = pair_or_zero(p.zeros, at), offset = pair_or_zero(p.offsets, at);
                             }
 #pragma unroll
                             for (int e = 0; e < 4; e++) {
-                                float scale = item[i][r].scales.value(group, e % 2, p.scale_type);
-                                float first = __uint_as_float(to[e] << 16),
-                                      second = __uint_as_float(to[e] & 0xFFFF0000);
-                                if (AFFINE)
-                                    to[e] = pair_bf16(fmaf(first - affine.zero[e % 2], scale, affine.offset[e % 2]),
-                                                      fmaf(second - affine.zero[e % 2], scale, affine.offset[e % 2]));
-                                else
-                                    to[e] = pair_bf16(first * scale, second * scale);
+                                const float factor = e % 2 ? scale.y : scale.x;
+                                const float first = __uint_as_float(to[e] << 16),
+                                            second = __uint_as_float(to[e] & 0xFFFF0000);
+                                if (affine) {
+                                    const float z = e % 2 ? zero.y : zero.x, o = e % 2 ? offset.y : offset.x;
+                                    to[e] = pair_bf16(fmaf(first - z, factor, o), fmaf(second - z, factor, o));
+                                } else {
+                                    to[e] = pair_bf16(first * factor, second * factor);
+                                }
                             }
                         }
                     }
@@ -117,10 +132,10 @@ __global__ void __launch_bounds__(32 * WIDE_WN * WIDE_WK) linear_wide(const __gr
                     }
                 }
             }
-            load(item[i], round + AHEAD);
+            load(i, round + AHEAD);
         }
     }
-    asm volatile("cp.async.wait_all;");
+    copies_wait<0>();
     __syncthreads(); /* the sums take the place of table and stages */
     float *sums = (float *)shared;
 #pragma unroll

@@ -90,6 +90,7 @@ static void plan(const gatun_matrix &m, gatun_cuda_packed *out) {
             out->offsets_offset = at;
             at = align_up(at + scales * 4);
         }
+        at += GATUN_CUDA_SLACK; /* cleared: kernels read too far */
         out->matrix.codes = nullptr;
         out->matrix.codebook = nullptr;
         out->matrix.scales = out->matrix.zeros = out->matrix.offsets = nullptr;
@@ -203,7 +204,7 @@ __global__ void __launch_bounds__(256)
     int64_t at = (int64_t)blockIdx.x * 256 + threadIdx.x;
     if (at >= p.tiles * p.groups * GATUN_CUDA_TILE_ROWS)
         return;
-    int64_t row = at / (p.groups * GATUN_CUDA_TILE_ROWS) * GATUN_CUDA_TILE_ROWS + at % GATUN_CUDA_TILE_ROWS;
+    int64_t row = at / (p.groups * GATUN_CUDA_TILE_ROWS) * GATUN_CUDA_TILE_ROWS + slot_row(at % GATUN_CUDA_TILE_ROWS);
     int64_t column = at / GATUN_CUDA_TILE_ROWS % p.groups * p.group;
     bool inside = row < m.n;
     store_number(p.scale_type, block + p.scales_offset, at, inside ? tile_scale(m, row, column) : 0.0f);
@@ -247,7 +248,7 @@ __global__ void __launch_bounds__(256)
         return;
     int64_t row = at / p.groups, group = at % p.groups, column = group * p.group;
     int64_t index = scale_index(m, row, column);
-    int64_t from = (row / 16 * p.groups + group) * 16 + row % 16;
+    int64_t from = (row / 16 * p.groups + group) * 16 + scale_slot(row);
     store_number(m.scale_type, m.scales, index, load_number(p.scale_type, block + p.scales_offset, from));
 }
 
@@ -301,6 +302,9 @@ gatun_status gatun_cuda_pack(int32_t device, const gatun_matrix *matrix, gatun_c
     }
     int bits = p.form == GATUN_CUDA_FORM_CODES4 ? 4 : 8;
     int64_t words = p.tiles * p.steps * GATUN_CUDA_TILE_ROWS * GATUN_CUDA_STEP_K * bits / 32;
+    GATUN_CUDA_TRY(gatun_cuda_status(cudaMemsetAsync(block + p.block_size - GATUN_CUDA_SLACK - GATUN_CUDA_ALIGNMENT, 0,
+                                                     GATUN_CUDA_SLACK + GATUN_CUDA_ALIGNMENT, raw),
+                                     "pack"));
     pack_table<<<1, 256, 0, raw>>>(*matrix, 1 << bits, (float *)(block + p.table_offset));
     uint32_t *codes = (uint32_t *)(block + p.codes_offset);
     if (bits == 4)

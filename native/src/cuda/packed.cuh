@@ -4,6 +4,7 @@
 #ifndef GATUN_CUDA_PACKED_CUH
 #define GATUN_CUDA_PACKED_CUH
 
+#include "epilogue.cuh"
 #include "matrix.cuh"
 
 namespace gatun {
@@ -13,21 +14,12 @@ struct TilePlace {
     int64_t column;
 };
 
-/* Which element code i of word `at` of the tile codes is. */
+/* Which element code i of word `at` of the packed codes is. */
 template <int BITS> __host__ __device__ inline TilePlace tile_place(int64_t at, int i, int64_t steps) {
-    const int words = GATUN_CUDA_TILE_ROWS * GATUN_CUDA_STEP_K * BITS / 32; /* of a step */
-    int64_t step = at / words;
-    int word = (int)(at % words);
-    int lane, product, pair;
-    if (BITS == 4) { /* a word is a product: four pairs */
-        lane = word / 4;
-        product = word % 4;
-        pair = i / 2;
-    } else { /* a word is two pairs */
-        lane = word % 128 / 4;
-        product = word / 128 * 2 + word % 4 / 2;
-        pair = word % 2 * 2 + i / 2;
-    }
+    if (BITS == 8)
+        return {at / (steps * 16), at % (steps * 16) * 4 + i};
+    int64_t step = at / 128;
+    int word = (int)(at % 128), lane = word / 4, product = word % 4, pair = i / 2; /* a word is a product */
     int row = lane / 4 + pair % 2 * 8;
     int column = product * 16 + lane % 4 * 2 + pair / 2 * 8 + i % 2;
     return {step / steps * GATUN_CUDA_TILE_ROWS + row, step % steps * GATUN_CUDA_STEP_K + column};
@@ -36,13 +28,12 @@ template <int BITS> __host__ __device__ inline TilePlace tile_place(int64_t at, 
 /* The word and the code in it that hold an element: the inverse of tile_place. */
 template <int BITS>
 __device__ inline uint32_t tile_code_at(const uint32_t *codes, int64_t steps, int64_t row, int64_t column) {
+    if (BITS == 8)
+        return ((const uint8_t *)codes)[row * steps * 64 + column];
     int r = (int)(row % 16), c = (int)(column % 64), product = c / 16, within = c % 16;
     int lane = r % 8 * 4 + within % 8 / 2, pair = r / 8 + within / 8 * 2;
     int64_t step = row / 16 * steps + column / 64;
-    if (BITS == 4)
-        return codes[step * 128 + lane * 4 + product] >> (8 * pair + 4 * (within % 2)) & 15;
-    int64_t word = step * 256 + product / 2 * 128 + lane * 4 + product % 2 * 2 + pair / 2;
-    return codes[word] >> (16 * (pair % 2) + 8 * (within % 2)) & 255;
+    return codes[step * 128 + lane * 4 + product] >> (8 * pair + 4 * (within % 2)) & 15;
 }
 
 /* Calls f(pointer, bytes) for every part of a matrix that lies in memory, always in the same order. */
@@ -66,7 +57,7 @@ __device__ inline float packed_value(const gatun_cuda_packed &p, int64_t row, in
     const uint32_t *codes = (const uint32_t *)(block + p.codes_offset);
     uint32_t code = p.form == GATUN_CUDA_FORM_CODES4 ? tile_code_at<4>(codes, p.steps, row, column)
                                                      : tile_code_at<8>(codes, p.steps, row, column);
-    int64_t at = (row / 16 * p.groups + column / p.group) * 16 + row % 16;
+    int64_t at = (row / 16 * p.groups + column / p.group) * 16 + scale_slot(row);
     float v = ((const float *)(block + p.table_offset))[code];
     if (p.zeros_offset)
         v = __fsub_rn(v, ((const float *)(block + p.zeros_offset))[at]);

@@ -77,14 +77,14 @@ template <int ENCODING> struct Encoder {
                 code[i] = nf4->search(__fmul_rn(v[i], reciprocal));
             return;
         }
-        if (ENCODING == GATUN_I8 || ENCODING == GATUN_I4) {
-            const float most = fminf(fminf(-low, high), ENCODING == GATUN_I8 ? 127.0f : 7.0f) + 0.49f,
+        if (ENCODING == GATUN_I8) {
+            const float most = fminf(fminf(-low, high), 127.0f) + 0.49f,
                         round = 12582912.0f; /* 1.5 * 2^23: the sum's low bits are the integer */
 #pragma unroll
             for (int i = 0; i < 8; i++) {
                 float q = __fmul_rn(v[i], reciprocal), sum = __fadd_rn(q, round);
                 sure &= fabsf(q) <= most && fabsf(__fsub_rn(q, __fsub_rn(sum, round))) < 0.4999f;
-                code[i] = __float_as_uint(sum) & (ENCODING == GATUN_I8 ? 0xFF : 0xF);
+                code[i] = __float_as_uint(sum) & 0xFF;
             }
             if (sure)
                 return;
@@ -336,8 +336,6 @@ static void launch_runs(const gatun_matrix &m, const gatun_quantize_rule &rule, 
     /* What a run costs beside its elements is shared by as many elements as registers hold. Encodings that are not
      * known when this is compiled are the rare ones: two shapes are enough for them. */
     if constexpr (ENCODING != 0) {
-        if (l <= 4 * RUN)
-            return GATUN_RUNS(1, 4);
         if (l <= 8 * RUN)
             return GATUN_RUNS(2, 4);
         if (l <= 32 * RUN)
@@ -377,7 +375,6 @@ static gatun_status quantize(const gatun_matrix &m, const gatun_quantize_rule &r
         launch_runs<bits, GATUN_##name>(m, rule, w, w_type, ldw, runs, stream);                                        \
         break;
             GATUN_ENCODING(4, NF4)
-            GATUN_ENCODING(4, I4)
             GATUN_ENCODING(8, I8)
             GATUN_ENCODING(8, F8_E4M3)
 #undef GATUN_ENCODING

@@ -56,14 +56,17 @@ int main(void) {
     }
     check(gatun_cuda_allocate(1 << 20, 16, 0, &(gatun_cuda_ptr){0}) == GATUN_NO_DEVICE, "no such device");
 
-    int32_t count = gatun_cuda_kernel_count(), linear = 0;
+    int32_t count = gatun_cuda_kernel_count(), linear = 0, codes = 0;
     for (int32_t i = 0; i < count; i++) {
         gatun_cuda_kernel k;
         check(gatun_cuda_kernel_at(i, &k) == GATUN_OK && strstr(k.name, "__sm80") != NULL,
               "each row of the table has a name");
         linear += k.operation == GATUN_OP_LINEAR;
+        codes += strcmp(k.name, "linear_i8_i8__sm80") == 0 || strcmp(k.name, "linear_f8_f8_e4m3__sm80") == 0 ||
+                 strcmp(k.name, "linear_f8_block_f8_e4m3__sm80") == 0;
     }
     check(linear > 0, "the table lists linear");
+    check(codes == 3, "and products of 8-bit codes");
     gatun_cuda_kernel none;
     check(gatun_cuda_kernel_at(count, &none) == GATUN_INVALID_ARGUMENT, "a row past the table's end is refused");
     check(gatun_cuda_kernel_at(-1, &none) == GATUN_INVALID_ARGUMENT, "a negative row is refused");
@@ -87,6 +90,9 @@ int main(void) {
     m.encoding = 9999;
     check(gatun_cuda_packed_size(&m, &size) == GATUN_INVALID_ARGUMENT, "an unknown encoding");
     check(gatun_cuda_packed_size(NULL, &size) == GATUN_INVALID_ARGUMENT, "no matrix");
+    check(gatun_cuda_linear_codes(0, NULL, 0, GATUN_I8, 0, 1, 0, 1, 0, 0, GATUN_F32, 0, 0, 0, 0, 0, 0, GATUN_COMPUTE_I8,
+                                  0, 0, 0) == GATUN_INVALID_ARGUMENT,
+          "codes of nothing");
 
     printf(failures ? "%d failures\n" : "ok\n", failures);
     return failures != 0;
