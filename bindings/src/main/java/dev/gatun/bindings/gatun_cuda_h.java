@@ -56,6 +56,24 @@ public class gatun_cuda_h extends gatun_cuda_h$shared {
      * }
      */
     public static final OfLong gatun_cuda_graph = gatun_cuda_h.C_LONG;
+    private static final int GATUN_COMPUTE_F8 = (int)5L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_COMPUTE_F8 = 5
+     * }
+     */
+    public static int GATUN_COMPUTE_F8() {
+        return GATUN_COMPUTE_F8;
+    }
+    private static final int GATUN_COMPUTE_F8_BLOCK = (int)6L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.GATUN_COMPUTE_F8_BLOCK = 6
+     * }
+     */
+    public static int GATUN_COMPUTE_F8_BLOCK() {
+        return GATUN_COMPUTE_F8_BLOCK;
+    }
 
     private static class gatun_cuda_abi_version {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -2544,6 +2562,86 @@ public class gatun_cuda_h extends gatun_cuda_h$shared {
                 traceDowncall("gatun_cuda_linear", device, packed, x, x_type, ldx, m, y, y_type, ldy, bias, x_multiplier, activation, combine, other, ld_other, compute, workspace, workspace_size, stream);
             }
             return (int)mh$.invokeExact(device, packed, x, x_type, ldx, m, y, y_type, ldy, bias, x_multiplier, activation, combine, other, ld_other, compute, workspace, workspace_size, stream);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gatun_cuda_linear_codes {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_POINTER,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_cuda_linear_codes");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_codes(int32_t device, const gatun_cuda_packed *packed, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr x_scales, int64_t scale_row_stride, int64_t scale_col_stride, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, int32_t compute, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static FunctionDescriptor gatun_cuda_linear_codes$descriptor() {
+        return gatun_cuda_linear_codes.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_codes(int32_t device, const gatun_cuda_packed *packed, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr x_scales, int64_t scale_row_stride, int64_t scale_col_stride, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, int32_t compute, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static MethodHandle gatun_cuda_linear_codes$handle() {
+        return gatun_cuda_linear_codes.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_codes(int32_t device, const gatun_cuda_packed *packed, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr x_scales, int64_t scale_row_stride, int64_t scale_col_stride, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, int32_t compute, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static MemorySegment gatun_cuda_linear_codes$address() {
+        return gatun_cuda_linear_codes.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_codes(int32_t device, const gatun_cuda_packed *packed, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr x_scales, int64_t scale_row_stride, int64_t scale_col_stride, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, int32_t compute, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static int gatun_cuda_linear_codes(int device, MemorySegment packed, long x, int x_type, long ldx, long m, long x_scales, long scale_row_stride, long scale_col_stride, long y, int y_type, long ldy, long bias, int activation, int combine, long other, long ld_other, int compute, long workspace, long workspace_size, long stream) {
+        var mh$ = gatun_cuda_linear_codes.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_cuda_linear_codes", device, packed, x, x_type, ldx, m, x_scales, scale_row_stride, scale_col_stride, y, y_type, ldy, bias, activation, combine, other, ld_other, compute, workspace, workspace_size, stream);
+            }
+            return (int)mh$.invokeExact(device, packed, x, x_type, ldx, m, x_scales, scale_row_stride, scale_col_stride, y, y_type, ldy, bias, activation, combine, other, ld_other, compute, workspace, workspace_size, stream);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {
