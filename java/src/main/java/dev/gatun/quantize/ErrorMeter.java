@@ -8,6 +8,7 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
+import java.util.stream.IntStream;
 
 /** Measures how far a quantized weight is from what it was made of. */
 final class ErrorMeter {
@@ -20,39 +21,62 @@ final class ErrorMeter {
   /** Numbers that are compared at once: few enough to stay in the cache. */
   private static final int PIECE = 1 << 14;
 
-  /** Sums that are made side by side, which the JIT compiler turns into vector code. */
   private static final int LANES = 512;
+  private static final int STRIPES = 16;
 
   private double signal;
   private double noise;
   private double largest;
-  private final double[] signals = new double[LANES];
-  private final double[] noises = new double[LANES];
-  private final int[] most = new int[LANES];
 
   private ErrorMeter() {}
 
-  /** Dequantizes the matrix a few rows at a time and compares. */
+  /**
+   * Dequantizes the matrix a few rows at a time and compares. A matrix may be too large for a
+   * second one beside it in memory, so that the cores share in it; in stripes, whose number does
+   * not depend on the machine: the sums are the same everywhere.
+   */
   static ErrorMeter measure(Matrix matrix, Tensor original, Backend backend) {
+    long rows = Math.max(1, BYTES / Math.max(1, matrix.k() * Float.BYTES));
+    ErrorMeter all = new ErrorMeter();
+    IntStream.range(0, STRIPES)
+        .parallel()
+        .mapToObj(stripe -> stripe(matrix, original, backend, stripe * rows, rows))
+        .toList()
+        .forEach(all::add);
+    return all;
+  }
+
+  /** Of {@code step} rows from the first one on, and again so many after all other stripes'. */
+  private static ErrorMeter stripe(
+      Matrix matrix, Tensor original, Backend backend, long first, long step) {
     ErrorMeter meter = new ErrorMeter();
+    if (first >= matrix.n()) {
+      return meter;
+    }
     Encoding type = original.dtype().encoding().orElseThrow();
     long k = matrix.k();
-    long step = Math.max(1, BYTES / Math.max(1, k * Float.BYTES));
+    long bytesPerRow = k * type.bits() / 8;
+    Lanes lanes = new Lanes();
     try (Arena arena = Arena.ofShared()) {
       MemorySegment restored =
           arena.allocate(Math.max(1, Math.min(step, matrix.n()) * k) * Float.BYTES, 64);
       MemorySegment before = arena.allocate(restored.byteSize(), 64);
-      for (long row = 0; row < matrix.n(); row += step) {
+      for (long row = first; row < matrix.n(); row += STRIPES * step) {
         long rows = Math.min(step, matrix.n() - row);
-        long bytesPerRow = k * type.bits() / 8;
         backend.dequantize(matrix, row, rows, restored, Encoding.F32);
         MemorySegment source = original.data().asSlice(row * bytesPerRow, rows * bytesPerRow);
         backend.convert(source, type, before, Encoding.F32, rows * k, false);
-        meter.add(before, restored, rows * k);
+        lanes.add(before, restored, rows * k);
       }
     }
-    meter.finish();
+    lanes.addTo(meter);
     return meter;
+  }
+
+  private void add(ErrorMeter other) {
+    signal += other.signal;
+    noise += other.noise;
+    largest = Math.max(largest, other.largest);
   }
 
   /** Whether every number that was quantized is one. */
@@ -96,53 +120,46 @@ final class ErrorMeter {
         format);
   }
 
-  private void add(MemorySegment before, MemorySegment after, long count) {
-    float[] w = new float[(int) Math.min(PIECE, count)];
-    float[] restored = new float[w.length];
-    for (long from = 0; from < count; from += w.length) {
-      int length = (int) Math.min(w.length, count - from);
-      MemorySegment.copy(before, FLOAT, from * Float.BYTES, w, 0, length);
-      MemorySegment.copy(after, FLOAT, from * Float.BYTES, restored, 0, length);
-      add(w, restored, length);
-    }
-  }
+  /** Sums that are made side by side, which the JIT compiler turns into vector code. */
+  private static final class Lanes {
+    private final double[] signals = new double[LANES];
+    private final double[] noises = new double[LANES];
+    private final int[] most = new int[LANES];
+    private final float[] w = new float[PIECE];
+    private final float[] restored = new float[PIECE];
 
-  private void add(float[] w, float[] restored, int length) {
-    int at = 0;
-    for (; at + LANES <= length; at += LANES) {
-      lanes(w, restored, at, signals, noises, most);
+    void add(MemorySegment before, MemorySegment after, long count) {
+      for (long from = 0; from < count; from += PIECE) {
+        int length = (int) Math.min(PIECE, count - from);
+        MemorySegment.copy(before, FLOAT, from * Float.BYTES, w, 0, length);
+        MemorySegment.copy(after, FLOAT, from * Float.BYTES, restored, 0, length);
+        int at = 0;
+        for (; at + LANES <= length; at += LANES) {
+          add(at, LANES);
+        }
+        add(at, length - at);
+      }
     }
-    for (; at < length; at++) {
-      add(w[at], restored[at]);
-    }
-  }
 
-  private static void lanes(
-      float[] w, float[] restored, int at, double[] signals, double[] noises, int[] most) {
-    for (int i = 0; i < LANES; i++) {
-      double before = w[at + i];
-      double difference = restored[at + i] - before;
-      signals[i] += before * before;
-      noises[i] += difference * difference;
+    private void add(int at, int count) {
+      for (int i = 0; i < count; i++) {
+        double before = w[at + i];
+        double difference = restored[at + i] - before;
+        signals[i] += before * before;
+        noises[i] += difference * difference;
+      }
+      for (int i = 0; i < count; i++) { // magnitudes are ordered as their bits are
+        int bits = Float.floatToRawIntBits(restored[at + i] - w[at + i]) & 0x7FFFFFFF;
+        most[i] = Math.max(most[i], bits);
+      }
     }
-    for (int i = 0; i < LANES; i++) { // magnitudes are ordered as their bits are
-      int bits = Float.floatToRawIntBits(restored[at + i] - w[at + i]) & 0x7FFFFFFF;
-      most[i] = Math.max(most[i], bits);
-    }
-  }
 
-  private void add(double before, double after) {
-    double difference = after - before;
-    signal += before * before;
-    noise += difference * difference;
-    largest = Math.max(largest, Math.abs(difference));
-  }
-
-  private void finish() {
-    for (int i = 0; i < LANES; i++) {
-      signal += signals[i];
-      noise += noises[i];
-      largest = Math.max(largest, Float.intBitsToFloat(most[i]));
+    void addTo(ErrorMeter meter) {
+      for (int i = 0; i < LANES; i++) {
+        meter.signal += signals[i];
+        meter.noise += noises[i];
+        meter.largest = Math.max(meter.largest, Float.intBitsToFloat(most[i]));
+      }
     }
   }
 }
