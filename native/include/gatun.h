@@ -305,6 +305,15 @@ GATUN_API gatun_status gatun_packed_size(const gatun_matrix *matrix, int64_t *si
 GATUN_API gatun_status gatun_pack(const gatun_matrix *matrix, void *packed, int64_t packed_size, int32_t threads);
 /* Checks the header against the block's size: what a block mapped from disk must pass before it is used. */
 GATUN_API gatun_status gatun_packed_check(const void *packed, int64_t packed_size);
+/* Whether a block, from another process for one, is what gatun_pack makes of such a matrix: GATUN_OK when its header is
+ * the same to the last bit. Codes and scales are compared with nothing. */
+GATUN_API gatun_status gatun_packed_is(const gatun_matrix *matrix, const void *packed, int64_t packed_size);
+/* Raised whenever a block means something else than before: those that were written to disk are then of no use. */
+GATUN_API int32_t gatun_packed_version(void);
+/* Memory for packed weights and other large blocks: zeros, 64-byte aligned, on large pages where the system has them,
+ * which are read faster. It is given back with its size. Not for the data path. */
+GATUN_API gatun_status gatun_memory_allocate(int64_t size, void **memory);
+GATUN_API gatun_status gatun_memory_free(void *memory, int64_t size);
 /* The inverse of pack, bit for bit: writes codes, scales, zeros, offsets and nested parts into the buffers of `out`,
  * whose description (shape, encoding, orders, types, granularity) must be the one that was packed. */
 GATUN_API gatun_status gatun_unpack(const void *packed, int64_t packed_size, const gatun_matrix *out);

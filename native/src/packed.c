@@ -290,6 +290,25 @@ gatun_status gatun_packed_check(const void *packed, int64_t packed_size) {
     return gatun_packed_header_check(packed, packed_size);
 }
 
+gatun_status gatun_packed_is(const gatun_matrix *matrix, const void *packed, int64_t packed_size) {
+    gatun_status status = gatun_matrix_check(matrix, false);
+    status = status != GATUN_OK ? status : gatun_packed_header_check(packed, packed_size);
+    gatun_packed expected;
+    status = status != GATUN_OK ? status : gatun_packed_plan(matrix, &expected);
+    if (status != GATUN_OK) {
+        return status;
+    }
+    const gatun_packed *h = (const gatun_packed *)packed;
+    return memcmp(&expected, h, sizeof expected) == 0
+               ? GATUN_OK
+               : gatun_fail(GATUN_INVALID_ARGUMENT,
+                            "packed weight: found %lld x %lld %s of another description, expected %lld x %lld %s",
+                            (long long)h->n, (long long)h->k, gatun_encoding_name(h->matrix.encoding),
+                            (long long)matrix->n, (long long)matrix->k, gatun_encoding_name(matrix->encoding));
+}
+
+int32_t gatun_packed_version(void) { return GATUN_PACKED_VERSION; }
+
 gatun_matrix gatun_packed_source(const gatun_packed *h) {
     const uint8_t *at[GATUN_PARTS];
     for (int32_t part = 0; part < GATUN_PARTS; part++) {

@@ -71,6 +71,42 @@ static void unpack_refuses_another_description(void) {
     free_matrix(&m);
 }
 
+static void a_block_is_its_own_matrixs_only(void) {
+    random_state r = {11};
+    gatun_matrix m;
+    CHECK(random_matrix(&r, GATUN_NF4, 0, 40, 64, FLAT, 64, 0, GATUN_F32, GATUN_F32, &m), "nf4");
+    int64_t size;
+    CHECK_STATUS(GATUN_OK, gatun_packed_size(&m, &size));
+    void *packed = NULL;
+    CHECK_STATUS(GATUN_OK, gatun_memory_allocate(size, &packed));
+    CHECK_STATUS(GATUN_OK, gatun_pack(&m, packed, size, 1));
+    CHECK_STATUS(GATUN_OK, gatun_packed_is(&m, packed, size));
+    gatun_matrix other = m;
+    other.encoding = GATUN_FP4;
+    CHECK_STATUS(GATUN_INVALID_ARGUMENT, gatun_packed_is(&other, packed, size));
+    CHECK_STATUS(GATUN_BUFFER_TOO_SMALL, gatun_packed_is(&m, packed, size - 1));
+    CHECK_STATUS(GATUN_OK, gatun_memory_free(packed, size));
+    free_matrix(&m);
+}
+
+/* Every byte of it can be written, from a small piece to several large pages, and none is left over. */
+static void memory_is_zeros_and_goes_back(void) {
+    for (int64_t size = 1; size < (9 << 20); size = size * 5 + 3) {
+        void *memory = NULL;
+        CHECK_STATUS(GATUN_OK, gatun_memory_allocate(size, &memory));
+        uint8_t *bytes = (uint8_t *)memory;
+        CHECK((uintptr_t)bytes % 64 == 0, "alignment of %lld bytes", (long long)size);
+        CHECK(bytes[0] == 0 && bytes[size - 1] == 0, "zeros in %lld bytes", (long long)size);
+        memset(bytes, 1, (size_t)size);
+        CHECK_STATUS(GATUN_OK, gatun_memory_free(memory, size));
+    }
+    void *memory = NULL;
+    CHECK_STATUS(GATUN_INVALID_ARGUMENT, gatun_memory_allocate(0, &memory));
+    CHECK_STATUS(GATUN_INVALID_ARGUMENT, gatun_memory_allocate(8, NULL));
+    CHECK_STATUS(GATUN_OUT_OF_MEMORY, gatun_memory_allocate(INT64_C(1) << 60, &memory));
+    CHECK(memory == NULL, "memory that is not there");
+}
+
 int main(void) {
     random_state r = {1};
     static const int64_t shapes[][2] = {{0, 8},   {8, 0},   {1, 1},   {1, 33},  {33, 4},
@@ -98,5 +134,7 @@ int main(void) {
     }
     CHECK(tried > 1500, "only %lld matrices were tried", (long long)tried);
     unpack_refuses_another_description();
+    a_block_is_its_own_matrixs_only();
+    memory_is_zeros_and_goes_back();
     return finish();
 }

@@ -51,6 +51,7 @@ module dev.gatun {
       dev.gatun.cli.Inspect,
       dev.gatun.cli.Layouts,
       dev.gatun.cli.LinearLayer,
+      dev.gatun.cli.Pack,
       dev.gatun.cli.Quantize;
   provides dev.gatun.kernel.BackendProvider with
       dev.gatun.kernel.CudaProvider,

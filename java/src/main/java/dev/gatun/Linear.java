@@ -2,6 +2,7 @@ package dev.gatun;
 
 import dev.gatun.kernel.CudaMemory;
 import dev.gatun.kernel.CudaStream;
+import dev.gatun.kernel.PackedStore;
 import java.lang.foreign.MemorySegment;
 import org.jspecify.annotations.Nullable;
 
@@ -21,7 +22,21 @@ public interface Linear extends AutoCloseable {
    * @throws GatunException when the weight does not hold together or the device refuses it
    */
   static Linear of(QuantizedTensor weight, @Nullable Tensor bias, Compute compute, Device device) {
-    return LinearFactory.of(weight, bias, compute, device);
+    return of(weight, bias, compute, device, PackedStore.NONE);
+  }
+
+  /**
+   * The same for a weight that may lie packed already.
+   *
+   * @param store where it is looked for first
+   */
+  static Linear of(
+      QuantizedTensor weight,
+      @Nullable Tensor bias,
+      Compute compute,
+      Device device,
+      PackedStore store) {
+    return LinearFactory.of(weight, bias, compute, device, store);
   }
 
   /**
@@ -31,7 +46,7 @@ public interface Linear extends AutoCloseable {
    * @param bias N plain numbers, or null
    */
   static Linear of(Tensor weight, @Nullable Tensor bias, Compute compute, Device device) {
-    return LinearFactory.of(LinearFactory.plain(weight), bias, compute, device);
+    return of(LinearFactory.plain(weight), bias, compute, device);
   }
 
   /** N: output features. */

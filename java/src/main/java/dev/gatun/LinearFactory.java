@@ -5,6 +5,7 @@ import dev.gatun.kernel.CudaBackend;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixCheck;
 import dev.gatun.kernel.Operation;
+import dev.gatun.kernel.PackedStore;
 import dev.gatun.kernel.PackedWeight;
 import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.LayoutRegistry;
@@ -21,7 +22,13 @@ import org.jspecify.annotations.Nullable;
 final class LinearFactory {
   private LinearFactory() {}
 
-  static Linear of(QuantizedTensor weight, @Nullable Tensor bias, Compute compute, Device device) {
+  static Linear of(
+      QuantizedTensor weight,
+      @Nullable Tensor bias,
+      Compute compute,
+      Device device,
+      PackedStore store) {
+    Objects.requireNonNull(store, "store");
     Objects.requireNonNull(weight, "weight");
     Objects.requireNonNull(compute, "compute");
     Objects.requireNonNull(device, "device");
@@ -53,7 +60,7 @@ final class LinearFactory {
                 + backend.name()
                 + " runs instead");
       }
-      return pack(weight, matrix, bias, compute, device, backend);
+      return pack(weight, matrix, bias, compute, device, backend, store);
     }
     return dequantized(weight, bias, compute, device, registry);
   }
@@ -137,7 +144,7 @@ final class LinearFactory {
                       new GatunException(
                           weight.name() + ": nothing multiplies floats on " + device));
       Compute asFloats = compute.isStatic() ? compute : Compute.F32;
-      return pack(weight, plain, bias, asFloats, device, backend);
+      return pack(weight, plain, bias, asFloats, device, backend, PackedStore.NONE);
     }
   }
 
@@ -147,7 +154,8 @@ final class LinearFactory {
       @Nullable Tensor bias,
       Compute compute,
       Device device,
-      Backend backend) {
+      Backend backend,
+      PackedStore store) {
     Arena arena = Arena.ofShared();
     @Nullable PackedWeight packed = null;
     boolean done = false;
@@ -173,7 +181,8 @@ final class LinearFactory {
                 weight.outputRounding().orElse(null),
                 integers);
       }
-      packed = backend.pack(matrix);
+      packed = store.find(backend, matrix).orElse(null);
+      packed = packed == null ? backend.pack(matrix) : packed;
       Linear linear =
           new PackedLinear(
               backend, packed, floats, multiplier, roundings, arena, compute, device.threads());

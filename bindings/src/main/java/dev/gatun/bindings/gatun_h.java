@@ -2111,6 +2111,248 @@ public class gatun_h extends gatun_h$shared {
         }
     }
 
+    private static class gatun_packed_is {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_packed_is");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_packed_is(const gatun_matrix *matrix, const void *packed, int64_t packed_size)
+     * }
+     */
+    public static FunctionDescriptor gatun_packed_is$descriptor() {
+        return gatun_packed_is.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_packed_is(const gatun_matrix *matrix, const void *packed, int64_t packed_size)
+     * }
+     */
+    public static MethodHandle gatun_packed_is$handle() {
+        return gatun_packed_is.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_packed_is(const gatun_matrix *matrix, const void *packed, int64_t packed_size)
+     * }
+     */
+    public static MemorySegment gatun_packed_is$address() {
+        return gatun_packed_is.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_packed_is(const gatun_matrix *matrix, const void *packed, int64_t packed_size)
+     * }
+     */
+    public static int gatun_packed_is(MemorySegment matrix, MemorySegment packed, long packed_size) {
+        var mh$ = gatun_packed_is.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_packed_is", matrix, packed, packed_size);
+            }
+            return (int)mh$.invokeExact(matrix, packed, packed_size);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gatun_packed_version {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT    );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_packed_version");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * int32_t gatun_packed_version()
+     * }
+     */
+    public static FunctionDescriptor gatun_packed_version$descriptor() {
+        return gatun_packed_version.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * int32_t gatun_packed_version()
+     * }
+     */
+    public static MethodHandle gatun_packed_version$handle() {
+        return gatun_packed_version.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * int32_t gatun_packed_version()
+     * }
+     */
+    public static MemorySegment gatun_packed_version$address() {
+        return gatun_packed_version.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * int32_t gatun_packed_version()
+     * }
+     */
+    public static int gatun_packed_version() {
+        var mh$ = gatun_packed_version.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_packed_version");
+            }
+            return (int)mh$.invokeExact();
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gatun_memory_allocate {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_memory_allocate");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_memory_allocate(int64_t size, void **memory)
+     * }
+     */
+    public static FunctionDescriptor gatun_memory_allocate$descriptor() {
+        return gatun_memory_allocate.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_memory_allocate(int64_t size, void **memory)
+     * }
+     */
+    public static MethodHandle gatun_memory_allocate$handle() {
+        return gatun_memory_allocate.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_memory_allocate(int64_t size, void **memory)
+     * }
+     */
+    public static MemorySegment gatun_memory_allocate$address() {
+        return gatun_memory_allocate.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_memory_allocate(int64_t size, void **memory)
+     * }
+     */
+    public static int gatun_memory_allocate(long size, MemorySegment memory) {
+        var mh$ = gatun_memory_allocate.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_memory_allocate", size, memory);
+            }
+            return (int)mh$.invokeExact(size, memory);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gatun_memory_free {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_POINTER,
+            gatun_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_memory_free");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_memory_free(void *memory, int64_t size)
+     * }
+     */
+    public static FunctionDescriptor gatun_memory_free$descriptor() {
+        return gatun_memory_free.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_memory_free(void *memory, int64_t size)
+     * }
+     */
+    public static MethodHandle gatun_memory_free$handle() {
+        return gatun_memory_free.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_memory_free(void *memory, int64_t size)
+     * }
+     */
+    public static MemorySegment gatun_memory_free$address() {
+        return gatun_memory_free.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_memory_free(void *memory, int64_t size)
+     * }
+     */
+    public static int gatun_memory_free(MemorySegment memory, long size) {
+        var mh$ = gatun_memory_free.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_memory_free", memory, size);
+            }
+            return (int)mh$.invokeExact(memory, size);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
     private static class gatun_unpack {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
             gatun_h.C_INT,

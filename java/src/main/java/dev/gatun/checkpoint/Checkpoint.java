@@ -12,6 +12,7 @@ import dev.gatun.Tensor;
 import dev.gatun.layout.PlainLayout;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collections;
@@ -22,6 +23,7 @@ import java.util.Map;
 import java.util.Objects;
 import java.util.Optional;
 import java.util.ServiceLoader;
+import org.jspecify.annotations.Nullable;
 
 /**
  * A quantized checkpoint: one or more mapped files, and the quantized weights that the {@link
@@ -32,6 +34,7 @@ public final class Checkpoint implements AutoCloseable {
   /** How the name of what a plain weight's input is multiplied by ends. */
   public static final String INPUT_MULTIPLIER = ".pre_quant_scale";
 
+  private static final System.Logger LOG = System.getLogger(Checkpoint.class.getName());
   private static final String WEIGHT = ".weight";
 
   /** Bytes; smaller tensors share pages with others. */
@@ -47,6 +50,7 @@ public final class Checkpoint implements AutoCloseable {
   private final Map<String, Tensor> plain = new LinkedHashMap<>();
   private final Map<String, Tensor> tensors = new LinkedHashMap<>();
   private final Map<String, String> metadata = new LinkedHashMap<>();
+  private @Nullable PackedFile packed;
   private volatile boolean closed;
 
   private Checkpoint(Path path, Map<String, Shards> models) {
@@ -90,6 +94,7 @@ public final class Checkpoint implements AutoCloseable {
     boolean done = false;
     try {
       Checkpoint checkpoint = new Checkpoint(path, models);
+      checkpoint.findPacked();
       done = true;
       return checkpoint;
     } catch (InternalError e) { // how the JVM reports a mapped page that is gone
@@ -100,6 +105,27 @@ public final class Checkpoint implements AutoCloseable {
         models.values().forEach(Shards::close);
       }
     }
+  }
+
+  /** A packed form that cannot be used is said to be so, and not used. */
+  private void findPacked() {
+    Path file = PackedFile.beside(path);
+    if (Files.isRegularFile(file)) {
+      try {
+        packed = PackedFile.open(file, this);
+      } catch (GatunException e) {
+        LOG.log(System.Logger.Level.INFO, e.getMessage() + "; its weights are packed when opened");
+      }
+    }
+  }
+
+  /**
+   * The packed weights beside this checkpoint, from which {@link #linear} takes what its device can
+   * use; empty when there are none, or none of the checkpoint as it is now.
+   */
+  public Optional<PackedFile> packed() {
+    live();
+    return Optional.ofNullable(packed);
   }
 
   /** Every checkpoint format on the class or module path, in the order in which they are asked. */
@@ -258,6 +284,12 @@ public final class Checkpoint implements AutoCloseable {
     String name = plainName(layer);
     Tensor bias = plain.get(name + ".bias");
     Tensor weight = layers.containsKey(name) ? null : plain.get(name + WEIGHT);
+    PackedFile file = packed;
+    QuantizedTensor ready = layers.get(name);
+    if (file != null && ready != null && file.layers().contains(name)) { // checked when packed
+      return Linear.of(
+          ready, bias, compute, device, (backend, matrix) -> file.find(name, backend, matrix));
+    }
     if (weight == null) {
       QuantizedTensor quantized = quantized(name);
       Linear linear = Linear.of(quantized, bias, compute, device);
@@ -396,6 +428,10 @@ public final class Checkpoint implements AutoCloseable {
   @Override
   public void close() {
     closed = true;
+    PackedFile file = packed;
+    if (file != null) {
+      file.close();
+    }
     components.forEach(component -> component.shards().close());
   }
 

@@ -111,7 +111,7 @@ final class MappedFile implements AutoCloseable {
     closeQuietly(channel);
   }
 
-  private static void closeQuietly(@Nullable FileChannel channel) {
+  static void closeQuietly(@Nullable FileChannel channel) {
     try {
       if (channel != null) {
         channel.close();

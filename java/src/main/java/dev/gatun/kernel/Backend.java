@@ -3,6 +3,7 @@ package dev.gatun.kernel;
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
 import dev.gatun.Epilogue;
+import dev.gatun.GatunException;
 import dev.gatun.Rounding;
 import dev.gatun.kernel.codec.Activations;
 import dev.gatun.kernel.codec.HalfFloat;
@@ -82,6 +83,36 @@ public interface Backend {
 
   /** Lays the matrix out for {@link #linear}. The matrix's memory is not needed afterwards. */
   PackedWeight pack(Matrix matrix);
+
+  /**
+   * Names the form that {@link #pack} makes when it can be kept outside this process: bytes made
+   * under one name mean the same wherever a backend gives that name. Empty when it cannot.
+   */
+  default Optional<String> packedForm() {
+    return Optional.empty();
+  }
+
+  /**
+   * The bytes of a packed weight, for a backend with a {@link #packedForm()}; they end with it.
+   *
+   * @throws GatunException when there is no such form
+   */
+  default MemorySegment packedBytes(PackedWeight packed) {
+    throw new GatunException(name() + ": found no packed form that can be kept, expected one");
+  }
+
+  /**
+   * Takes bytes of {@link #packedBytes} for a packed weight, as they lie. What the header says is
+   * checked against the matrix; codes and scales are not looked at.
+   *
+   * @param matrix what was packed; its memory is not read
+   * @param bytes native memory, 64-byte aligned
+   * @param arena whose memory that is: closed with the packed weight, if this returns one
+   * @throws GatunException when the bytes are not the matrix's
+   */
+  default PackedWeight adopt(Matrix matrix, MemorySegment bytes, Arena arena) {
+    throw new GatunException(name() + ": found no packed form that can be kept, expected one");
+  }
 
   /**
    * The inverse of {@link #pack}, bit for bit: fills the buffers of {@code into}, described as the

@@ -272,7 +272,7 @@ final class NativeBackend implements Backend {
       NativeMatrix described = new NativeMatrix(matrix, call);
       MemorySegment size = call.allocate(ValueLayout.JAVA_LONG);
       NativeCalls.check(NativeCalls.packedSize(described, size));
-      MemorySegment block = arena.allocate(size.get(ValueLayout.JAVA_LONG, 0), 64);
+      MemorySegment block = NativeCalls.allocate(size.get(ValueLayout.JAVA_LONG, 0), arena);
       NativeCalls.pack(described, block, threads);
       NativePacked packed = new NativePacked(this, MatrixCheck.description(matrix), arena, block);
       done = true;
@@ -282,6 +282,26 @@ final class NativeBackend implements Backend {
         arena.close();
       }
     }
+  }
+
+  /** The form depends on nothing but the library's version of it: not on the instruction set. */
+  @Override
+  public Optional<String> packedForm() {
+    return Optional.of("native." + gatun_h.gatun_packed_version());
+  }
+
+  @Override
+  public MemorySegment packedBytes(PackedWeight packed) {
+    return mine(packed).block();
+  }
+
+  @Override
+  public PackedWeight adopt(Matrix matrix, MemorySegment bytes, Arena arena) {
+    MatrixCheck.check(matrix);
+    try (Arena call = Arena.ofConfined()) {
+      NativeCalls.check(NativeCalls.packedIs(new NativeMatrix(matrix, call), bytes));
+    }
+    return new NativePacked(this, MatrixCheck.description(matrix), arena, bytes);
   }
 
   @Override

@@ -4,6 +4,7 @@ import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.Rounding;
 import dev.gatun.bindings.gatun_h;
+import java.lang.foreign.Arena;
 import java.lang.foreign.FunctionDescriptor;
 import java.lang.foreign.Linker;
 import java.lang.foreign.MemoryLayout;
@@ -33,6 +34,8 @@ final class NativeCalls {
       holding(gatun_h.gatun_packed_size$address(), gatun_h.gatun_packed_size$descriptor());
   private static final MethodHandle PACK =
       holding(gatun_h.gatun_pack$address(), gatun_h.gatun_pack$descriptor());
+  private static final MethodHandle PACKED_IS =
+      holding(gatun_h.gatun_packed_is$address(), gatun_h.gatun_packed_is$descriptor());
   private static final MethodHandle UNPACK =
       holding(gatun_h.gatun_unpack$address(), gatun_h.gatun_unpack$descriptor());
   private static final MethodHandle LINEAR = gatun_h.gatun_linear$handle();
@@ -146,6 +149,25 @@ final class NativeCalls {
   static int packedSize(NativeMatrix matrix, MemorySegment size) {
     try {
       return (int) PACKED_SIZE.invokeExact(matrix.struct(), size, matrix.held());
+    } catch (Throwable e) {
+      throw rethrow(e);
+    }
+  }
+
+  /** Zeros for a packed weight, on large pages where there are any, until the arena is closed. */
+  static MemorySegment allocate(long size, Arena arena) {
+    try (Arena call = Arena.ofConfined()) {
+      MemorySegment out = call.allocate(ValueLayout.ADDRESS);
+      check(gatun_h.gatun_memory_allocate(size, out));
+      return out.get(ValueLayout.ADDRESS, 0)
+          .reinterpret(size, arena, memory -> check(gatun_h.gatun_memory_free(memory, size)));
+    }
+  }
+
+  /** Returns the status. */
+  static int packedIs(NativeMatrix matrix, MemorySegment packed) {
+    try {
+      return (int) PACKED_IS.invokeExact(matrix.struct(), packed, packed.byteSize(), matrix.held());
     } catch (Throwable e) {
       throw rethrow(e);
     }

@@ -183,7 +183,7 @@ final class NativePacked implements PackedWeight {
     }
   }
 
-  /** The packed form, for tests. */
+  /** The packed form. */
   MemorySegment block() {
     return block.asReadOnly();
   }
