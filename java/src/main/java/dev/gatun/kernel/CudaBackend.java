@@ -17,6 +17,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Objects;
 import java.util.Optional;
+import java.util.Set;
 import java.util.function.IntSupplier;
 import org.jspecify.annotations.Nullable;
 
@@ -26,6 +27,12 @@ import org.jspecify.annotations.Nullable;
  * works on the device's, returns before it is done, and can be recorded in a {@link CudaGraph}.
  */
 public final class CudaBackend implements Backend, AutoCloseable {
+  /** What every form of a weight is multiplied in. */
+  private static final Set<Compute> EXACT = Set.of(Compute.F32, Compute.BF16);
+
+  /** Weights of a row that share a scale in tiles of codes, at least. */
+  private static final long RUN = 16;
+
   private final CudaContext context;
   private final CudaGpu gpu;
   private final List<Kernel> kernels;
@@ -179,6 +186,11 @@ public final class CudaBackend implements Backend, AutoCloseable {
     if (undefined.isPresent()) {
       return undefined;
     }
+    boolean codes = compute.isPresent() && !EXACT.contains(compute.get());
+    if (codes && !isInRuns(matrix)) {
+      return Optional.of(
+          "compute " + compute.get() + " takes scales of 16 or more weights of a row, not these");
+    }
     // What can be packed depends on more than the encoding: the library is asked.
     try (Arena arena = Arena.ofConfined()) {
       MatrixCheck.check(matrix);
@@ -192,6 +204,26 @@ public final class CudaBackend implements Backend, AutoCloseable {
     } catch (GatunException e) {
       return Optional.of(String.valueOf(e.getMessage()));
     }
+  }
+
+  /**
+   * Whether the weight can be laid out in tiles of codes, which kernels that multiply codes need:
+   * scales of whole runs of at least 16 weights of one row, and nothing that mixes columns.
+   */
+  private static boolean isInRuns(Matrix m) {
+    if (m.columnGroups().isPresent()
+        || m.rowScales().isPresent()
+        || m.codebook().isPresent()
+        || m.rotation() != 0
+        || m.n() == 0
+        || m.k() == 0) {
+      return false;
+    }
+    return switch (m.granularity()) {
+      case Granularity.Tile(long _, long cols, long _, long _) -> cols >= m.k() || cols % RUN == 0;
+      case Granularity.Flat(long block) ->
+          block >= m.k() ? block % m.k() == 0 : m.k() % block == 0 && block % RUN == 0;
+    };
   }
 
   @Override
