@@ -345,8 +345,8 @@ GATUN_INLINE void narrow_products(const int kind, const narrow_run *j, const nar
     NARROW_X(5, next->x + (next->w[0] != next->w[1] ? next->x_stride[0] : 0));
 }
 
-/* Loads that follow a store of tiles wait for it (tiles.h): so the next step's tiles are loaded and the last one's sums
- * are scaled, while the products are made, before these are stored. */
+/* Loads that follow a store of tiles may wait for it (tiles.h): so the next step's tiles are loaded and the last one's
+ * sums are scaled, while the products are made, before these are stored. */
 GATUN_INLINE void narrow_rows(const int kind, const bool block, const bool with_sums, const narrow_run *j) {
     const amx_plan *plan = j->plan;
     const int64_t row_bytes = 4 * plan->x.steps;

@@ -85,9 +85,10 @@ GATUN_INLINE void read_some(read_ahead *a, int lines) {
  * stretch; `first`: there are none yet. Tiles of sums 0 .. 3, x 4 and 5, weights 6 and 7: each is used twice, so that
  * loads take half of the time that the products do.
  *
- * Loads that follow a store whose data are not there yet, and that agree with it in the last 12 bits of the address,
- * wait for it; four tiles of sums are 4 KiB, so every load does. The next pair's first tiles are therefore loaded
- * before the sums are stored, and each sum is loaded as soon as its tile is stored.
+ * Beginning and storing four tiles of sums was measured to take as long as 30 products. The cause is thought to be that
+ * loads wait for a store before them whose data are not there yet when they agree in the last 12 bits of the address;
+ * four tiles of sums are 4 KiB, so every load does. The next pair's first tiles are therefore loaded before the sums
+ * are stored, and each sum is loaded as soon as its tile is stored.
  */
 GATUN_INLINE void tile_pairs(const int kind, const bool first, int64_t steps, int64_t count, int64_t pairs,
                              const uint8_t *x, const uint8_t *w, uint8_t *sums, read_ahead *ahead) {
