@@ -202,9 +202,7 @@ static gatun_status run(int32_t device, const gatun_cuda_packed &packed, const X
     DeviceTraits traits;
     GATUN_CUDA_TRY(device_traits(device, &traits));
     const bool tiles = has_tiles(packed), bf16 = compute == GATUN_COMPUTE_BF16;
-    TileLinear tiled = {};
-    if (tiles)
-        tiled = tiles_of(packed, x, m, epilogue);
+    const TileLinear tiled = tiles_of(packed, x, m, epilogue);
     if (takes_codes(packed, compute))
         return linear_codes(device, packed, tiled, given, compute, scratch, stream);
     if (bf16 && packed.matrix.k > 0 && takes_dense(packed, m, epilogue, traits))

@@ -189,8 +189,7 @@ bool codes_multiply(int32_t compute, int32_t encoding) {
 }
 
 bool takes_codes(const gatun_cuda_packed &p, int32_t compute) {
-    bool codes = p.form == GATUN_CUDA_FORM_CODES4 || p.form == GATUN_CUDA_FORM_CODES8;
-    return codes && p.matrix.codebook_size == 0 && codes_multiply(compute, p.matrix.encoding);
+    return p.matrix.rotation == 0 && p.matrix.codebook_size == 0 && codes_multiply(compute, p.matrix.encoding);
 }
 
 /* Whether the codes can be multiplied as bytes, with the granularity that the kernels have. */
@@ -212,7 +211,7 @@ struct CodesSpace {
 
 static CodesSpace space_of(const gatun_cuda_packed &p, int64_t m, bool bytes, bool blas) {
     CodesSpace s = {};
-    s.row = p.steps * GATUN_CUDA_STEP_K;
+    s.row = (p.matrix.k + GATUN_CUDA_STEP_K - 1) / GATUN_CUDA_STEP_K * GATUN_CUDA_STEP_K;
     s.codes = align_up(m * s.row * (bytes ? 1 : 2));
     s.padded = (m + GATUN_CUDA_CODES_ROWS - 1) / GATUN_CUDA_CODES_ROWS * GATUN_CUDA_CODES_ROWS;
     s.row_scales = align_up(m * 4);
@@ -313,6 +312,11 @@ gatun_status linear_codes(int32_t device, const gatun_cuda_packed &packed, const
             place_scales<<<blocks_of(p.m), 256, 0, stream>>>(*given, p.m, given_blocks, space.padded, block_scales);
         else if (!blocks)
             place_scales<<<blocks_of(p.m), 256, 0, stream>>>(*given, p.m, 1, 0, row_scales);
+    }
+    if (packed.form == GATUN_CUDA_FORM_SOURCE) { /* codes of x by weights as they are, in floats */
+        Epilogue epilogue = p.epilogue;
+        epilogue.x_scales = blocks ? nullptr : row_scales;
+        return launch_linear_f32(packed, {workspace, GATUN_BF16, space.row, nullptr}, p.m, GATUN_F32, epilogue, stream);
     }
     if (bytes)
         return multiply_bytes(device, p, codes, row_scales, integers, space, rest, traits, stream);
