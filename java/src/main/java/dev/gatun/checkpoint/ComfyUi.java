@@ -94,9 +94,11 @@ public final class ComfyUi implements CheckpointFormat {
     private final ComfyUiLayers found;
     private final Map<String, String> side = new LinkedHashMap<>();
     private final Map<String, String> unsupported = new LinkedHashMap<>();
+    private final SortedNames names;
 
     Reader(CheckpointSource source) {
       this.source = source;
+      this.names = new SortedNames(source.tensors().keySet());
       this.parts = new Parts(source);
       this.found = new ComfyUiLayers(parts);
     }
@@ -160,9 +162,7 @@ public final class ComfyUi implements CheckpointFormat {
       if (source.tensors().containsKey(weight)) {
         return layer;
       }
-      List<String> longer =
-          source.tensors().keySet().stream().filter(n -> n.endsWith("." + weight)).toList();
-      return longer.size() == 1 ? Parts.layerOf(longer.get(0)) : layer;
+      return names.onlyEndingWith("." + weight).map(Parts::layerOf).orElse(layer);
     }
 
     private void readMarked(String layer, ComfyMark mark) {
@@ -170,8 +170,8 @@ public final class ComfyUi implements CheckpointFormat {
         unsupported.put(
             layer,
             "unknown ComfyUI format " + Problem.quote(mark.format()) + " is not supported yet");
-        for (String name : source.tensors().keySet()) {
-          if (name.startsWith(layer + ".") && !name.endsWith(".bias")) {
+        for (String name : names.startingWith(layer + ".")) {
+          if (!name.endsWith(".bias")) {
             side.putIfAbsent(
                 name,
                 "part of a ComfyUI " + Problem.quote(mark.format()) + " weight, not supported yet");

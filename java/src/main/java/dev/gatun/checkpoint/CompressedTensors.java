@@ -54,9 +54,10 @@ public final class CompressedTensors implements ReadOnlyFormat {
           }
         }
       }
+      SortedNames names = new SortedNames(parts.source().tensors().keySet());
       for (String layer : unsupported.keySet()) {
-        parts.source().tensors().keySet().stream()
-            .filter(n -> n.startsWith(layer + ".") && !n.endsWith(".bias"))
+        names.startingWith(layer + ".").stream()
+            .filter(n -> !n.endsWith(".bias"))
             .forEach(n -> side.put(n, "part of a compressed-tensors weight that is not read"));
       }
       return new Found(layers, side, unsupported);

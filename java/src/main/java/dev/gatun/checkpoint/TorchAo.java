@@ -36,6 +36,7 @@ public final class TorchAo implements CheckpointFormat {
     Map<String, String> unsupported = new LinkedHashMap<>();
     Map<String, String> side = new LinkedHashMap<>();
     TorchAoTensors tensors = new TorchAoTensors(new Parts(source));
+    SortedNames names = new SortedNames(source.tensors().keySet());
     for (String name : names(source)) {
       JsonNode entry = entry(source, name);
       String type = entry.path("_type").asText("");
@@ -48,8 +49,8 @@ public final class TorchAo implements CheckpointFormat {
       } else if (!type.equals("Tensor")) {
         unsupported.put(layer, "torchao's " + Problem.quote(type) + " is not read");
         String prefix = TorchAoTensors.prefix(name);
-        source.tensors().keySet().stream()
-            .filter(n -> n.startsWith(prefix))
+        names
+            .startingWith(prefix)
             .forEach(n -> side.put(n, "part of a torchao weight that is not read"));
       } else if (!source.tensors().containsKey(name)) {
         throw Problem.tensor(
