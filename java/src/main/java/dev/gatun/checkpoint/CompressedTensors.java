@@ -2,6 +2,7 @@ package dev.gatun.checkpoint;
 
 import dev.gatun.Encoding;
 import dev.gatun.QuantizedTensor;
+import dev.gatun.StaticActivations;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Granularity;
 import dev.gatun.kernel.Matrix;
@@ -256,7 +257,25 @@ public final class CompressedTensors implements ReadOnlyFormat {
                       .map(Parts::values),
                   0,
                   new SmallParts(parts).columnGroups(index, group, groups)),
-          Parts.encoding(scales));
+          Parts.encoding(scales))
+          .withActivations(activations(layer, Parts.encoding(weight)));
+    }
+
+    /** Static activations of the weight's type, one scale for the tensor and no zero point. */
+    private Optional<StaticActivations> activations(String layer, Encoding encoding) {
+      boolean scaled =
+          parts
+              .find(layer + "." + QuantizedTensor.INPUT_SCALE)
+              .filter(t -> t.elements() == 1 && Parts.isFloat(t))
+              .isPresent();
+      boolean centred =
+          parts
+              .find(layer + ".input_zero_point")
+              .map(t -> SmallParts.isZero(t.data()))
+              .orElse(true);
+      return scaled && centred
+          ? Optional.of(new StaticActivations(encoding, false, false))
+          : Optional.empty();
     }
 
     private Optional<Tensor> index(String layer, long k, Map<String, Tensor> roles) {

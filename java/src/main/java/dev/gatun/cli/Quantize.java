@@ -4,6 +4,8 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.MissingNode;
 import dev.gatun.Device;
 import dev.gatun.GatunException;
+import dev.gatun.quantize.ActivationScales;
+import dev.gatun.quantize.Calibration;
 import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.kernel.Scaling;
 import dev.gatun.quantize.AutoMixed;
@@ -17,6 +19,7 @@ import dev.gatun.quantize.Strategy;
 import dev.gatun.quantize.config.PipelineQuantizationConfig;
 import dev.gatun.quantize.config.QuantizationConfig;
 import java.nio.file.Path;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
@@ -86,6 +89,14 @@ public final class Quantize implements Command {
   private Path output = Path.of("");
 
   @Option(
+      names = "--calibration",
+      paramLabel = "DIR",
+      description =
+          "A directory with the activation_scales.json of gatun calibrate: its scales of static activations go into the"
+              + " layers that have them (ComfyUI's fp8 and int8, quanto).")
+  private @Nullable Path calibration;
+
+  @Option(
       names = "--include",
       paramLabel = "GLOB",
       description =
@@ -124,6 +135,8 @@ public final class Quantize implements Command {
     if (mixed.isOn()) {
       return mixed(filter, scales.orElse(Scaling.DEFAULT));
     }
+    Map<String, Calibration.Scales> activations =
+        calibration == null ? Map.of() : ActivationScales.read(calibration);
     QuantizePlan plan;
     String name;
     if (config != null) {
@@ -134,6 +147,13 @@ public final class Quantize implements Command {
     } else {
       name = format != null ? FormatOption.checked(format, common) : ofType();
       plan = QuantizePlan.of(name, filter);
+      if (calibration != null && !ActivationScales.FORMATS.contains(name)) {
+        throw new GatunException(
+            "--calibration: found format "
+                + name
+                + ", expected one of "
+                + String.join(", ", ActivationScales.FORMATS));
+      }
     }
     if (scales.isPresent()) {
       plan = plan.with(scales.get());
@@ -146,10 +166,27 @@ public final class Quantize implements Command {
         report =
             Quantizer.quantize(checkpoint, output, plan, on.operations(), on.threads(), progress);
       }
+      calibrated(activations);
       QuantizeReports.print(common, name, report);
       reports.write(QuantizeReports.json(name, report), report);
     }
     return 0;
+  }
+
+  /** Puts scales into the checkpoint that was written: those of layers that it has quantized. */
+  private void calibrated(Map<String, Calibration.Scales> activations) {
+    if (activations.isEmpty()) {
+      return;
+    }
+    try (Checkpoint written = Checkpoint.open(output)) {
+      Map<String, Calibration.Scales> known = new LinkedHashMap<>(activations);
+      known.keySet().retainAll(written.layers().keySet());
+      if (known.isEmpty()) {
+        throw new GatunException(
+            calibration + ": found scales of no layer of " + output + ", expected some");
+      }
+      ActivationScales.write(written, known, output);
+    }
   }
 
   private int mixed(NameFilter filter, Scaling scales) {

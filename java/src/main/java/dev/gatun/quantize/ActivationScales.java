@@ -1,19 +1,30 @@
 package dev.gatun.quantize;
 
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.JsonNodeFactory;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.QuantizedTensor;
+import dev.gatun.Rounding;
 import dev.gatun.Tensor;
 import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.CheckpointFormat;
 import dev.gatun.checkpoint.DType;
+import dev.gatun.checkpoint.OutputFile;
 import dev.gatun.checkpoint.SafetensorsWriter;
 import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.ComfyFloat8Layout;
 import dev.gatun.layout.ComfyInt8Layout;
+import java.io.IOException;
 import java.lang.foreign.MemorySegment;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -26,8 +37,27 @@ import java.util.Map;
  * quantization_map.json}).
  */
 public final class ActivationScales {
+  /** What {@code gatun calibrate -o DIR} leaves beside a checkpoint. */
+  public static final String FILE = "activation_scales.json";
+
+  private static final String ACTIVATIONS = "activations";
   private static final String INPUT = ".input_scale";
   private static final String OUTPUT = ".output_scale";
+
+  /** Of the formats that can be written, those with a place for scales. */
+  public static final List<String> FORMATS =
+      List.of(
+          "comfy-int8",
+          "comfy-int8-row",
+          "comfy-scaled_fp8",
+          "float8_e4m3fn",
+          "float8_e5m2",
+          "qfloat8_e4m3fn",
+          "qfloat8_e4m3fnuz",
+          "qfloat8_e5m2",
+          "qint2",
+          "qint4",
+          "qint8");
 
   private ActivationScales() {}
 
@@ -96,6 +126,74 @@ public final class ActivationScales {
       }
       out.commit();
     }
+  }
+
+  /** The scales as JSON: one entry a layer, under the names that checkpoints have for them. */
+  public static String toJson(Map<String, Calibration.Scales> scales) {
+    ObjectNode json = JsonNodeFactory.instance.objectNode();
+    scales.forEach(
+        (layer, found) ->
+            json.putObject(layer)
+                .put(ACTIVATIONS, found.encoding().name())
+                .put(INPUT.substring(1), found.input())
+                .put(OUTPUT.substring(1), found.output()));
+    return json.toPrettyString() + "\n";
+  }
+
+  /** Writes {@link #FILE} into a directory. */
+  public static void save(Map<String, Calibration.Scales> scales, Path directory) {
+    try (OutputFile file = OutputFile.create(directory.resolve(FILE))) {
+      file.write(
+          0, MemorySegment.ofArray(toJson(scales).getBytes(StandardCharsets.UTF_8)));
+      file.force();
+      file.commit();
+    }
+  }
+
+  /**
+   * Reads {@link #FILE} of a directory.
+   *
+   * @throws GatunException when there is none, or it does not hold scales
+   */
+  public static Map<String, Calibration.Scales> read(Path directory) {
+    Path file = directory.resolve(FILE);
+    JsonNode json;
+    try {
+      json = new ObjectMapper().readTree(Files.readAllBytes(file));
+    } catch (JsonProcessingException e) {
+      throw new GatunException(file + ": found no JSON, expected one entry a layer", e);
+    } catch (IOException e) {
+      throw new GatunException(file + ": cannot be read (" + e.getMessage() + ")", e);
+    }
+    Map<String, Calibration.Scales> scales = new LinkedHashMap<>();
+    for (Map.Entry<String, JsonNode> entry : json.properties()) {
+      scales.put(entry.getKey(), scales(file, entry.getKey(), entry.getValue()));
+    }
+    if (scales.isEmpty()) {
+      throw new GatunException(file + ": found no layers, expected one entry a layer");
+    }
+    return scales;
+  }
+
+  private static Calibration.Scales scales(Path file, String layer, JsonNode json) {
+    String type = json.path(ACTIVATIONS).asText("");
+    float input = (float) json.path(INPUT.substring(1)).asDouble(Double.NaN);
+    float output = (float) json.path(OUTPUT.substring(1)).asDouble(Double.NaN);
+    Encoding encoding =
+        Arrays.stream(Encoding.values())
+            .filter(known -> known.name().equals(type))
+            .findFirst()
+            .orElse(Encoding.F32);
+    try {
+      // Refuse what no layer can be rounded with.
+      new Rounding(encoding, input, false);
+      new Rounding(encoding, output, false);
+    } catch (GatunException e) {
+      throw new GatunException(
+          file + ": layer '" + layer + "': found " + json + ", expected " + ACTIVATIONS
+              + " (I8 or an 8-bit float) and two positive scales", e);
+    }
+    return new Calibration.Scales(encoding, input, output);
   }
 
   private static void put(

@@ -96,7 +96,7 @@ public final class Calibration {
   public static final double INPUT_MOMENTUM = 0.9;
 
   private final Settings settings;
-  private final Map<String, ObservedLinear> layers = new LinkedHashMap<>();
+  private final Map<String, ObservedLinear.Ranges> ranges = new LinkedHashMap<>();
 
   /** Has seen nothing yet. */
   public Calibration(Settings settings) {
@@ -140,40 +140,50 @@ public final class Calibration {
       Optional<StaticActivations> how,
       Device device) {
     boolean reciprocal = how.map(StaticActivations::reciprocal).orElse(false);
-    synchronized (layers) {
-      ObservedLinear before = layers.get(name);
-      ObservedLinear.Ranges ranges =
-          before == null
-              ? new ObservedLinear.Ranges(settings, Math.toIntExact(linear.inFeatures()))
-              : before.ranges();
-      ObservedLinear observed =
-          new ObservedLinear(linear, multiplier, ranges, settings, reciprocal, device);
-      layers.put(name, observed);
-      return observed;
+    ObservedLinear.Ranges seen = ranges(name, Math.toIntExact(linear.inFeatures()));
+    return new ObservedLinear(linear, multiplier, seen, settings, reciprocal, device);
+  }
+
+  private ObservedLinear.Ranges ranges(String module, int columns) {
+    synchronized (ranges) {
+      return ranges.computeIfAbsent(
+          module, name -> new ObservedLinear.Ranges(settings, columns));
     }
+  }
+
+  /**
+   * Sees what passes through a module that is no linear layer: a layer norm, a convolution. What
+   * comes after it goes on with y as it is.
+   *
+   * @param x the module's input
+   * @param y its output
+   */
+  public void see(String module, float[] x, float[] y) {
+    ObservedLinear.Ranges seen = ranges(module, 0);
+    seen.input(x, Encoding.F32);
+    seen.output(y, Encoding.F32);
   }
 
   /** What was found, by layer, for every layer that something has passed through. */
   public Map<String, Scales> scales() {
-    synchronized (layers) {
+    synchronized (ranges) {
       Map<String, Scales> scales = new LinkedHashMap<>();
-      layers.forEach(
-          (name, layer) -> layer.ranges().scales().ifPresent(found -> scales.put(name, found)));
+      ranges.forEach((name, seen) -> seen.scales().ifPresent(found -> scales.put(name, found)));
       return Collections.unmodifiableMap(scales);
     }
   }
 
   /** Some rows of a layer's x, row-major, drawn evenly from all of them: at most 256. */
   public Optional<float[]> sample(String layer) {
-    synchronized (layers) {
-      return Optional.ofNullable(layers.get(layer)).map(observed -> observed.ranges().sample());
+    synchronized (ranges) {
+      return Optional.ofNullable(ranges.get(layer)).map(ObservedLinear.Ranges::sample);
     }
   }
 
   /** The largest magnitude of each column of a layer's x: what {@link SmoothQuant} starts from. */
   public Optional<float[]> columns(String layer) {
-    synchronized (layers) {
-      return Optional.ofNullable(layers.get(layer)).map(observed -> observed.ranges().columns());
+    synchronized (ranges) {
+      return Optional.ofNullable(ranges.get(layer)).map(ObservedLinear.Ranges::columns);
     }
   }
 }

@@ -41,7 +41,7 @@ final class ObservedLinear implements Linear {
 
     synchronized float input(float[] x, Encoding type) {
       seen = true;
-      for (int i = 0; i < x.length; i++) {
+      for (int i = 0; columns.length > 0 && i < x.length; i++) {
         int column = i % columns.length;
         columns[column] = Math.max(columns[column], Math.abs(x[i]));
       }
@@ -99,10 +99,6 @@ final class ObservedLinear implements Linear {
       values[i] = Numbers.get(type, tensor.data(), i);
     }
     return values;
-  }
-
-  Ranges ranges() {
-    return ranges;
   }
 
   @Override

@@ -18,6 +18,7 @@ import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.GenericOperations;
 import java.lang.foreign.MemorySegment;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -137,6 +138,60 @@ class GoldenStaticTest {
   private static void isPlain(float[] y, double[] expected, QuantizedTensor q) {
     assertThat(distance(y, expected))
         .isLessThanOrEqualTo(1e-6 * Math.sqrt((double) q.matrix().k()));
+  }
+
+  /** compressed-tensors' W8A8 with static activations: one scale of x, from the file. */
+  @Test
+  void multipliesAsCompressedTensorsDescribes(@TempDir Path dir) throws Exception {
+    String name =
+        Golden.cases("compressed_tensors").stream()
+            .filter(c -> c.startsWith("w8") || c.startsWith("fp8_tensor"))
+            .findFirst()
+            .orElseThrow();
+    Path golden = Golden.dir("compressed_tensors", name);
+    Files.copy(golden.resolve("config.json"), dir.resolve("config.json"));
+    MemorySegment half = MemorySegment.ofArray(new byte[] {0, 0, 0, 63}); // 0.5
+    Tensor scale = new Tensor("blocks.0.to_q.input_scale", DType.F32, List.of(1L), half);
+    try (SafetensorsFile file = SafetensorsFile.open(golden.resolve("model.safetensors"))) {
+      List<Tensor> tensors = new ArrayList<>(file.tensors().values());
+      tensors.add(scale);
+      try (SafetensorsWriter writer =
+          SafetensorsWriter.create(
+              dir.resolve("model.safetensors"),
+              tensors.stream().map(SafetensorsWriter.Entry::of).toList(),
+              file.metadata())) {
+        tensors.forEach(tensor -> writer.write(tensor.name(), tensor.data()));
+        writer.commit();
+      }
+    }
+    try (Checkpoint checkpoint = Checkpoint.open(dir);
+        Device device = Device.of("reference", 1)) {
+      QuantizedTensor q = checkpoint.quantized("blocks.0.to_q");
+      Rounding rounding = q.inputRounding().orElseThrow();
+      assertThat(rounding).isEqualTo(new Rounding(q.layout().encoding(), 0.5f, false));
+      assertThat(checkpoint.quantized("blocks.0.proj").activations()).isEmpty();
+      int k = Math.toIntExact(q.matrix().k());
+      float[] x = new float[k];
+      float[] rounded = new float[k];
+      for (int i = 0; i < k; i++) {
+        x[i] = (i - 250) * 0.37f; // some beyond the largest code of integers
+        rounded[i] = rounding.round(Encoding.F32, x[i]);
+      }
+      Compute compute = q.activations().orElseThrow().compute();
+      float[] y = new float[Math.toIntExact(q.matrix().n())];
+      float[] expected = y.clone();
+      try (Linear fixed = Linear.of(q, null, compute, device);
+          Linear plain = Linear.of(q.withMatrix(m -> m, Encoding.F32), null, Compute.F32, device)) {
+        fixed.forward(MemorySegment.ofArray(x), 1, MemorySegment.ofArray(y));
+        plain.forward(MemorySegment.ofArray(rounded), 1, MemorySegment.ofArray(expected));
+      }
+      double[] exact = new double[expected.length];
+      for (int i = 0; i < exact.length; i++) {
+        exact[i] = expected[i];
+      }
+      // The weight itself dequantizes to bfloat16, which a product of codes does not go through.
+      assertThat(distance(y, exact)).isLessThan(4e-3);
+    }
   }
 
   @Test

@@ -88,6 +88,31 @@ class QuantizeTest {
     }
   }
 
+  /** The scales of a calibration go into the layers that it saw, and static products use them. */
+  @Test
+  void writesTheScalesOfACalibration() throws Exception {
+    Path original = TensorFile.original(DType.F32).write(temp.resolve("original.safetensors"));
+    Files.writeString(
+        temp.resolve("activation_scales.json"),
+        """
+        {"blocks.0.to_q": {"activations": "F8_E4M3", "input_scale": 0.25, "output_scale": 2},
+         "elsewhere": {"activations": "I8", "input_scale": 1, "output_scale": 1}}""");
+    Path output = temp.resolve("fp8.safetensors");
+    Cli.run("quantize", original, "-o", output, "--format", "float8_e4m3fn", "--calibration", temp)
+        .succeeds();
+    assertThat(TensorFile.read(output).floats("blocks.0.to_q.input_scale"))
+        .containsExactly(0.25f);
+    Path x = new TensorFile().putFloats("x", List.of(1L, 512L), new float[512]).write(temp.resolve("x"));
+    Cli.run("linear", output, "blocks.0.to_q", "--input", x, "-o", temp.resolve("y"), "--compute", "f8")
+        .succeeds();
+    Cli.run("linear", output, "blocks.0.to_q", "--input", x, "-o", temp.resolve("y"), "--compute", "i8_static")
+        .fails("blocks.0.to_q: found activations of F8_E4M3, expected I8");
+    Cli.run("quantize", original, "-o", output, "--format", "nf4", "--calibration", temp)
+        .fails("--calibration: found format nf4, expected one of comfy-int8");
+    Cli.run("quantize", original, "-o", output, "--format", "qint8", "--calibration", output)
+        .fails("activation_scales.json");
+  }
+
   private static Object tree(String text) throws IOException {
     return text.startsWith("{") ? new ObjectMapper().readTree(text) : text;
   }

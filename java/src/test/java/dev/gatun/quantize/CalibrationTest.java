@@ -91,6 +91,76 @@ class CalibrationTest {
     }
   }
 
+  /** quanto calibrates layer norms too: on the same x, before rounding. */
+  @ParameterizedTest
+  @MethodSource("calibrated")
+  void seesModulesThatAreNoLinearLayers(String name) {
+    Encoding encoding = name.contains("qfloat8") ? Encoding.F8_E4M3 : Encoding.I8;
+    Calibration calibration = new Calibration(Calibration.Settings.quanto(encoding));
+    try (Checkpoint checkpoint = Checkpoint.open(Golden.dir("quanto", name));
+        SafetensorsFile inputs =
+            SafetensorsFile.open(Golden.file("orig", "orig", "inputs.safetensors"))) {
+      float[] weight = floats(checkpoint.tensor("blocks.0.norm.weight"));
+      float[] bias = floats(checkpoint.tensor("blocks.0.norm.bias"));
+      float[] input = floats(inputs.tensors().get("x_to_q"));
+      int width = weight.length;
+      for (int step = 0; step < 3; step++) {
+        float[] x = input.clone();
+        float[] y = new float[x.length];
+        for (int at = 0; at < x.length; at += width) {
+          double mean = 0;
+          double squares = 0;
+          for (int i = at; i < at + width; i++) {
+            x[i] *= 1 + step;
+            mean += (double) x[i] / width;
+          }
+          for (int i = at; i < at + width; i++) {
+            squares += (x[i] - mean) * (x[i] - mean) / width;
+          }
+          for (int i = at; i < at + width; i++) {
+            double normal = (x[i] - mean) / Math.sqrt(squares + 1e-5);
+            y[i] = (float) (normal * weight[i - at] + bias[i - at]);
+          }
+        }
+        calibration.see("blocks.0.norm", x, y);
+      }
+      Calibration.Scales found = calibration.scales().get("blocks.0.norm");
+      float in = floats(checkpoint.tensor("blocks.0.norm.input_scale"))[0];
+      float out = floats(checkpoint.tensor("blocks.0.norm.output_scale"))[0];
+      assertThat(found.input()).isEqualTo(in);
+      assertThat(found.output()).isEqualTo(out, within(1e-4f * out));
+    }
+  }
+
+  private static float[] floats(Tensor tensor) {
+    float[] values = new float[Math.toIntExact(tensor.elements())];
+    for (int i = 0; i < values.length; i++) {
+      values[i] = Numbers.get(Encoding.F32, tensor.data(), i);
+    }
+    return values;
+  }
+
+  @Test
+  void scalesAreKeptAsJson(@TempDir Path dir) throws Exception {
+    Map<String, Calibration.Scales> scales =
+        Map.of("a.b", new Calibration.Scales(Encoding.F8_E4M3, 0.1f, 3.5f));
+    ActivationScales.save(scales, dir);
+    assertThat(ActivationScales.read(dir)).isEqualTo(scales);
+    for (String bad :
+        List.of(
+            "{\"a\": {\"activations\": \"I8\", \"input_scale\": 0, \"output_scale\": 1}}",
+            "{\"a\": {\"activations\": \"I4\", \"input_scale\": 1, \"output_scale\": 1}}",
+            "{\"a\": 3}",
+            "{}",
+            "[")) {
+      Files.writeString(dir.resolve(ActivationScales.FILE), bad);
+      assertThatThrownBy(() -> ActivationScales.read(dir))
+          .as(bad)
+          .isInstanceOf(GatunException.class)
+          .hasMessageContaining(ActivationScales.FILE);
+    }
+  }
+
   @Test
   void percentilesClipWhatLiesBeyond() {
     float[] values = new float[100_000];

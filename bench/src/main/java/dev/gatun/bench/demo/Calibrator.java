@@ -166,6 +166,7 @@ final class Calibrator {
       Calibration calibration = new Calibration(settings(target.activations));
       encode(checkpoint, name -> calibration.linear(checkpoint, name, device), calibrating);
       ActivationScales.write(checkpoint, calibration.scales(), calibrated);
+      ActivationScales.save(calibration.scales(), calibrated.getParent());
     }
     List<Row> rows = new ArrayList<>();
     try (Checkpoint checkpoint = Checkpoint.open(calibrated)) {
