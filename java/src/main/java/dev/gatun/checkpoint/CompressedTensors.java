@@ -240,24 +240,24 @@ public final class CompressedTensors implements ReadOnlyFormat {
       long group = granularity instanceof Granularity.Tile t ? t.cols() : size.k();
       long groups = scales.elements() == 1 ? 1 : scales.shape().getLast();
       return QuantizedTensor.lazy(
-          layer,
-          weight.shape(),
-          layout,
-          roles,
-          () ->
-              layout.scaled(
-                  size.n(),
-                  size.k(),
-                  weight.data(),
-                  0,
-                  granularity,
-                  Parts.values(scales),
-                  zeros
-                      .filter(t -> t.dtype() == DType.I8 && !SmallParts.isZero(t.data()))
-                      .map(Parts::values),
-                  0,
-                  new SmallParts(parts).columnGroups(index, group, groups)),
-          Parts.encoding(scales))
+              layer,
+              weight.shape(),
+              layout,
+              roles,
+              () ->
+                  layout.scaled(
+                      size.n(),
+                      size.k(),
+                      weight.data(),
+                      0,
+                      granularity,
+                      Parts.values(scales),
+                      zeros
+                          .filter(t -> t.dtype() == DType.I8 && !SmallParts.isZero(t.data()))
+                          .map(Parts::values),
+                      0,
+                      new SmallParts(parts).columnGroups(index, group, groups)),
+              Parts.encoding(scales))
           .withActivations(activations(layer, Parts.encoding(weight)));
     }
 

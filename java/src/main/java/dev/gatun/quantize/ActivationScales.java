@@ -143,8 +143,7 @@ public final class ActivationScales {
   /** Writes {@link #FILE} into a directory. */
   public static void save(Map<String, Calibration.Scales> scales, Path directory) {
     try (OutputFile file = OutputFile.create(directory.resolve(FILE))) {
-      file.write(
-          0, MemorySegment.ofArray(toJson(scales).getBytes(StandardCharsets.UTF_8)));
+      file.write(0, MemorySegment.ofArray(toJson(scales).getBytes(StandardCharsets.UTF_8)));
       file.force();
       file.commit();
     }
@@ -190,8 +189,15 @@ public final class ActivationScales {
       new Rounding(encoding, output, false);
     } catch (GatunException e) {
       throw new GatunException(
-          file + ": layer '" + layer + "': found " + json + ", expected " + ACTIVATIONS
-              + " (I8 or an 8-bit float) and two positive scales", e);
+          file
+              + ": layer '"
+              + layer
+              + "': found "
+              + json
+              + ", expected "
+              + ACTIVATIONS
+              + " (I8 or an 8-bit float) and two positive scales",
+          e);
     }
     return new Calibration.Scales(encoding, input, output);
   }

@@ -146,8 +146,7 @@ public final class Calibration {
 
   private ObservedLinear.Ranges ranges(String module, int columns) {
     synchronized (ranges) {
-      return ranges.computeIfAbsent(
-          module, name -> new ObservedLinear.Ranges(settings, columns));
+      return ranges.computeIfAbsent(module, name -> new ObservedLinear.Ranges(settings, columns));
     }
   }
 

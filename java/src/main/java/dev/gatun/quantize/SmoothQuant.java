@@ -22,9 +22,9 @@ import java.util.Map;
 
 /**
  * Moves outliers from activations into weights before both are quantized: {@code y = (x / s) · (W ·
- * s)ᵀ} with {@code s[k] = max|x[k]|^α / max|W[k]|^(1-α)} for every column. 1 / s goes into
- * ComfyUI's {@code pre_quant_scale}, by which x is multiplied. Source: Xiao et al., SmoothQuant,
- * equation 4.
+ * s)ᵀ} with {@code s[k] = max|x[k]|^α / max|W[k]|^(1-α)} for every column; columns of x below the
+ * mean of all columns count as that. 1 / s goes into ComfyUI's {@code pre_quant_scale}, by which x
+ * is multiplied. Source: Xiao et al., SmoothQuant, equation 4.
  */
 public final class SmoothQuant {
   private static final String WEIGHT = ".weight";
@@ -57,11 +57,16 @@ public final class SmoothQuant {
       int column = (int) (i % k);
       largest[column] = Math.max(largest[column], Math.abs(Numbers.get(type, weight.data(), i)));
     }
+    // A column of which few batches saw little may be larger in another one: it counts as the mean.
+    double mean = 0;
+    for (float column : columns) {
+      mean += (double) column / k;
+    }
     float[] factors = new float[k];
     for (int i = 0; i < k; i++) {
-      double s = Math.pow(columns[i], alpha) / Math.pow(largest[i], 1 - alpha);
+      double s = Math.pow(Math.max(columns[i], mean), alpha) / Math.pow(largest[i], 1 - alpha);
       // A column of zeros has nothing to move.
-      boolean none = columns[i] == 0 || largest[i] == 0 || !Double.isFinite(s);
+      boolean none = mean == 0 || largest[i] == 0 || !Double.isFinite(s);
       factors[i] = none ? 1 : (float) Math.clamp(s, 1 / LARGEST, LARGEST);
     }
     return factors;

@@ -100,12 +100,30 @@ class QuantizeTest {
     Path output = temp.resolve("fp8.safetensors");
     Cli.run("quantize", original, "-o", output, "--format", "float8_e4m3fn", "--calibration", temp)
         .succeeds();
-    assertThat(TensorFile.read(output).floats("blocks.0.to_q.input_scale"))
-        .containsExactly(0.25f);
-    Path x = new TensorFile().putFloats("x", List.of(1L, 512L), new float[512]).write(temp.resolve("x"));
-    Cli.run("linear", output, "blocks.0.to_q", "--input", x, "-o", temp.resolve("y"), "--compute", "f8")
+    assertThat(TensorFile.read(output).floats("blocks.0.to_q.input_scale")).containsExactly(0.25f);
+    Path x =
+        new TensorFile().putFloats("x", List.of(1L, 512L), new float[512]).write(temp.resolve("x"));
+    Cli.run(
+            "linear",
+            output,
+            "blocks.0.to_q",
+            "--input",
+            x,
+            "-o",
+            temp.resolve("y"),
+            "--compute",
+            "f8")
         .succeeds();
-    Cli.run("linear", output, "blocks.0.to_q", "--input", x, "-o", temp.resolve("y"), "--compute", "i8_static")
+    Cli.run(
+            "linear",
+            output,
+            "blocks.0.to_q",
+            "--input",
+            x,
+            "-o",
+            temp.resolve("y"),
+            "--compute",
+            "i8_static")
         .fails("blocks.0.to_q: found activations of F8_E4M3, expected I8");
     Cli.run("quantize", original, "-o", output, "--format", "nf4", "--calibration", temp)
         .fails("--calibration: found format nf4, expected one of comfy-int8");
