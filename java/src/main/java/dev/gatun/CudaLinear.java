@@ -97,23 +97,6 @@ final class CudaLinear implements Linear {
   }
 
   @Override
-  public void forward(MemorySegment x, long m, MemorySegment y) {
-    forward(x, Encoding.F32, k, m, y, Encoding.F32, n);
-  }
-
-  @Override
-  public void forward(
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy) {
-    forward(x, xType, ldx, m, y, yType, ldy, Epilogue.NONE, null, 0);
-  }
-
-  @Override
   public void forward(
       MemorySegment x,
       Encoding xType,

@@ -70,14 +70,24 @@ public interface Linear extends AutoCloseable {
    * @throws IndexOutOfBoundsException when x or y is too short
    * @throws IllegalStateException when this layer is closed
    */
-  void forward(MemorySegment x, long m, MemorySegment y);
+  default void forward(MemorySegment x, long m, MemorySegment y) {
+    forward(x, Encoding.F32, inFeatures(), m, y, Encoding.F32, outFeatures());
+  }
 
   /**
    * The same with other types of x and y (F32, F16, BF16) and rows {@code ldx} and {@code ldy}
    * elements apart.
    */
-  void forward(
-      MemorySegment x, Encoding xType, long ldx, long m, MemorySegment y, Encoding yType, long ldy);
+  default void forward(
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long m,
+      MemorySegment y,
+      Encoding yType,
+      long ldy) {
+    forward(x, xType, ldx, m, y, yType, ldy, Epilogue.NONE, null, 0);
+  }
 
   /**
    * y = combine(activation(x · Wᵀ + b), other) in floats.

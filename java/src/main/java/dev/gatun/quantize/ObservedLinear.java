@@ -123,23 +123,6 @@ final class ObservedLinear implements Linear {
   }
 
   @Override
-  public void forward(MemorySegment x, long m, MemorySegment y) {
-    forward(x, m, y, Epilogue.NONE, null);
-  }
-
-  @Override
-  public void forward(
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy) {
-    forward(x, xType, ldx, m, y, yType, ldy, Epilogue.NONE, null, 0);
-  }
-
-  @Override
   public void forward(
       MemorySegment x,
       Encoding xType,
