@@ -28,7 +28,10 @@ public final class Golden {
   private static final String REST = ".rest";
   private static final Map<String, Path> UNPACKED = new HashMap<>();
 
-  /** A directory with families of cases to be tested instead of those among the resources. */
+  /**
+   * A directory with families of cases to be tested instead of those among the resources: {@code
+   * FAMILY/CASE/FILE}, with the original weights and inputs in {@code orig/orig}.
+   */
   private static final String EVERYTHING = "gatun.golden";
 
   private Golden() {}
@@ -71,8 +74,16 @@ public final class Golden {
 
   private static Path unpack(String family) {
     String everything = System.getProperty(EVERYTHING);
-    if (everything != null && Files.isDirectory(Path.of(everything, family))) {
-      return Path.of(everything, family);
+    if (everything != null) {
+      Path other = Path.of(everything);
+      // A wrong directory would test the resources again and say nothing.
+      if (!Files.isRegularFile(other.resolve("orig/orig/weights.safetensors"))) {
+        throw new IllegalStateException(
+            other + ": found no orig/orig/weights.safetensors, expected FAMILY/CASE/FILE");
+      }
+      if (Files.isDirectory(other.resolve(family))) {
+        return other.resolve(family);
+      }
     }
     try (InputStream in = Golden.class.getResourceAsStream("/golden/" + family + ".zip")) {
       if (in == null) {
