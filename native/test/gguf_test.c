@@ -136,6 +136,77 @@ static void quantizes(random_state *r, int32_t encoding) {
     free(many);
 }
 
+/* Numbers that are hard to quantize, a kind a row: ties of magnitude, steps and halves between them, zeros of both
+ * signs, subnormals, numbers near the largest ones, just below powers of two, infinities, NaN. */
+static float hard_number(random_state *r, int64_t kind) {
+    float v = random_float(r), step = (float)random_below(r, 16) - 8;
+    switch (kind) {
+    case 0:
+        return v;
+    case 1:
+        return gatun_bf16_to_float(gatun_float_to_bf16(v));
+    case 2:
+        return step;
+    case 3:
+        return step + 0.5f;
+    case 4:
+        return random_below(r, 2) == 0 ? 0.0f : -0.0f;
+    case 5:
+        return v * 0x1p-130f;
+    case 6:
+        return v * 0x1p125f;
+    case 7:
+        return nextafterf(ldexpf(1, (int)random_below(r, 8) - 4), 0) * (random_below(r, 2) == 0 ? 1.0f : -1.0f);
+    case 8:
+        return random_below(r, 20) == 0 ? INFINITY : v;
+    case 9:
+        return random_below(r, 20) == 0 ? NAN : v;
+    case 10:
+        return fabsf(v) + 1;
+    case 11:
+        return (float)((int32_t)random_below(r, 255) - 127) / 127 * 0.75f;
+    default:
+        return random_below(r, 8) == 0 ? v * 0x1p20f : v;
+    }
+}
+
+static void quantizes_as_the_definition(random_state *r, int32_t encoding, int32_t type) {
+    enum { KINDS = 13 };
+    const gatun_block *block = gatun_gguf_block(encoding);
+    int64_t across = 1 + random_below(r, 3), k = across * block->elements, ldw = k + random_below(r, 9);
+    int64_t stride = across * block->bytes + random_below(r, 5), size = KINDS * stride;
+    float *from = (float *)buffer(KINDS * ldw * 4, 0);
+    for (int64_t i = 0; i < KINDS * ldw; i++) {
+        from[i] = hard_number(r, i / ldw);
+    }
+    int64_t w_size = ((KINDS - 1) * ldw + k) * gatun_plain_size(type);
+    guarded w = guard(w_size), codes = guard(size - stride + across * block->bytes);
+    CHECK_STATUS(GATUN_OK, gatun_convert(from, GATUN_F32, w.data, type, (KINDS - 1) * ldw + k, 0, GATUN_ISA_SCALAR, 1));
+    uint8_t *expected = (uint8_t *)buffer(size, 0);
+    gatun_matrix m = {.n = KINDS,
+                      .k = k,
+                      .encoding = encoding,
+                      .code_row_stride = stride,
+                      .codes = expected,
+                      .codes_size = codes.size,
+                      .arithmetic = GATUN_F32,
+                      .result = GATUN_F32};
+    gatun_quantize_rule rule = {.arithmetic = GATUN_F32};
+    CHECK_STATUS(GATUN_OK, gatun_quantize(&m, &rule, w.data, type, ldw, GATUN_ISA_SCALAR, 1));
+    m.codes = codes.data;
+    CHECK_STATUS(GATUN_OK, gatun_quantize(&m, &rule, w.data, type, ldw, isa, 1 + (int32_t)random_below(r, 2)));
+    CHECK(gatun_kernel_find(GATUN_OP_QUANTIZE, 0, encoding, isa) == gatun_last_kernel(), "another kernel ran");
+    for (int64_t row = 0; row < KINDS; row++) {
+        CHECK(memcmp(expected + row * stride, (uint8_t *)codes.data + row * stride, (size_t)(across * block->bytes)) ==
+                  0,
+              "%s: other bytes of numbers of kind %lld, type %d", gatun_encoding_name(encoding), (long long)row, type);
+    }
+    free(from);
+    free(expected);
+    unguard(&w);
+    unguard(&codes);
+}
+
 int main(int argc, char **argv) {
     for (isa = GATUN_ISA_SCALAR; argc > 1 && isa <= GATUN_ISA_NEON && strcmp(gatun_isa_name(isa), argv[1]) != 0;
          isa++) {
@@ -153,6 +224,12 @@ int main(int argc, char **argv) {
     }
     for (size_t i = 0; i < sizeof written / sizeof written[0]; i++) {
         quantizes(&r, written[i]);
+        for (int32_t round = 0; round < 60; round++) {
+            quantizes_as_the_definition(&r, written[i],
+                                        round % 4 == 0   ? GATUN_F16
+                                        : round % 4 == 1 ? GATUN_BF16
+                                                         : GATUN_F32);
+        }
     }
     return finish();
 }

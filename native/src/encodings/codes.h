@@ -31,6 +31,8 @@ static inline float gatun_half_of_e8m0(uint32_t code) {
     return gatun_bits_float(code < 2 ? 0x00200000u << code : (code - 1) << 23);
 }
 float gatun_half_of_ue4m3(uint8_t code);
+/* The scale of NVFP4 that is nearest. */
+uint8_t gatun_ue4m3_of(float value);
 
 /* The numbers of one block to its bytes; false when this type is not written. */
 bool gatun_gguf_encode(int32_t encoding, const float *x, uint8_t *block);

@@ -149,7 +149,7 @@ static void encode_mxfp4(const float *x, uint8_t *b) {
 }
 
 /* Unsigned e4m3, halves up; from 256 on 0x7E. */
-static uint8_t encode_ue4m3(float value) {
+uint8_t gatun_ue4m3_of(float value) {
     if (!(value > 0.0f)) {
         return 0;
     }
@@ -171,7 +171,7 @@ static uint8_t encode_ue4m3(float value) {
 static void encode_nvfp4(const float *x, uint8_t *b) {
     for (int32_t run = 0; run < 4; run++) {
         const float *v = x + 16 * run;
-        b[run] = encode_ue4m3(largest_of(v, 16) / 6.0f);
+        b[run] = gatun_ue4m3_of(largest_of(v, 16) / 6.0f);
         float d = gatun_half_of_ue4m3(b[run]);
         int32_t codes[16];
         nearest_e2m1(v, 16, d, codes);

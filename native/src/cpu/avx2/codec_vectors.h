@@ -11,6 +11,12 @@ typedef float vf __attribute__((vector_size(32)));
 typedef int32_t vi __attribute__((vector_size(32)));
 typedef uint32_t vu __attribute__((vector_size(32)));
 typedef uint64_t vu64 __attribute__((vector_size(32)));
+/* Sixteen bytes, and the same as wider numbers. */
+typedef uint8_t b16 __attribute__((vector_size(16)));
+typedef uint16_t h8 __attribute__((vector_size(16)));
+typedef uint32_t w4 __attribute__((vector_size(16)));
+typedef int32_t i4 __attribute__((vector_size(16)));
+typedef float f4 __attribute__((vector_size(16)));
 
 static inline vf f16_load(const void *p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 static inline void f16_store(void *p, vf v) {
@@ -52,11 +58,41 @@ static inline vf look_up(const float *table, vu index) {
 /* To the nearest integer, ties to even. */
 static inline vi nearest(vf v) { return (vi)_mm256_cvtps_epi32((__m256)v); }
 static inline float largest_lane(vf v) {
-    float largest = v[0];
-    for (int32_t i = 1; i < LANES; i++) {
-        largest = v[i] > largest ? v[i] : largest;
-    }
-    return largest;
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+}
+/* table[index], index < 16 */
+static inline b16 look_up_bytes(b16 table, b16 index) { return (b16)_mm_shuffle_epi8((__m128i)table, (__m128i)index); }
+/* LANES of sixteen signed bytes from number `first` on. */
+static inline vf s8_float(b16 bytes, int first) {
+    __m128i some = first == 0 ? (__m128i)bytes : _mm_srli_si128((__m128i)bytes, 8);
+    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(some));
+}
+/* Toward zero; what an integer cannot hold is its smallest. */
+static inline vi truncated(vf v) { return (vi)_mm256_cvttps_epi32((__m256)v); }
+/* The sign of each lane, from bit 0 on. */
+static inline uint32_t lane_bits(vi v) { return (uint32_t)_mm256_movemask_ps((__m256)v); }
+static inline vf smaller(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+static inline vf larger(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+static inline vi smaller_i(vi a, vi b) { return (vi)_mm256_min_epi32((__m256i)a, (__m256i)b); }
+static inline vi larger_i(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
+/* Whether a NaN is in one of them. */
+static inline bool has_nan(vf a, vf b) {
+    return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_UNORD_Q)) != 0;
+}
+static inline vi upward(vf v) { return (vi)_mm256_cvttps_epi32(_mm256_ceil_ps((__m256)v)); }
+static inline __m256 larger_of_pairs(__m256 a, __m256 b) {
+    return _mm256_max_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+}
+/* The largest number of each of four vectors. */
+static inline f4 four_largest(const vf v[4]) {
+    __m256 even = larger_of_pairs((__m256)v[0], (__m256)v[2]), odd = larger_of_pairs((__m256)v[1], (__m256)v[3]);
+    __m256 two = larger_of_pairs(even, odd);
+    return (f4)_mm_max_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1));
+}
+static inline void four_halves(f4 v, uint16_t halves[4]) {
+    _mm_storel_epi64((__m128i *)halves, _mm_cvtps_ph((__m128)v, _MM_FROUND_TO_NEAREST_INT));
 }
 
 #endif

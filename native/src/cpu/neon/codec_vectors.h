@@ -11,6 +11,12 @@ typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 typedef uint32_t vu __attribute__((vector_size(16)));
 typedef uint64_t vu64 __attribute__((vector_size(16)));
+/* Sixteen bytes, and the same as wider numbers. */
+typedef uint8_t b16 __attribute__((vector_size(16)));
+typedef uint16_t h8 __attribute__((vector_size(16)));
+typedef uint32_t w4 __attribute__((vector_size(16)));
+typedef int32_t i4 __attribute__((vector_size(16)));
+typedef float f4 __attribute__((vector_size(16)));
 
 static inline vf f16_load(const void *p) {
     uint16x4_t bits;
@@ -67,6 +73,43 @@ static inline float largest_lane(vf v) {
         largest = v[i] > largest ? v[i] : largest;
     }
     return largest;
+}
+/* table[index], index < 16 */
+static inline b16 look_up_bytes(b16 table, b16 index) { return (b16)vqtbl1q_u8((uint8x16_t)table, (uint8x16_t)index); }
+/* LANES of sixteen signed bytes from number `first` on. */
+static inline vf s8_float(b16 bytes, int first) {
+    int8x8_t eight = first < 8 ? vget_low_s8((int8x16_t)bytes) : vget_high_s8((int8x16_t)bytes);
+    int16x8_t halves = vmovl_s8(eight);
+    return (vf)vcvtq_f32_s32(vmovl_s16(first % 8 == 0 ? vget_low_s16(halves) : vget_high_s16(halves)));
+}
+/* Toward zero; what an integer cannot hold is its smallest. */
+static inline vi truncated(vf v) {
+    uint32x4_t fits = vcaltq_f32((float32x4_t)v, vdupq_n_f32(0x1p31f));
+    return (vi)vbslq_s32(fits, vcvtq_s32_f32((float32x4_t)v), vdupq_n_s32(INT32_MIN));
+}
+/* The sign of each lane, from bit 0 on. */
+static inline uint32_t lane_bits(vi v) {
+    const vi shifts = {-31, -30, -29, -28};
+    return vaddvq_u32(vshlq_u32((uint32x4_t)v & 0x80000000, (int32x4_t)shifts));
+}
+static inline vf smaller(vf a, vf b) { return (vf)vminq_f32((float32x4_t)a, (float32x4_t)b); }
+static inline vf larger(vf a, vf b) { return (vf)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
+static inline vi smaller_i(vi a, vi b) { return (vi)vminq_s32((int32x4_t)a, (int32x4_t)b); }
+static inline vi larger_i(vi a, vi b) { return (vi)vmaxq_s32((int32x4_t)a, (int32x4_t)b); }
+/* Whether a NaN is in one of them. */
+static inline bool has_nan(vf a, vf b) {
+    return vminvq_u32(
+               vandq_u32(vceqq_f32((float32x4_t)a, (float32x4_t)a), vceqq_f32((float32x4_t)b, (float32x4_t)b))) == 0;
+}
+static inline vi upward(vf v) { return (vi)vcvtpq_s32_f32((float32x4_t)v); }
+/* The largest number of each of four vectors. */
+static inline f4 four_largest(const vf v[4]) {
+    float32x4_t low = vpmaxq_f32((float32x4_t)v[0], (float32x4_t)v[1]);
+    return (f4)vpmaxq_f32(low, vpmaxq_f32((float32x4_t)v[2], (float32x4_t)v[3]));
+}
+static inline void four_halves(f4 v, uint16_t halves[4]) {
+    uint16x4_t bits = vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v));
+    memcpy(halves, &bits, sizeof bits);
 }
 
 #endif
