@@ -12,6 +12,8 @@ import org.junit.jupiter.api.Assumptions;
  * where there is none, instead of being skipped.
  */
 public final class Cuda {
+  private static final String LIBRARY = System.mapLibraryName("gatun_cuda");
+
   private Cuda() {}
 
   /** Whether there is a GPU; for {@code @EnabledIf}. */
@@ -39,8 +41,8 @@ public final class Cuda {
 
   /** Skips a test where the library was not built; fails it where it was and is not found. */
   public static void requireLibrary() {
-    String directory = System.getProperty(NativeLibrary.CUDA_PATH_PROPERTY, "");
-    Path file = Path.of(directory, System.mapLibraryName("gatun_cuda"));
+    Path place = Path.of(System.getProperty(NativeLibrary.CUDA_PATH_PROPERTY, ""));
+    Path file = Files.isRegularFile(place) ? place : place.resolve(LIBRARY);
     Assumptions.assumeTrue(Files.exists(file), "libgatun_cuda was not built");
     NativeLibrary.Result found = NativeLibrary.loadCuda();
     assertThat(found).as(found.describe()).isInstanceOf(NativeLibrary.Loaded.class);
