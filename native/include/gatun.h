@@ -299,6 +299,14 @@ GATUN_API gatun_status gatun_embedding(const gatun_matrix *matrix, const int64_t
 GATUN_API gatun_status gatun_quantize(const gatun_matrix *matrix, const gatun_quantize_rule *rule, const void *w,
                                       int32_t w_type, int64_t ldw, int32_t isa, int32_t threads);
 
+/* How far a matrix is from the numbers that it was made of. Of `rows` rows from row0 on, W' as dequantize gives it in
+ * F32, w the same rows of numbers (F32, F16 or BF16, ldw elements apart):
+ *   sums[0] = sum of w^2, sums[1] = sum of (w' - w)^2, sums[2] = the largest |w' - w|, of NaN too
+ * in doubles. Runs on the calling thread: whoever has many rows calls it from several, and adds in an order of its own.
+ */
+GATUN_API gatun_status gatun_deviation(const gatun_matrix *matrix, int64_t row0, int64_t rows, const void *w,
+                                       int32_t w_type, int64_t ldw, double *sums, int32_t isa);
+
 /* ---- packed weights ---- */
 /* A packed weight is one block: self-describing, relocatable, 64-byte aligned. */
 GATUN_API gatun_status gatun_packed_size(const gatun_matrix *matrix, int64_t *size);

@@ -184,6 +184,8 @@ typedef void gatun_dequantize_kernel(const gatun_matrix *matrix, int64_t row, in
                                      int32_t out_type);
 typedef void gatun_convert_kernel(const void *src, int32_t src_type, void *dst, int32_t dst_type, int64_t count,
                                   bool saturate);
+/* Adds to sums[0] w^2, to sums[1] (restored - w)^2; sums[2] grows to the largest |restored - w|. */
+typedef void gatun_deviation_kernel(const void *w, int32_t w_type, const float *restored, int64_t count, double *sums);
 
 typedef struct gatun_quantize_task {
     const gatun_matrix *matrix;
@@ -207,6 +209,7 @@ typedef struct gatun_kernel_row {
     bool from_source; /* a kernel for PLAIN panels (F32, or BF16 with that compute) that gets SOURCE blocks as such */
     gatun_dequantize_kernel *dequantize; /* of `embedding` too */
     gatun_convert_kernel *convert;
+    gatun_deviation_kernel *deviation; /* in the rows of `convert` */
     gatun_quantize_kernel *quantize;
     gatun_codec_accepts *codec_accepts; /* null: everything */
 } gatun_kernel_row;

@@ -193,6 +193,36 @@ static void dequantize_both(random_state *r, gatun_matrix *m, int32_t type) {
     unguard(&b);
 }
 
+/* Equal but for the order of the sum, or no numbers both. */
+static bool same_sum(double a, double b) { return a == b || (isnan(a) && isnan(b)) || fabs(a - b) <= 1e-12 * fabs(a); }
+
+/* Sums of deviations against those of what dequantize gives, one number after the other. */
+static void deviation_both(random_state *r, const gatun_matrix *m, int32_t type) {
+    int64_t size = gatun_plain_size(type), ldw = m->k + random_below(r, 3), row0 = random_below(r, m->n + 1);
+    int64_t rows = m->n - row0, count = rows == 0 ? 0 : (rows - 1) * ldw + m->k;
+    guarded w = guard(count * size), floats = guard(rows * m->k * 4);
+    for (int64_t i = 0; i < count; i++) {
+        gatun_plain_put(type, w.data, i, random_float(r) * 3.0f);
+    }
+    CHECK_STATUS(GATUN_OK, gatun_dequantize(m, row0, rows, floats.data, GATUN_F32, m->k, GATUN_ISA_SCALAR, 1));
+    double expected[3] = {0, 0, 0}, found[3] = {1, 2, 3};
+    for (int64_t i = 0; i < rows * m->k; i++) {
+        float before = gatun_plain_get(type, w.data, i / m->k * ldw + i % m->k);
+        float distance = fabsf(((const float *)floats.data)[i] - before);
+        double difference = (double)((const float *)floats.data)[i] - (double)before;
+        expected[0] += (double)before * (double)before;
+        expected[1] += difference * difference;
+        expected[2] = (double)distance > expected[2] || isnan(distance) ? (double)distance : expected[2];
+    }
+    CHECK_STATUS(GATUN_OK, gatun_deviation(m, row0, rows, w.data, type, ldw, found, isa));
+    for (int32_t i = 0; i < 3; i++) {
+        CHECK(same_sum(expected[i], found[i]), "deviation of %d, sum %d: %g, expected %g", m->encoding, i, found[i],
+              expected[i]);
+    }
+    unguard(&w);
+    unguard(&floats);
+}
+
 static void dequantize(random_state *r, int32_t encoding, int32_t order, int64_t n, int64_t k, int32_t cut,
                        int64_t group, int32_t with, int32_t scale_type, int32_t arithmetic) {
     gatun_matrix m;
@@ -210,6 +240,7 @@ static void dequantize(random_state *r, int32_t encoding, int32_t order, int64_t
     m.scales = scales == NULL ? NULL : guarded_scales.data;
     for (int32_t t = 0; t < 3; t++) {
         dequantize_both(r, &m, plain_types[t]);
+        deviation_both(r, &m, plain_types[t]);
     }
     unguard(&guarded_codes);
     unguard(&guarded_scales);

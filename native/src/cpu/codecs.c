@@ -1,6 +1,7 @@
 /*
- * The operations convert, dequantize, embedding and quantize: they check their arguments, choose the kernel and share
- * the work among threads. Each thread takes pieces of its own of the output, so the bits do not depend on timing.
+ * The operations convert, dequantize, embedding, quantize and deviation: they check their arguments, choose the kernel
+ * and share the work among threads. Each thread takes pieces of its own of the output, so the bits do not depend on
+ * timing.
  */
 #include <stdatomic.h>
 
@@ -318,5 +319,44 @@ gatun_status gatun_quantize(const gatun_matrix *matrix, const gatun_quantize_rul
         gatun_parallel(useful(workers, j.pieces.count), quantize_body, &j);
     }
     gatun_set_last_kernel(index);
+    return GATUN_OK;
+}
+
+/* ---- deviation ---- */
+
+/* Numbers that are dequantized at once: few enough to stay in the first cache until they are compared. */
+enum { COMPARED = 2048 };
+
+gatun_status gatun_deviation(const gatun_matrix *matrix, int64_t row0, int64_t rows, const void *w, int32_t w_type,
+                             int64_t ldw, double *sums, int32_t isa) {
+    gatun_status status = gatun_matrix_check(matrix, false);
+    if (status == GATUN_OK && (row0 < 0 || rows < 0 || row0 > matrix->n || rows > matrix->n - row0 || sums == NULL)) {
+        return gatun_fail(
+            GATUN_INVALID_ARGUMENT,
+            "deviation: found rows %lld to %lld + %lld or no place for the sums, expected within 0 to %lld",
+            (long long)row0, (long long)row0, (long long)rows, (long long)matrix->n);
+    }
+    status = status != GATUN_OK ? status : check_operand("deviation", "input", w, w_type, rows, matrix->k, ldw);
+    status = status != GATUN_OK ? status : gatun_isa_resolve(isa, &isa);
+    if (status != GATUN_OK) {
+        return status;
+    }
+    int32_t decode = gatun_kernel_choose(GATUN_OP_DEQUANTIZE, 0, matrix->encoding, isa, NULL, 0, matrix);
+    int32_t compare = gatun_kernel_choose(GATUN_OP_CONVERT, 0, w_type, isa, NULL, 0, NULL);
+    if (decode < 0 || compare < 0) {
+        return GATUN_UNSUPPORTED;
+    }
+    float restored[COMPARED];
+    int64_t size = gatun_plain_size(w_type);
+    sums[0] = sums[1] = sums[2] = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t first = 0; first < matrix->k; first += COMPARED) {
+            int64_t count = minimum(COMPARED, matrix->k - first);
+            gatun_table_row(decode)->dequantize(matrix, row0 + r, first, count, restored, GATUN_F32);
+            gatun_table_row(compare)->deviation((const uint8_t *)w + (r * ldw + first) * size, w_type, restored, count,
+                                                sums);
+        }
+    }
+    gatun_set_last_kernel(decode);
     return GATUN_OK;
 }

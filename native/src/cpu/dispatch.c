@@ -22,7 +22,8 @@
     GATUN_ROW(EMBEDDING, 0, ENCODING, ISA, "embedding_" #encoding "__" #isa, .dequantize = function,                   \
               .codec_accepts = accepts)
 #define GATUN_CONVERT_ROW(ENCODING, encoding, bits, ISA, isa, function)                                                \
-    GATUN_ROW(CONVERT, 0, ENCODING, ISA, "convert_" #encoding "__" #isa, .convert = function)
+    GATUN_ROW(CONVERT, 0, ENCODING, ISA, "convert_" #encoding "__" #isa, .convert = function,                          \
+              .deviation = gatun_deviation__##isa)
 #define GATUN_QUANTIZE_ROW(ENCODING, encoding, bits, ISA, isa, function, accepts)                                      \
     GATUN_ROW(QUANTIZE, 0, ENCODING, ISA, "quantize_" #encoding "__" #isa, .quantize = function,                       \
               .codec_accepts = accepts)

@@ -6,6 +6,7 @@
 
 gatun_dequantize_kernel gatun_dequantize__scalar;
 gatun_convert_kernel gatun_convert__scalar;
+gatun_deviation_kernel gatun_deviation__scalar;
 gatun_quantize_kernel gatun_quantize__scalar, gatun_quantize_gguf__scalar;
 gatun_linear_kernel gatun_linear_f32__scalar, gatun_linear_bf16__scalar, gatun_linear_i8__scalar,
     gatun_linear_i8_block__scalar;
@@ -17,6 +18,7 @@ extern const gatun_x_layout gatun_x_scalar_f32, gatun_x_scalar_bf16, gatun_x_sca
     gatun_dequantize_kernel gatun_dequantize__##isa, gatun_dequantize_gguf__##isa;                                     \
     gatun_codec_accepts gatun_dequantize_accepts__##isa;                                                               \
     gatun_convert_kernel gatun_convert__##isa;                                                                         \
+    gatun_deviation_kernel gatun_deviation__##isa;                                                                     \
     gatun_quantize_kernel gatun_quantize__##isa, gatun_quantize_gguf__##isa;                                           \
     gatun_codec_accepts gatun_quantize_accepts__##isa;
 

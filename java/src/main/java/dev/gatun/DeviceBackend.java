@@ -1,6 +1,7 @@
 package dev.gatun;
 
 import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.Deviation;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.Operation;
 import dev.gatun.kernel.PackedWeight;
@@ -15,9 +16,25 @@ import org.jspecify.annotations.Nullable;
 /** Runs each operation on the first of a device's backends that takes it. */
 final class DeviceBackend implements Backend {
   private final Device device;
+  private final List<Backend> backends;
 
   DeviceBackend(Device device) {
+    this(
+        device,
+        device.order().stream()
+            .filter(name -> device.refuses(name).isEmpty())
+            .map(device::backend)
+            .toList());
+  }
+
+  /**
+   * Runs on some of the backends of a device.
+   *
+   * @param backends in the order in which they are asked
+   */
+  private DeviceBackend(Device device, List<Backend> backends) {
     this.device = device;
+    this.backends = backends;
   }
 
   /** A packed weight and who packed it. */
@@ -48,17 +65,10 @@ final class DeviceBackend implements Backend {
     }
   }
 
-  private List<Backend> backends() {
-    return device.order().stream()
-        .filter(name -> device.refuses(name).isEmpty())
-        .map(device::backend)
-        .toList();
-  }
-
   /** The first backend that does not refuse; a clear refusal when all do. */
   private Backend first(String what, Function<Backend, Optional<String>> refuses) {
     List<String> reasons = new ArrayList<>();
-    for (Backend backend : backends()) {
+    for (Backend backend : backends) {
       Optional<String> why = refuses.apply(backend);
       if (why.isEmpty()) {
         reasons.forEach(reason -> Device.sayOnce(reason + "; " + backend.name() + " runs instead"));
@@ -91,13 +101,13 @@ final class DeviceBackend implements Backend {
 
   @Override
   public List<Kernel> kernels() {
-    return backends().stream().flatMap(b -> b.kernels().stream()).toList();
+    return backends.stream().flatMap(b -> b.kernels().stream()).toList();
   }
 
   @Override
   public Optional<String> refuses(Operation operation, Matrix matrix, Optional<Compute> compute) {
     List<String> reasons = new ArrayList<>();
-    for (Backend backend : backends()) {
+    for (Backend backend : backends) {
       Optional<String> why = backend.refuses(operation, matrix, compute);
       if (why.isEmpty()) {
         return Optional.empty();
@@ -121,6 +131,16 @@ final class DeviceBackend implements Backend {
   @Override
   public String quantize(Matrix matrix, QuantizeRule rule, MemorySegment w, Encoding wType) {
     return first(Operation.QUANTIZE, matrix).quantize(matrix, rule, w, wType);
+  }
+
+  @Override
+  public Deviation deviation(Matrix matrix, long row0, long rows, MemorySegment w, Encoding wType) {
+    return first(Operation.DEQUANTIZE, matrix).deviation(matrix, row0, rows, w, wType);
+  }
+
+  @Override
+  public Backend onOneThread() {
+    return new DeviceBackend(device, backends.stream().map(Backend::onOneThread).toList());
   }
 
   @Override

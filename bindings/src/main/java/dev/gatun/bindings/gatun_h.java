@@ -1926,6 +1926,73 @@ public class gatun_h extends gatun_h$shared {
         }
     }
 
+    private static class gatun_deviation {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_POINTER,
+            gatun_h.C_LONG,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_INT
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_deviation");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_deviation(const gatun_matrix *matrix, int64_t row0, int64_t rows, const void *w, int32_t w_type, int64_t ldw, double *sums, int32_t isa)
+     * }
+     */
+    public static FunctionDescriptor gatun_deviation$descriptor() {
+        return gatun_deviation.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_deviation(const gatun_matrix *matrix, int64_t row0, int64_t rows, const void *w, int32_t w_type, int64_t ldw, double *sums, int32_t isa)
+     * }
+     */
+    public static MethodHandle gatun_deviation$handle() {
+        return gatun_deviation.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_deviation(const gatun_matrix *matrix, int64_t row0, int64_t rows, const void *w, int32_t w_type, int64_t ldw, double *sums, int32_t isa)
+     * }
+     */
+    public static MemorySegment gatun_deviation$address() {
+        return gatun_deviation.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_deviation(const gatun_matrix *matrix, int64_t row0, int64_t rows, const void *w, int32_t w_type, int64_t ldw, double *sums, int32_t isa)
+     * }
+     */
+    public static int gatun_deviation(MemorySegment matrix, long row0, long rows, MemorySegment w, int w_type, long ldw, MemorySegment sums, int isa) {
+        var mh$ = gatun_deviation.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_deviation", matrix, row0, rows, w, w_type, ldw, sums, isa);
+            }
+            return (int)mh$.invokeExact(matrix, row0, rows, w, w_type, ldw, sums, isa);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
     private static class gatun_packed_size {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
             gatun_h.C_INT,

@@ -16,7 +16,9 @@ import dev.gatun.layout.BitsAndBytes4BitLayout;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.math.BigInteger;
 import java.nio.ByteOrder;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -115,12 +117,61 @@ final class BitsAndBytesWriter implements LayerWriter {
                     Nested.of(draft.name, draft.absmax.elements(), nest.offset(), arena)));
   }
 
+  /** Pieces are whole blocks; the scales' own scales are chosen when all of them are known. */
+  @Override
+  public Optional<RowQuantizer> byRows(String layer, Tensor weight) {
+    if (nested) {
+      return Optional.empty();
+    }
+    long n = weight.shape().get(0);
+    long k = weight.shape().get(1);
+    Encoding type = Parts.encoding(weight);
+    String name = layer + Parts.WEIGHT;
+    long step = block / BigInteger.valueOf(block).gcd(BigInteger.valueOf(k)).longValue();
+    return Optional.of(
+        new SlicedRows(
+            n,
+            step,
+            rows -> {
+              List<SafetensorsWriter.Entry> entries = new ArrayList<>(entries(name, rows * k));
+              entries.add(WriterSupport.entry(name + ".quant_map", DType.F32, 16L));
+              entries.add(WriterSupport.textEntry(stateName(name), state(type, n, k, "")));
+              return entries;
+            },
+            (rows, backend, arena) -> quantize(layer, rows, backend, arena),
+            arena -> List.of(codebook(name, arena), state(name, type, n, k, "", arena))));
+  }
+
+  /** Codes and scales. */
+  private List<SafetensorsWriter.Entry> entries(String name, long elements) {
+    return List.of(
+        WriterSupport.entry(name, DType.U8, Math.ceilDiv(elements, 2L), 1L),
+        WriterSupport.entry(name + ".absmax", DType.F32, Math.ceilDiv(elements, block)));
+  }
+
   private Draft draft(String layer, long n, long k, long elements, Arena arena) {
     String name = layer + Parts.WEIGHT;
-    Tensor codes = WriterSupport.allocate(arena, name, DType.U8, Math.ceilDiv(elements, 2L), 1L);
-    Tensor absmax =
-        WriterSupport.allocate(arena, name + ".absmax", DType.F32, Math.ceilDiv(elements, block));
+    List<SafetensorsWriter.Entry> entries = entries(name, elements);
+    Tensor codes = WriterSupport.allocate(arena, entries.get(0));
+    Tensor absmax = WriterSupport.allocate(arena, entries.get(1));
     return new Draft(name, n, k, codes, absmax, arena);
+  }
+
+  private Tensor codebook(String name, Arena arena) {
+    Tensor map = WriterSupport.allocate(arena, name + ".quant_map", DType.F32, 16L);
+    List<Float> values = new BitsAndBytes4BitLayout(encoding, block, false).codebook();
+    for (int i = 0; i < values.size(); i++) {
+      map.data().set(FLOAT, 4L * i, values.get(i));
+    }
+    return map;
+  }
+
+  private String stateName(String name) {
+    return name + BitsAndBytes.STATE + (encoding == Encoding.NF4 ? "nf4" : "fp4");
+  }
+
+  private Tensor state(String name, Encoding type, long n, long k, String more, Arena arena) {
+    return WriterSupport.text(arena, stateName(name), state(type, n, k, more));
   }
 
   /** The scales' own codes, scales and codebook. */
@@ -162,23 +213,9 @@ final class BitsAndBytesWriter implements LayerWriter {
           .matrix(n, k, codes.data(), absmax.data(), Optional.empty(), type);
     }
 
-    private Tensor codebook() {
-      Tensor map = WriterSupport.allocate(arena, name + ".quant_map", DType.F32, 16L);
-      List<Float> values = new BitsAndBytes4BitLayout(encoding, block, false).codebook();
-      for (int i = 0; i < values.size(); i++) {
-        map.data().set(FLOAT, 4L * i, values.get(i));
-      }
-      return map;
-    }
-
-    private Tensor state(Encoding type, String more) {
-      String stateName = name + BitsAndBytes.STATE + (encoding == Encoding.NF4 ? "nf4" : "fp4");
-      return WriterSupport.text(
-          arena, stateName, BitsAndBytesWriter.this.state(type, List.of(n, k)) + more + "}");
-    }
-
     Blank flat(Encoding type) {
-      return Blank.of(List.of(codes, codebook(), absmax, state(type, "")), matrix(type));
+      Tensor state = state(name, type, n, k, "", arena);
+      return Blank.of(List.of(codes, codebook(name, arena), absmax, state), matrix(type));
     }
 
     Blank nested(Encoding type, Nested nest) {
@@ -193,7 +230,13 @@ final class BitsAndBytesWriter implements LayerWriter {
               + ", \"nested_dtype\": \"float32\", \"nested_offset\": "
               + PythonJson.number(nest.offset);
       return Blank.of(
-          List.of(codes, codebook(), nest.scales, nest.codebook, nest.codes, state(type, more)),
+          List.of(
+              codes,
+              codebook(name, arena),
+              nest.scales,
+              nest.codebook,
+              nest.codes,
+              state(name, type, n, k, more, arena)),
           matrix);
     }
   }
@@ -238,7 +281,7 @@ final class BitsAndBytesWriter implements LayerWriter {
     }
   }
 
-  private String state(Encoding type, List<Long> shape) {
+  private String state(Encoding type, long n, long k, String more) {
     String dtype =
         switch (type) {
           case F16 -> "float16";
@@ -252,7 +295,9 @@ final class BitsAndBytesWriter implements LayerWriter {
         + ", \"dtype\": \""
         + dtype
         + "\", \"shape\": "
-        + shape;
+        + List.of(n, k)
+        + more
+        + "}";
   }
 
   /**

@@ -27,15 +27,28 @@ record ComfyUiBlank(String layer, long n, long k, Encoding type, Arena arena) {
     return WriterSupport.allocate(arena, layer + part, dtype, shape);
   }
 
+  /** The tensors of {@link #bytes}. */
+  static List<SafetensorsWriter.Entry> bytes(ComfyFormat format, String layer, long n, long k) {
+    List<SafetensorsWriter.Entry> entries = new ArrayList<>();
+    entries.add(WriterSupport.entry(layer + Parts.WEIGHT, format.codes(), n, k));
+    entries.add(
+        switch (format) {
+          case INT8_ROW, INT8_CONVROT ->
+              WriterSupport.entry(layer + ".weight_scale", DType.F32, n, 1L);
+          case SCALED_FP8 -> WriterSupport.entry(layer + ".scale_weight", DType.F32);
+          default -> WriterSupport.entry(layer + ".weight_scale", DType.F32);
+        });
+    if (format.isMarkedByTensor()) {
+      entries.add(WriterSupport.textEntry(layer + ComfyUi.MARK, format.mark()));
+    }
+    return entries;
+  }
+
   /** One scale, or one per row, and nothing else. */
   LayerWriter.Blank bytes(ComfyFormat format) {
-    Tensor codes = allocate(Parts.WEIGHT, format.codes(), n, k);
-    Tensor scales =
-        switch (format) {
-          case INT8_ROW, INT8_CONVROT -> allocate(".weight_scale", DType.F32, n, 1L);
-          case SCALED_FP8 -> allocate(".scale_weight", DType.F32);
-          default -> allocate(".weight_scale", DType.F32);
-        };
+    List<SafetensorsWriter.Entry> entries = bytes(format, layer, n, k);
+    Tensor codes = WriterSupport.allocate(arena, entries.get(0));
+    Tensor scales = WriterSupport.allocate(arena, entries.get(1));
     Matrix.Values values = Parts.values(scales);
     boolean perRow = format == ComfyFormat.INT8_ROW || format == ComfyFormat.INT8_CONVROT;
     int rotation = format == ComfyFormat.INT8_CONVROT ? ComfyFormat.ROTATION : 0;

@@ -18,7 +18,6 @@ import java.lang.foreign.ValueLayout;
 final class ComfyUiQuantizer {
   private static final float LARGEST_E4M3 = 448f;
   private static final float LARGEST_E2M1 = 6f;
-  private static final float SMALLEST_SCALE = 1e-30f;
 
   private final WeightRows rows;
   private final ComfyUiBlank blank;
@@ -39,18 +38,15 @@ final class ComfyUiQuantizer {
     this.blank = new ComfyUiBlank(layer, n, k, type, arena);
   }
 
-  /** Quotients are rounded to the weight's type before they are rounded to integers. */
-  LayerWriter.Quantized int8(ComfyFormat format) {
-    LayerWriter.Blank made = blank.bytes(format);
+  /** {@link ComfyUiInt8} of rotated rows. */
+  LayerWriter.Quantized rotatedInt8() {
+    LayerWriter.Blank made = blank.bytes(ComfyFormat.INT8_CONVROT);
     Tensor codes = made.tensors().get(0);
     Tensor scales = made.tensors().get(1);
-    boolean perRow = scales.elements() == n && !scales.shape().isEmpty();
-    float all = perRow ? 0 : rows.largest();
     for (long row = 0; row < n; row++) {
       float[] values = rows.row(row);
-      float largest = perRow ? WeightRows.largest(values, 0, k) : all;
-      float scale = Math.max(largest / 127f, SMALLEST_SCALE);
-      Numbers.put(Encoding.F32, scales.data(), perRow ? row : 0, scale);
+      float scale = ComfyUiInt8.scale(WeightRows.largest(values, 0, k));
+      Numbers.put(Encoding.F32, scales.data(), row, scale);
       float divisor = HalfFloat.round(type, scale);
       for (int i = 0; i < k; i++) {
         float q = HalfFloat.round(type, values[i] / divisor);

@@ -6,10 +6,9 @@ import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
-import dev.gatun.kernel.QuantizeRule;
 import dev.gatun.kernel.ScaleMethod;
 import dev.gatun.kernel.Scaling;
-import dev.gatun.kernel.codec.Fp8;
+import dev.gatun.kernel.codec.Magnitudes;
 import dev.gatun.kernel.codec.Numbers;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -56,29 +55,54 @@ final class ComfyUiWriter implements LayerWriter {
     ComfyUiQuantizer quantizer = new ComfyUiQuantizer(layer, weight, rotation, arena);
     ComfyUiFourBit fourBit = new ComfyUiFourBit(layer, weight, arena);
     return switch (format) {
-      case INT8, INT8_ROW, INT8_CONVROT -> quantizer.int8(format);
+      case INT8_ROW -> ComfyUiInt8.byRows(layer, weight, backend, arena);
+      case INT8_CONVROT -> quantizer.rotatedInt8();
       case MXFP8 -> quantizer.mxfp8();
       case NVFP4 -> quantizer.nvfp4();
       case CONVROT_W4A4 -> fourBit.rotated();
       case ASYM_W4A8_INT8 -> fourBit.codebook();
       case AWQ_W4A16 -> fourBit.awq();
-      case FLOAT8_E4M3FN, FLOAT8_E5M2, SCALED_FP8 -> float8(layer, weight, backend, arena);
+      case INT8, FLOAT8_E4M3FN, FLOAT8_E5M2, SCALED_FP8 -> shared(layer, weight, backend, arena);
     };
   }
 
-  /**
-   * The scale is absmax / largest in the weight's own type, and codes come from the product with
-   * its rounded reciprocal. A weight of zeros, which in the library ends in NaN, gets the scale 0
-   * and codes 0.
-   */
-  private Quantized float8(String layer, Tensor weight, Backend backend, Arena arena) {
+  @Override
+  public Optional<RowQuantizer> byRows(String layer, Tensor weight) {
+    long n = weight.shape().get(0);
+    long k = weight.shape().get(1);
+    return switch (format) {
+      case INT8, FLOAT8_E4M3FN, FLOAT8_E5M2, SCALED_FP8 ->
+          Optional.of(
+              new SharedScaleRows(
+                  n,
+                  ComfyUiBlank.bytes(format, layer, n, k),
+                  layer + Parts.WEIGHT,
+                  scheme(layer, k, Parts.encoding(weight))));
+      case INT8_ROW, INT8_CONVROT ->
+          Optional.of(
+              new SlicedRows(
+                  n,
+                  1,
+                  rows -> ComfyUiBlank.bytes(format, layer, rows, k),
+                  (rows, backend, arena) -> quantize(layer, rows, backend, arena),
+                  arena ->
+                      List.of(WriterSupport.text(arena, layer + ComfyUi.MARK, format.mark()))));
+      default -> Optional.empty();
+    };
+  }
+
+  private SharedScaleRows.Scheme scheme(String layer, long k, Encoding type) {
+    return format == ComfyFormat.INT8
+        ? new ComfyUiInt8(layer, k, type)
+        : new ComfyUiFloat8(format, layer, k, type);
+  }
+
+  private Quantized shared(String layer, Tensor weight, Backend backend, Arena arena) {
     Encoding type = Parts.encoding(weight);
-    Blank made =
-        new ComfyUiBlank(layer, weight.shape().get(0), weight.shape().get(1), type, arena)
-            .bytes(format);
-    float largest = Fp8.max(made.matrix().encoding());
-    QuantizeRule rule = new QuantizeRule(type, true, largest, 0, -largest, largest, false, 0);
-    backend.quantize(made.matrix(), rule, weight.data(), type);
+    SharedScaleRows.Scheme scheme = scheme(layer, weight.shape().get(1), type);
+    float largest = Magnitudes.largest(type, weight.data(), 0, weight.elements());
+    Blank made = scheme.blank(weight.shape().get(0), largest, backend, arena);
+    scheme.fill(made, weight, backend);
     return made.finished();
   }
 

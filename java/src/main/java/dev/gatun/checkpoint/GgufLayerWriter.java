@@ -13,7 +13,6 @@ import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.GgufLayout;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
-import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.Comparator;
@@ -70,6 +69,17 @@ final class GgufLayerWriter implements LayerWriter {
     return scaling.isDefault()
         ? Optional.empty()
         : Optional.of("its blocks are quantized by ggml's own rule");
+  }
+
+  @Override
+  public Optional<RowQuantizer> byRows(String layer, Tensor weight) {
+    long k = weight.shape().get(1);
+    DType type = DType.valueOf(encoding.name());
+    return Optional.of(
+        SlicedRows.of(
+            weight,
+            rows -> List.of(WriterSupport.entry(layer + Parts.WEIGHT, type, rows, k)),
+            (rows, backend, arena) -> quantize(layer, rows, backend, arena)));
   }
 
   private Tensor allocate(Arena arena, String layer, long n, long k) {
@@ -140,7 +150,7 @@ final class GgufLayerWriter implements LayerWriter {
 
   @Override
   public TensorFileWriter create(
-      Path target,
+      OutputFile file,
       Collection<SafetensorsWriter.Entry> entries,
       Checkpoint source,
       Map<String, String> metadata) {
@@ -149,7 +159,7 @@ final class GgufLayerWriter implements LayerWriter {
     List<SafetensorsWriter.Entry> sorted = new ArrayList<>(entries);
     sorted.sort(
         Comparator.comparingInt(entry -> order.getOrDefault(entry.name(), Integer.MAX_VALUE)));
-    return GgufWriter.create(target, sorted, values(source, metadata));
+    return GgufWriter.create(file, sorted, values(source, metadata));
   }
 
   /** A GGUF source's own metadata; of another source, the architecture if it says one. */

@@ -32,31 +32,44 @@ public final class GgufWriter extends TensorFileWriter {
    */
   public static GgufWriter create(
       Path target, Collection<SafetensorsWriter.Entry> entries, Map<String, GgufValue> values) {
-    GgufValue stored = values.get(GgufFile.ALIGNMENT);
-    long alignment = stored == null ? GgufFile.DEFAULT_ALIGNMENT : stored.whole().orElse(0);
-    if (Long.bitCount(alignment) != 1) {
-      throw Problem.file(target, GgufFile.ALIGNMENT + " " + alignment, "a power of 2");
-    }
-    byte[] head = head(target, entries, values, alignment);
-    OutputFile file = OutputFile.create(target);
+    return create(OutputFile.create(target), entries, values);
+  }
+
+  /**
+   * Starts what a file holds.
+   *
+   * @param file closed with the writer, or by an exception
+   */
+  static GgufWriter create(
+      OutputFile file, Collection<SafetensorsWriter.Entry> entries, Map<String, GgufValue> values) {
     GgufWriter writer = new GgufWriter(file);
     boolean done = false;
     try {
-      writer.writeAt(0, head);
-      long position = align(head.length, alignment);
-      writer.writeAt(head.length, new byte[(int) (position - head.length)]);
-      for (SafetensorsWriter.Entry entry : entries) {
-        long end = Math.addExact(position, entry.byteSize());
-        writer.place(entry.name(), position, entry.byteSize());
-        position = align(end, alignment);
-        writer.writeAt(end, new byte[(int) (position - end)]);
-      }
+      writer.start(entries, values);
       done = true;
       return writer;
     } finally {
       if (!done) {
         file.close();
       }
+    }
+  }
+
+  private void start(Collection<SafetensorsWriter.Entry> entries, Map<String, GgufValue> values) {
+    GgufValue stored = values.get(GgufFile.ALIGNMENT);
+    long alignment = stored == null ? GgufFile.DEFAULT_ALIGNMENT : stored.whole().orElse(0);
+    if (Long.bitCount(alignment) != 1) {
+      throw Problem.file(target(), GgufFile.ALIGNMENT + " " + alignment, "a power of 2");
+    }
+    byte[] head = head(target(), entries, values, alignment);
+    writeAt(0, head);
+    long position = align(head.length, alignment);
+    writeAt(head.length, new byte[(int) (position - head.length)]);
+    for (SafetensorsWriter.Entry entry : entries) {
+      long end = Math.addExact(position, entry.byteSize());
+      place(entry.name(), position, entry.byteSize());
+      position = align(end, alignment);
+      writeAt(end, new byte[(int) (position - end)]);
     }
   }
 

@@ -8,7 +8,6 @@ import dev.gatun.kernel.ScaleFitter;
 import dev.gatun.kernel.ScaleMethod;
 import dev.gatun.kernel.Scaling;
 import java.lang.foreign.Arena;
-import java.nio.file.Path;
 import java.util.Collection;
 import java.util.List;
 import java.util.Map;
@@ -109,6 +108,17 @@ public interface LayerWriter extends QuantizationLifecycle {
   }
 
   /**
+   * The way to quantize a weight some rows at a time, as the format's library would; empty when
+   * this format needs all of it at once. Its tensors' sizes are then known before its values are.
+   *
+   * @param layer plain name without {@code .weight}
+   * @param weight F32, F16 or BF16, [N, K]; its numbers are not looked at
+   */
+  default Optional<RowQuantizer> byRows(String layer, Tensor weight) {
+    return Optional.empty();
+  }
+
+  /**
    * Room for a quantized weight's codes and scales in this format, if it has a layout that might
    * hold them as they are.
    *
@@ -153,16 +163,17 @@ public interface LayerWriter extends QuantizationLifecycle {
    * Starts the file that the tensors go into: a safetensors file, unless the format has a container
    * of its own.
    *
+   * @param file without bytes of its own yet; closed with what is returned, or by an exception
    * @param entries every tensor that will be written
    * @param source what is quantized
    * @param metadata the source's and {@link #metadata}
    */
   default TensorFileWriter create(
-      Path target,
+      OutputFile file,
       Collection<SafetensorsWriter.Entry> entries,
       Checkpoint source,
       Map<String, String> metadata) {
-    return SafetensorsWriter.create(target, entries, metadata);
+    return SafetensorsWriter.create(file, entries, metadata);
   }
 
   /**

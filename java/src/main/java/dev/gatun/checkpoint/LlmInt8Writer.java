@@ -58,11 +58,31 @@ final class LlmInt8Writer implements LayerWriter {
   }
 
   private static Blank blank(String layer, long n, long k, Arena arena) {
-    Tensor codes = WriterSupport.allocate(arena, layer + Parts.WEIGHT, DType.I8, n, k);
-    Tensor maxima = WriterSupport.allocate(arena, layer + ".SCB", DType.F32, n);
-    Tensor format = WriterSupport.allocate(arena, layer + ".weight_format", DType.U8);
-    Matrix matrix = new BitsAndBytesInt8Layout().matrix(n, k, codes.data(), maxima.data());
-    return Blank.of(List.of(codes, maxima, format), matrix);
+    List<Tensor> tensors =
+        entries(layer, n, k).stream().map(e -> WriterSupport.allocate(arena, e)).toList();
+    Matrix matrix =
+        new BitsAndBytesInt8Layout().matrix(n, k, tensors.get(0).data(), tensors.get(1).data());
+    return Blank.of(tensors, matrix);
+  }
+
+  /** Codes, maxima, and the number of the codes' order. */
+  private static List<SafetensorsWriter.Entry> entries(String layer, long n, long k) {
+    return List.of(
+        WriterSupport.entry(layer + Parts.WEIGHT, DType.I8, n, k),
+        WriterSupport.entry(layer + ".SCB", DType.F32, n),
+        WriterSupport.entry(layer + ".weight_format", DType.U8));
+  }
+
+  @Override
+  public Optional<RowQuantizer> byRows(String layer, Tensor weight) {
+    long k = weight.shape().get(1);
+    return Optional.of(
+        new SlicedRows(
+            weight.shape().get(0),
+            1,
+            rows -> entries(layer, rows, k),
+            (rows, backend, arena) -> quantize(layer, rows, backend, arena),
+            arena -> List.of(WriterSupport.allocate(arena, entries(layer, 0, k).get(2)))));
   }
 
   private static float half(Encoding type, Tensor weight, long index) {

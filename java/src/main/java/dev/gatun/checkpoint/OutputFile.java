@@ -12,7 +12,9 @@ import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
+import java.nio.file.StandardOpenOption;
 import java.util.concurrent.ThreadLocalRandom;
+import java.util.function.Predicate;
 
 /**
  * A file that is there whole or not at all: written under a temporary name in the target's
@@ -63,6 +65,28 @@ public final class OutputFile implements AutoCloseable {
     try {
       Leftovers.delete(target);
       return new OutputFile(target, temporary, Leftovers.create(temporary));
+    } catch (IOException e) {
+      throw failed(target, e);
+    }
+  }
+
+  /**
+   * Starts a file, or goes on with one: its temporary name is the same every time, and what a run
+   * that was killed has written is there. The caller sees to it that no two runs do so at once.
+   *
+   * @param temporary in the target's directory
+   * @throws GatunException when it cannot be written
+   */
+  public static OutputFile resume(Path target, Path temporary) {
+    try {
+      Leftovers.delete(target);
+      FileChannel channel =
+          FileChannel.open(
+              temporary,
+              StandardOpenOption.CREATE,
+              StandardOpenOption.READ,
+              StandardOpenOption.WRITE);
+      return new OutputFile(target, temporary, channel);
     } catch (IOException e) {
       throw failed(target, e);
     }
@@ -136,6 +160,44 @@ public final class OutputFile implements AutoCloseable {
       channel.write(buffer, position + buffer.position());
     }
     return buffer.position();
+  }
+
+  /**
+   * Whether the file holds so many bytes at a position that pass a check.
+   *
+   * @param check given all of them; they are valid during the call only
+   */
+  boolean find(long position, long length, Predicate<MemorySegment> check) {
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment bytes = arena.allocate(Math.max(1, length)).asSlice(0, length);
+      ByteBuffer buffer = bytes.asByteBuffer();
+      while (buffer.hasRemaining()) {
+        if (channel.read(buffer, position + buffer.position()) <= 0) {
+          return false;
+        }
+      }
+      return check.test(bytes);
+    } catch (IOException e) {
+      throw failed(target, e);
+    }
+  }
+
+  /** Cuts off what lies behind so many bytes. */
+  void truncate(long size) {
+    try {
+      channel.truncate(size);
+    } catch (IOException e) {
+      throw failed(target, e);
+    }
+  }
+
+  /** Brings what was written so far to disk; several threads may go on writing. */
+  public void flush() {
+    try {
+      channel.force(false);
+    } catch (IOException e) {
+      throw failed(target, e);
+    }
   }
 
   /** Takes one piece of what is read back. */

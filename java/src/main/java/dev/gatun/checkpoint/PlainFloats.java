@@ -97,5 +97,16 @@ public final class PlainFloats implements CheckpointFormat {
               .matrix(weight.shape().get(0), weight.shape().get(1), out.data());
       return new Quantized(List.of(out), matrix);
     }
+
+    @Override
+    public Optional<RowQuantizer> byRows(String layer, Tensor weight) {
+      DType to = type.orElse(weight.dtype());
+      long k = weight.shape().get(1);
+      return Optional.of(
+          SlicedRows.of(
+              weight,
+              rows -> List.of(WriterSupport.entry(layer + Parts.WEIGHT, to, rows, k)),
+              (rows, backend, arena) -> quantize(layer, rows, backend, arena)));
+    }
   }
 }

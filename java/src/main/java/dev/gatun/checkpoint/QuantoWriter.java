@@ -100,18 +100,51 @@ final class QuantoWriter implements LayerWriter {
             ? QuantoBits.blank(layer, n, k, bits(), dtype, arena)
             : bytes(layer, n, k, dtype, arena);
     List<Tensor> tensors = new ArrayList<>(codes.tensors());
-    tensors.add(WriterSupport.one(arena, layer + ".input_scale", dtype));
-    tensors.add(WriterSupport.one(arena, layer + ".output_scale", dtype));
+    tensors.addAll(activations(layer, dtype, arena));
     return Blank.of(tensors, codes.matrix());
   }
 
-  /** quanto quantizes a single row per tensor: its scale is a scalar. */
-  private Blank bytes(String layer, long n, long k, DType dtype, Arena arena) {
-    Tensor codes = WriterSupport.allocate(arena, layer + Quanto.DATA, codeType(), n, k);
-    Tensor scale =
+  /** The scales of activations that are not quantized. */
+  private static List<Tensor> activations(String layer, DType dtype, Arena arena) {
+    return List.of(
+        WriterSupport.one(arena, layer + ".input_scale", dtype),
+        WriterSupport.one(arena, layer + ".output_scale", dtype));
+  }
+
+  @Override
+  public Optional<RowQuantizer> byRows(String layer, Tensor weight) {
+    if (isBits()) {
+      return Optional.empty(); // a byte holds codes of rows that are far apart
+    }
+    DType dtype = weight.dtype();
+    return Optional.of(
+        new SlicedRows(
+            weight.shape().get(0),
+            1,
+            rows -> {
+              List<SafetensorsWriter.Entry> entries =
+                  new ArrayList<>(bytes(layer, rows, weight.shape().get(1), dtype));
+              entries.add(WriterSupport.entry(layer + ".input_scale", dtype));
+              entries.add(WriterSupport.entry(layer + ".output_scale", dtype));
+              return entries;
+            },
+            (rows, backend, arena) -> quantize(layer, rows, backend, arena),
+            arena -> activations(layer, dtype, arena)));
+  }
+
+  /** Codes and scales; quanto quantizes a single row per tensor: its scale is a scalar. */
+  private List<SafetensorsWriter.Entry> bytes(String layer, long n, long k, DType dtype) {
+    return List.of(
+        WriterSupport.entry(layer + Quanto.DATA, codeType(), n, k),
         n == 1
-            ? WriterSupport.allocate(arena, layer + Quanto.SCALE, dtype)
-            : WriterSupport.allocate(arena, layer + Quanto.SCALE, dtype, n, 1L);
+            ? WriterSupport.entry(layer + Quanto.SCALE, dtype)
+            : WriterSupport.entry(layer + Quanto.SCALE, dtype, n, 1L));
+  }
+
+  private Blank bytes(String layer, long n, long k, DType dtype, Arena arena) {
+    List<SafetensorsWriter.Entry> entries = bytes(layer, n, k, dtype);
+    Tensor codes = WriterSupport.allocate(arena, entries.get(0));
+    Tensor scale = WriterSupport.allocate(arena, entries.get(1));
     Matrix matrix =
         new QuantoBytesLayout(Parts.encoding(codes), n != 1)
             .matrix(n, k, codes.data(), Parts.values(scale));

@@ -56,30 +56,21 @@ public final class SafetensorsWriter extends TensorFileWriter {
    */
   public static SafetensorsWriter create(
       Path target, Collection<Entry> entries, Map<String, String> metadata) {
-    List<Entry> sorted = new ArrayList<>(entries);
-    sorted.sort(
-        Comparator.comparing(Entry::dtype)
-            .reversed()
-            .thenComparing(Entry::name, SafetensorsWriter::byUtf8));
-    for (Entry entry : sorted) {
-      if (entry.dtype().isBlock()) {
-        throw Problem.tensor(target, entry.name(), entry.dtype() + " blocks", "a safetensors type");
-      }
-    }
-    byte[] header = header(target, sorted, metadata);
-    OutputFile file = OutputFile.create(target);
+    return create(OutputFile.create(target), entries, metadata);
+  }
+
+  /**
+   * Starts what a file holds.
+   *
+   * @param file closed with the writer, or by an exception
+   * @throws GatunException when it cannot be written, or two entries have the same name
+   */
+  static SafetensorsWriter create(
+      OutputFile file, Collection<Entry> entries, Map<String, String> metadata) {
     SafetensorsWriter writer = new SafetensorsWriter(file);
     boolean done = false;
     try {
-      long position = (long) Long.BYTES + header.length;
-      for (Entry entry : sorted) {
-        writer.place(entry.name(), position, entry.byteSize());
-        position = Math.addExact(position, entry.byteSize());
-      }
-      byte[] length =
-          ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(header.length).array();
-      writer.writeAt(0, length);
-      writer.writeAt(Long.BYTES, header);
+      writer.start(entries, metadata);
       done = true;
       return writer;
     } finally {
@@ -87,6 +78,29 @@ public final class SafetensorsWriter extends TensorFileWriter {
         file.close();
       }
     }
+  }
+
+  private void start(Collection<Entry> entries, Map<String, String> metadata) {
+    List<Entry> sorted = new ArrayList<>(entries);
+    sorted.sort(
+        Comparator.comparing(Entry::dtype)
+            .reversed()
+            .thenComparing(Entry::name, SafetensorsWriter::byUtf8));
+    for (Entry entry : sorted) {
+      if (entry.dtype().isBlock()) {
+        throw Problem.tensor(
+            target(), entry.name(), entry.dtype() + " blocks", "a safetensors type");
+      }
+    }
+    byte[] header = header(target(), sorted, metadata);
+    long position = (long) Long.BYTES + header.length;
+    for (Entry entry : sorted) {
+      place(entry.name(), position, entry.byteSize());
+      position = Math.addExact(position, entry.byteSize());
+    }
+    writeAt(
+        0, ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(header.length).array());
+    writeAt(Long.BYTES, header);
   }
 
   /**

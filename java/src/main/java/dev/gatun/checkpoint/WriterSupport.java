@@ -24,8 +24,23 @@ final class WriterSupport {
 
   /** A tensor of zeros. */
   static Tensor allocate(Arena arena, String name, DType dtype, Long... shape) {
-    SafetensorsWriter.Entry entry = new SafetensorsWriter.Entry(name, dtype, List.of(shape));
-    return new Tensor(name, dtype, entry.shape(), arena.allocate(entry.byteSize(), 64));
+    return allocate(arena, entry(name, dtype, shape));
+  }
+
+  /** The same of an entry. */
+  static Tensor allocate(Arena arena, SafetensorsWriter.Entry entry) {
+    return new Tensor(
+        entry.name(), entry.dtype(), entry.shape(), arena.allocate(entry.byteSize(), 64));
+  }
+
+  /** An entry. */
+  static SafetensorsWriter.Entry entry(String name, DType dtype, Long... shape) {
+    return new SafetensorsWriter.Entry(name, dtype, List.of(shape));
+  }
+
+  /** The entry of {@link #text}. */
+  static SafetensorsWriter.Entry textEntry(String name, String text) {
+    return entry(name, DType.U8, (long) text.getBytes(StandardCharsets.UTF_8).length);
   }
 
   /** A U8 tensor of UTF-8 text. */

@@ -68,6 +68,26 @@ public interface Backend {
   String quantize(Matrix matrix, QuantizeRule rule, MemorySegment w, Encoding wType);
 
   /**
+   * How far rows {@code row0 .. row0+rows-1}, as {@link #dequantize} gives them in F32, are from
+   * the numbers that they were made of. Runs on the calling thread.
+   *
+   * @param w the same rows of numbers, row-major without gaps
+   * @param wType F32, F16 or BF16
+   */
+  default Deviation deviation(
+      Matrix matrix, long row0, long rows, MemorySegment w, Encoding wType) {
+    return Deviation.of(this, matrix, row0, rows, w, wType);
+  }
+
+  /**
+   * The same operations, each on the calling thread alone: for those who share work out among
+   * threads themselves. Itself where that makes no difference.
+   */
+  default Backend onOneThread() {
+    return this;
+  }
+
+  /**
    * {@code dst[i] = src[i]} between F32, F16, BF16 and the 8-bit floats, to nearest even.
    *
    * @param saturate clamp to the largest finite value of an 8-bit float instead of PyTorch's

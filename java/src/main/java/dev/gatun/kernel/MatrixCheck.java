@@ -212,6 +212,26 @@ public final class MatrixCheck {
     output("dequantize", m, rows, out, outType);
   }
 
+  /** Rows {@code row0 .. row0+rows-1} of a matrix beside the numbers that they were made of. */
+  static void deviation(Matrix m, long row0, long rows, MemorySegment w, Encoding wType) {
+    check(m);
+    if (row0 < 0 || rows < 0 || rows > m.n() - row0 || !wType.isPlain()) {
+      throw new GatunException(
+          "deviation: found rows "
+              + row0
+              + " to "
+              + row0
+              + " + "
+              + rows
+              + " of "
+              + wType
+              + ", expected within 0 to "
+              + m.n()
+              + " of F32, F16 or BF16");
+    }
+    need("deviation input", w, product("deviation", rows, m.k(), wType.bits() / 8));
+  }
+
   /** A gather of rows into {@code out}. */
   public static void embedding(Matrix m, long[] ids, MemorySegment out, Encoding outType) {
     check(m);

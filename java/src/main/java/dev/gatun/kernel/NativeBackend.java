@@ -223,6 +223,27 @@ final class NativeBackend implements Backend {
     return last().name();
   }
 
+  @Override
+  public Deviation deviation(Matrix matrix, long row0, long rows, MemorySegment w, Encoding wType) {
+    MatrixCheck.deviation(matrix, row0, rows, w, wType);
+    try (Arena arena = Arena.ofConfined()) {
+      NativeMatrix described = new NativeMatrix(matrix, arena);
+      MemorySegment sums = arena.allocate(ValueLayout.JAVA_DOUBLE, 3);
+      MemorySegment numbers = input(w, wType, arena);
+      described.hold(numbers);
+      NativeCalls.deviation(described, row0, rows, numbers, wType.id(), sums, isa);
+      return new Deviation(
+          sums.getAtIndex(ValueLayout.JAVA_DOUBLE, 0),
+          sums.getAtIndex(ValueLayout.JAVA_DOUBLE, 1),
+          sums.getAtIndex(ValueLayout.JAVA_DOUBLE, 2));
+    }
+  }
+
+  @Override
+  public Backend onOneThread() {
+    return threads == 1 ? this : new NativeBackend(1, isa);
+  }
+
   static MemorySegment describe(QuantizeRule rule, Arena arena) {
     MemorySegment struct = gatun_quantize_rule.allocate(arena);
     gatun_quantize_rule.arithmetic(struct, rule.arithmetic().id());

@@ -30,6 +30,8 @@ final class NativeCalls {
       holding(gatun_h.gatun_embedding$address(), gatun_h.gatun_embedding$descriptor());
   private static final MethodHandle QUANTIZE =
       holding(gatun_h.gatun_quantize$address(), gatun_h.gatun_quantize$descriptor());
+  private static final MethodHandle DEVIATION =
+      holding(gatun_h.gatun_deviation$address(), gatun_h.gatun_deviation$descriptor());
   private static final MethodHandle PACKED_SIZE =
       holding(gatun_h.gatun_packed_size$address(), gatun_h.gatun_packed_size$descriptor());
   private static final MethodHandle PACK =
@@ -139,6 +141,27 @@ final class NativeCalls {
           (int)
               QUANTIZE.invokeExact(
                   matrix.struct(), rule, w, type, matrix.k(), isa, threads, matrix.held());
+    } catch (Throwable e) {
+      throw rethrow(e);
+    }
+    check(status);
+  }
+
+  /** Fills three doubles. */
+  static void deviation(
+      NativeMatrix matrix,
+      long row0,
+      long rows,
+      MemorySegment w,
+      int type,
+      MemorySegment sums,
+      int isa) {
+    int status;
+    try {
+      status =
+          (int)
+              DEVIATION.invokeExact(
+                  matrix.struct(), row0, rows, w, type, matrix.k(), sums, isa, matrix.held());
     } catch (Throwable e) {
       throw rethrow(e);
     }

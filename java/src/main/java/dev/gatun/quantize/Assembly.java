@@ -1,5 +1,6 @@
 package dev.gatun.quantize;
 
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
 import dev.gatun.checkpoint.Checkpoint;
@@ -7,6 +8,7 @@ import dev.gatun.checkpoint.LayerWriter;
 import dev.gatun.checkpoint.OutputFile;
 import dev.gatun.checkpoint.SafetensorsWriter;
 import dev.gatun.checkpoint.TensorFileWriter;
+import dev.gatun.kernel.Backend;
 import java.lang.foreign.MemorySegment;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
@@ -14,39 +16,54 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.function.Function;
+import java.util.Objects;
 
 /**
- * Lays out the output once every layer is on the spool: tensors in the container's order, what each
- * checkpoint format wants in the metadata and in files beside it. Layers of several formats may
- * stand in one file.
+ * Lays out the output once every size is known: tensors in the container's order, what each
+ * checkpoint format wants in the metadata and in files beside it. Then has the layers quantized
+ * that go straight to their places. Layers of several formats may stand in one file.
  */
 final class Assembly {
+  /** A layer of the output. */
+  private record Layer(LayerWriter.Written written, boolean quantized) {}
+
   private final Checkpoint source;
-  private final List<Spool.Layer> layers;
+  private final Map<String, RowLayer> rowLayers;
+  private final Spool spool;
+  private final List<Layer> layers;
   private final List<Tensor> copied;
   private final ProgressListener progress;
-  private final Function<String, LayerWriter> writers;
+  private final Writers writers;
 
   /** The layers of each checkpoint format, by its name. */
   private final Map<String, List<LayerWriter.Written>> families = new LinkedHashMap<>();
 
+  /**
+   * @param order the names of all layers, in the source's order
+   * @param rowLayers those of them that are still to be quantized
+   * @param spool the others
+   */
   Assembly(
       Checkpoint source,
-      List<Spool.Layer> layers,
+      List<String> order,
+      Map<String, RowLayer> rowLayers,
+      Spool spool,
       List<Tensor> copied,
       ProgressListener progress,
-      Function<String, LayerWriter> writers) {
+      Writers writers) {
     this.source = source;
-    this.layers = layers;
+    this.rowLayers = rowLayers;
+    this.spool = spool;
     this.copied = copied;
     this.progress = progress;
     this.writers = writers;
-    for (Spool.Layer layer : layers) {
+    Map<String, Spool.Layer> spooled = spool.layers();
+    this.layers = order.stream().map(name -> layer(name, spooled)).toList();
+    for (Layer layer : layers) {
       List<LayerWriter.Written> family =
           families.computeIfAbsent(
               Quantizer.family(layer.written().format()).name(), name -> new ArrayList<>());
-      if (layer.report().how() != LayerReport.How.DEQUANTIZED) {
+      if (layer.quantized()) {
         family.add(layer.written());
       }
     }
@@ -59,7 +76,16 @@ final class Assembly {
     }
   }
 
-  Report write(Path target, Spool spool) {
+  private Layer layer(String name, Map<String, Spool.Layer> spooled) {
+    RowLayer rows = rowLayers.get(name);
+    if (rows != null) {
+      return new Layer(rows.written(), true);
+    }
+    Spool.Layer layer = Objects.requireNonNull(spooled.get(name));
+    return new Layer(layer.written(), layer.report().how() != LayerReport.How.DEQUANTIZED);
+  }
+
+  Report write(Path target, Journal journal, Backend backend, int threads) {
     List<SafetensorsWriter.Entry> entries = new ArrayList<>();
     layers.forEach(layer -> entries.addAll(layer.written().tensors()));
     List<Tensor> others = new ArrayList<>(copied);
@@ -67,9 +93,11 @@ final class Assembly {
     others.forEach(tensor -> entries.add(SafetensorsWriter.Entry.of(tensor)));
     List<Path> files = new ArrayList<>(List.of(target));
     List<OutputFile> sidecars = new ArrayList<>();
-    LayerWriter container = writers.apply(layers.getFirst().written().format());
-    try (TensorFileWriter out = container.create(target, entries, source, metadata())) {
-      layers.parallelStream().forEach(layer -> spool.writeTo(layer, out));
+    LayerWriter container = writers.of(layers.getFirst().written().format());
+    OutputFile file = OutputFile.resume(target, Journal.beside(target, ".part"));
+    try (TensorFileWriter out = container.create(file, entries, source, metadata())) {
+      new RowLayers(source, backend, threads, progress, journal, out).run(remaining(journal, out));
+      spool.layers().values().parallelStream().forEach(layer -> spool.writeTo(layer, out));
       for (Tensor tensor : others) {
         Quantizer.copy(source, tensor, out);
         progress.advance(tensor.name(), tensor.data().byteSize());
@@ -91,8 +119,27 @@ final class Assembly {
     }
     long before = source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).sum();
     long after = entries.stream().mapToLong(SafetensorsWriter.Entry::byteSize).sum();
-    List<LayerReport> reports = layers.stream().map(Spool.Layer::report).toList();
+    List<LayerReport> reports = layers.stream().map(this::report).toList();
     return new Report(reports, layers.size(), copied.size(), before, after, files);
+  }
+
+  /** The layers that an interrupted run has not written. */
+  private List<RowLayer> remaining(Journal journal, TensorFileWriter out) {
+    Map<String, RowLayer> left = new LinkedHashMap<>(rowLayers);
+    for (ObjectNode line : journal.found()) {
+      RowLayer layer = line.has("parts") ? left.get(line.path("layer").asText()) : null;
+      if (layer != null && layer.restore(line, out)) {
+        left.remove(layer.item().layer());
+        progress.advance(layer.item().layer(), layer.item().bytes());
+      }
+    }
+    return List.copyOf(left.values());
+  }
+
+  private LayerReport report(Layer layer) {
+    String name = layer.written().layer();
+    RowLayer rows = rowLayers.get(name);
+    return rows != null ? rows.report() : Objects.requireNonNull(spool.layers().get(name)).report();
   }
 
   private Map<String, String> metadata() {
@@ -108,7 +155,7 @@ final class Assembly {
   /** The names of all tensors that are no part of these layers. */
   private List<String> others(List<LayerWriter.Written> family) {
     List<String> names = new ArrayList<>();
-    for (Spool.Layer layer : layers) {
+    for (Layer layer : layers) {
       if (!family.contains(layer.written())) {
         layer.written().tensors().forEach(entry -> names.add(entry.name()));
       }
@@ -129,7 +176,7 @@ final class Assembly {
         .map(layer -> layer.written().format())
         .filter(format -> Quantizer.family(format).name().equals(family))
         .findFirst()
-        .map(writers)
+        .map(writers::of)
         .orElseThrow();
   }
 }

@@ -1,6 +1,7 @@
 package dev.gatun.kernel;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
 import static org.junit.jupiter.api.Assertions.fail;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 import static org.junit.jupiter.api.DynamicTest.dynamicTest;
@@ -94,7 +95,23 @@ class NativeParityTest {
                 assertRan(backend, row, what);
                 assertSame(what + " to " + type, type, found, expected);
               }
+              Encoding type = PLAIN.get((int) (m.k() % PLAIN.size()));
+              MemorySegment w = numbers(new TestMatrices(arena, 5, false), type, rows * m.k());
+              Deviation expected = reference.deviation(m, from, rows, w, type);
+              Deviation found = backend.deviation(m, from, rows, w, type);
+              assertClose(what, found.signal(), expected.signal());
+              assertClose(what, found.noise(), expected.noise());
+              assertClose(what, found.largest(), expected.largest());
             });
+  }
+
+  /** The same sum but for the order in which it was made. */
+  private static void assertClose(String what, double found, double expected) {
+    if (Double.isFinite(expected)) {
+      assertThat(found).as(what).isCloseTo(expected, within(1e-9 * Math.abs(expected)));
+    } else {
+      assertThat(found).as(what).isEqualTo(Double.valueOf(expected)); // NaN is NaN
+    }
   }
 
   private void embedding(

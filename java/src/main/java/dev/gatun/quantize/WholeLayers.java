@@ -1,0 +1,266 @@
+package dev.gatun.quantize;
+
+import dev.gatun.Encoding;
+import dev.gatun.GatunException;
+import dev.gatun.QuantizedTensor;
+import dev.gatun.Tensor;
+import dev.gatun.checkpoint.Checkpoint;
+import dev.gatun.checkpoint.CheckpointFormat;
+import dev.gatun.checkpoint.DType;
+import dev.gatun.checkpoint.LayerWriter;
+import dev.gatun.checkpoint.SafetensorsWriter;
+import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.Matrix;
+import dev.gatun.kernel.Relay;
+import dev.gatun.kernel.Scaling;
+import dev.gatun.kernel.codec.Numbers;
+import dev.gatun.layout.PlainLayout;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.atomic.AtomicReference;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Quantizes layers that their formats need whole, and converts those that are quantized already:
+ * several side by side, as far as twice the largest tensor's memory allows.
+ */
+final class WholeLayers {
+  private static final String WEIGHT = ".weight";
+
+  private final Checkpoint source;
+  private final Writers writers;
+  private final Scaling scaling;
+  private final Backend backend;
+  private final int threads;
+  private final ProgressListener progress;
+  private final Spool spool;
+
+  /**
+   * @param scaling of floats; formats that refuse it choose scales their own way
+   * @param spool where the layers go
+   */
+  WholeLayers(
+      Checkpoint source,
+      Writers writers,
+      Scaling scaling,
+      Backend backend,
+      int threads,
+      ProgressListener progress,
+      Spool spool) {
+    this.source = source;
+    this.writers = writers;
+    this.scaling = scaling;
+    this.backend = backend;
+    this.threads = threads;
+    this.progress = progress;
+    this.spool = spool;
+  }
+
+  void run(List<LayerWork> work) {
+    long largest =
+        source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).max().orElse(0);
+    long limit =
+        work.stream()
+            .map(LayerWork::format)
+            .distinct()
+            .mapToLong(format -> writers.of(format).adjustMaxMemory(2 * largest))
+            .min()
+            .orElse(0);
+    MemoryBudget budget = new MemoryBudget(limit);
+    AtomicReference<@Nullable RuntimeException> failure = new AtomicReference<>();
+    try (ExecutorService workers = Executors.newFixedThreadPool(threads)) {
+      for (LayerWork item : work) {
+        long cost = MemoryBudget.cost(item.bytes());
+        budget.acquire(cost);
+        if (failure.get() != null) {
+          budget.release(cost);
+          break;
+        }
+        var _ =
+            workers.submit(
+                () -> {
+                  try {
+                    run(item);
+                  } catch (RuntimeException | Error e) {
+                    failure.compareAndSet(
+                        null, e instanceof RuntimeException r ? r : new IllegalStateException(e));
+                  } finally {
+                    budget.release(cost);
+                  }
+                });
+      }
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new GatunException("interrupted", e);
+    }
+    RuntimeException failed = failure.get();
+    if (failed != null) {
+      throw failed;
+    }
+  }
+
+  private void run(LayerWork item) {
+    source.verifyFiles();
+    try (Arena arena = Arena.ofShared()) {
+      switch (item) {
+        case LayerWork.Fresh fresh -> quantize(fresh, arena);
+        case LayerWork.Again again -> {
+          convert(again, arena);
+          source.release(again.weight());
+        }
+      }
+    }
+  }
+
+  private void quantize(LayerWork.Fresh item, Arena arena) {
+    MemorySegment data = source.again(item.weight().data(), arena);
+    Optional<Tensor> multiplier = writers.multiplierOfFloats(source, item);
+    if (multiplier.isPresent()) {
+      data = arena.allocate(data.byteSize(), 64).copyFrom(data);
+    }
+    Tensor weight =
+        new Tensor(item.weight().name(), item.weight().dtype(), item.weight().shape(), data);
+    multiplier.ifPresent(m -> fold(item, weight, m));
+    LayerWriter writer = writers.of(item.format());
+    writer.checkShape(weight);
+    LayerWriter.Quantized quantized =
+        writer.quantize(item.layer(), weight, scaling(writer), backend, arena);
+    keep(item, item.format(), quantized, weight, LayerReport.How.QUANTIZED);
+  }
+
+  /** How scales are chosen; a format that refuses the plan's way does it its own way. */
+  private Scaling scaling(LayerWriter writer) {
+    return writer.refuses(scaling).isPresent() ? Scaling.DEFAULT : scaling;
+  }
+
+  /** A layer that is quantized already. */
+  private void convert(LayerWork.Again item, Arena arena) {
+    QuantizedTensor weight = source.quantized(item.layer());
+    LayerWriter writer = writers.of(item.format());
+    Tensor plain = dequantized(weight, arena);
+    Optional<Tensor> multiplier = weight.inputMultiplier();
+    Optional<Tensor> carried =
+        writer.inputMultiplier(item.layer()).flatMap(name -> multiplier.map(m -> renamed(m, name)));
+    boolean takes = plain.shape().size() == 2 && writer.accepts(plain);
+    if (takes && carried.isPresent() == multiplier.isPresent()) {
+      Optional<LayerWriter.Quantized> relaid =
+          writer
+              .blank(item.layer(), weight, arena)
+              .filter(blank -> Relay.fill(weight.matrix(), blank.matrix()))
+              .map(blank -> with(with(blank.finished(), carried), inputScale(item, weight)));
+      if (relaid.isPresent()) {
+        boolean same = Relay.isSame(weight.matrix(), relaid.get().matrix());
+        LayerReport.How how = same ? LayerReport.How.LOSSLESS : LayerReport.How.RELAID;
+        keep(item, item.format(), relaid.get(), plain, how);
+        return;
+      }
+    }
+    if (multiplier.isPresent() && !(takes && carried.isPresent())) {
+      fold(item, plain, multiplier.get());
+    }
+    if (takes) {
+      LayerWriter.Quantized quantized =
+          with(writer.quantize(item.layer(), plain, backend, arena), carried);
+      keep(item, item.format(), quantized, plain, LayerReport.How.REQUANTIZED);
+    } else {
+      Matrix floats =
+          new PlainLayout(weight.dtype())
+              .matrix(weight.matrix().n(), weight.matrix().k(), plain.data());
+      LayerWriter.Quantized unchanged = new LayerWriter.Quantized(List.of(plain), floats);
+      keep(item, item.format(), unchanged, plain, LayerReport.How.DEQUANTIZED);
+    }
+  }
+
+  /** The scale of a layer's static activations, when it stays in its checkpoint format. */
+  private Optional<Tensor> inputScale(LayerWork.Again item, QuantizedTensor weight) {
+    String own = source.format(item.layer()).map(CheckpointFormat::name).orElse("");
+    return weight
+        .part(QuantizedTensor.INPUT_SCALE)
+        .filter(scale -> own.equals(Quantizer.family(item.format()).name()))
+        .flatMap(
+            s -> writers.of(item.format()).inputScale(item.layer()).map(name -> renamed(s, name)));
+  }
+
+  private static Tensor renamed(Tensor t, String name) {
+    return new Tensor(name, t.dtype(), t.shape(), t.data());
+  }
+
+  private static LayerWriter.Quantized with(
+      LayerWriter.Quantized quantized, Optional<Tensor> part) {
+    List<Tensor> tensors = new ArrayList<>(quantized.tensors());
+    part.ifPresent(tensors::add);
+    return new LayerWriter.Quantized(tensors, quantized.matrix());
+  }
+
+  /** Multiplies the columns of a weight by what its input would have been multiplied by. */
+  private void fold(LayerWork item, Tensor weight, Tensor multiplier) {
+    synchronized (progress) {
+      progress.warning(
+          "layer '"
+              + item.layer()
+              + "': '"
+              + multiplier.name()
+              + "' is multiplied into the weight, since there is no place for it");
+    }
+    Encoding type = weight.dtype().encoding().orElseThrow();
+    Encoding factors = multiplier.dtype().encoding().orElseThrow();
+    long k = multiplier.elements();
+    for (long i = 0; i < weight.elements(); i++) {
+      float w = Numbers.get(type, weight.data(), i);
+      float product = w * Numbers.get(factors, multiplier.data(), i % k);
+      Numbers.put(type, weight.data(), i, product);
+    }
+  }
+
+  private Tensor dequantized(QuantizedTensor weight, Arena arena) {
+    Matrix matrix = weight.matrix();
+    SafetensorsWriter.Entry entry =
+        new SafetensorsWriter.Entry(
+            weight.name() + WEIGHT, DType.valueOf(weight.dtype().name()), weight.shape());
+    MemorySegment data =
+        arena.allocate(Math.max(1, entry.byteSize()), 64).asSlice(0, entry.byteSize());
+    backend.dequantize(matrix, 0, matrix.n(), data, weight.dtype());
+    return new Tensor(entry.name(), entry.dtype(), entry.shape(), data);
+  }
+
+  private void keep(
+      LayerWork item,
+      String format,
+      LayerWriter.Quantized quantized,
+      Tensor before,
+      LayerReport.How how) {
+    Matrix matrix = quantized.matrix();
+    if (how == LayerReport.How.LOSSLESS) { // in the type that the weight had
+      matrix = matrix.withResult(before.dtype().encoding().orElseThrow());
+    }
+    ErrorMeter meter = ErrorMeter.measure(matrix, before, backend);
+    boolean rounded = how == LayerReport.How.QUANTIZED || how == LayerReport.How.REQUANTIZED;
+    if (rounded && !meter.isFinite()) {
+      throw new GatunException(
+          source.path()
+              + ": tensor '"
+              + before.name()
+              + "': found NaN or infinity, expected finite numbers");
+    }
+    long bytes = quantized.tensors().stream().mapToLong(t -> t.data().byteSize()).sum();
+    LayerReport report =
+        meter.report(item.layer(), matrix.n(), matrix.k(), item.bytes(), bytes, how, format);
+    LayerWriter.Written written =
+        new LayerWriter.Written(
+            item.layer(),
+            format,
+            before.dtype(),
+            before.shape(),
+            quantized.tensors().stream().map(SafetensorsWriter.Entry::of).toList());
+    spool.add(written, quantized.tensors(), report);
+    synchronized (progress) {
+      progress.advance(item.layer(), item.bytes());
+      progress.layer(report);
+    }
+  }
+}
