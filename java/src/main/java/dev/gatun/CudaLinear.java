@@ -3,8 +3,10 @@ package dev.gatun;
 import dev.gatun.kernel.CudaBackend;
 import dev.gatun.kernel.CudaMemory;
 import dev.gatun.kernel.CudaStream;
+import dev.gatun.kernel.LinearCall;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.PackedWeight;
+import dev.gatun.kernel.Pool;
 import java.lang.foreign.MemorySegment;
 import java.util.Objects;
 import org.jspecify.annotations.Nullable;
@@ -18,6 +20,8 @@ final class CudaLinear implements Linear {
   private final Compute compute;
   private final long n;
   private final long k;
+  private final Pool<LinearCall<MemorySegment>> hostCalls = new Pool<>(LinearCall::new);
+  private final Pool<LinearCall<CudaMemory>> calls = new Pool<>(LinearCall::new);
 
   private CudaLinear(
       CudaBackend backend,
@@ -108,22 +112,17 @@ final class CudaLinear implements Linear {
       Epilogue epilogue,
       @Nullable MemorySegment other,
       long ldOther) {
-    PackedLinear.check(n, k, x, xType, ldx, m, y, yType, ldy, epilogue, other, ldOther);
-    backend.linear(
-        packed,
-        x,
-        xType,
-        ldx,
-        m,
-        y,
-        yType,
-        ldy,
-        bias,
-        xMultiplier,
-        epilogue,
-        other,
-        ldOther,
-        compute);
+    LinearCall<MemorySegment> call = hostCalls.take();
+    try {
+      call.operands(x, xType, ldx, m, y, yType, ldy)
+          .epilogue(epilogue, other, ldOther)
+          .compute(compute);
+      PackedLinear.check(n, k, call);
+      backend.linear(packed, call, bias, xMultiplier);
+    } finally {
+      call.clear();
+      hostCalls.give(call);
+    }
   }
 
   @Override
@@ -140,25 +139,18 @@ final class CudaLinear implements Linear {
       @Nullable CudaMemory other,
       long ldOther) {
     Objects.requireNonNull(stream, "stream");
-    Objects.requireNonNull(x, "x");
-    Objects.requireNonNull(y, "y");
-    Objects.requireNonNull(epilogue, "epilogue");
-    backend.linear(
-        stream,
-        packed,
-        x,
-        xType,
-        ldx,
-        m,
-        y,
-        yType,
-        ldy,
-        bias,
-        xMultiplier,
-        epilogue,
-        other,
-        ldOther,
-        compute);
+    LinearCall<CudaMemory> call = calls.take();
+    try {
+      call.operands(x, xType, ldx, m, y, yType, ldy)
+          .bias(bias)
+          .multiplier(xMultiplier)
+          .epilogue(epilogue, other, ldOther)
+          .compute(compute);
+      backend.linear(stream, packed, call);
+    } finally {
+      call.clear();
+      calls.give(call);
+    }
   }
 
   @Override

@@ -2,6 +2,7 @@ package dev.gatun;
 
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Deviation;
+import dev.gatun.kernel.LinearCall;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.Operation;
 import dev.gatun.kernel.PackedWeight;
@@ -174,75 +175,9 @@ final class DeviceBackend implements Backend {
   }
 
   @Override
-  public void linear(
-      PackedWeight packed,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      Compute compute,
-      int threads) {
+  public void linear(PackedWeight packed, LinearCall<MemorySegment> call) {
     Owned owned = owned(packed);
-    owned.backend.linear(owned.weight, x, xType, ldx, m, y, yType, ldy, bias, compute, threads);
-  }
-
-  @Override
-  public void linear(
-      PackedWeight packed,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      @Nullable MemorySegment xMultiplier,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther,
-      Compute compute,
-      int threads) {
-    Owned owned = owned(packed);
-    owned.backend.linear(
-        owned.weight,
-        x,
-        xType,
-        ldx,
-        m,
-        y,
-        yType,
-        ldy,
-        bias,
-        xMultiplier,
-        epilogue,
-        other,
-        ldOther,
-        compute,
-        threads);
-  }
-
-  @Override
-  public void linearStatic(
-      PackedWeight packed,
-      MemorySegment x,
-      float xScale,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther,
-      int threads) {
-    Owned owned = owned(packed);
-    owned.backend.linearStatic(
-        owned.weight, x, xScale, m, y, yType, ldy, bias, epilogue, other, ldOther, threads);
+    owned.backend.linear(owned.weight, call);
   }
 
   @Override

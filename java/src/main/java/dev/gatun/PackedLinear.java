@@ -1,13 +1,12 @@
 package dev.gatun;
 
 import dev.gatun.kernel.Backend;
-import dev.gatun.kernel.MatrixCheck;
+import dev.gatun.kernel.LinearCall;
 import dev.gatun.kernel.PackedWeight;
 import dev.gatun.kernel.Pool;
 import dev.gatun.kernel.codec.Activations;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
-import java.util.Objects;
 import java.util.concurrent.atomic.AtomicLong;
 import org.jspecify.annotations.Nullable;
 
@@ -23,7 +22,7 @@ final class PackedLinear implements Linear {
   private final @Nullable MemorySegment bias;
   private final @Nullable MemorySegment xMultiplier;
   private final Roundings roundings;
-  private final Pool<Workspace[]> workspaces = new Pool<>(PackedLinear::workspaces);
+  private final Pool<Kept> pool = new Pool<>(Kept::new);
   private final Arena arena;
   private final Compute compute;
   private final int threads;
@@ -41,8 +40,16 @@ final class PackedLinear implements Linear {
     static final Roundings NONE = new Roundings(null, null, false);
   }
 
-  private static Workspace[] workspaces() {
-    return new Workspace[] {new Workspace(), new Workspace()};
+  /** What one caller finds again the next time. */
+  private static final class Kept {
+    final LinearCall<MemorySegment> call = new LinearCall<>();
+    final Workspace rounded = new Workspace();
+    final Workspace sums = new Workspace();
+
+    void close() {
+      rounded.close();
+      sums.close();
+    }
   }
 
   /** How many calls run, plus {@link #CLOSED} once closed. */
@@ -111,29 +118,25 @@ final class PackedLinear implements Linear {
       long ldOther) {
     enter();
     try {
-      check(n, k, x, xType, ldx, m, y, yType, ldy, epilogue, other, ldOther);
-      Rounding input = roundings.input;
-      if (input != null) {
-        forwardRounded(input, x, xType, ldx, m, y, yType, ldy, epilogue, other, ldOther);
-      } else if (xMultiplier == null && epilogue.equals(Epilogue.NONE)) {
-        backend.linear(packed, x, xType, ldx, m, y, yType, ldy, bias, compute, threads);
-      } else {
-        backend.linear(
-            packed,
-            x,
-            xType,
-            ldx,
-            m,
-            y,
-            yType,
-            ldy,
-            bias,
-            xMultiplier,
-            epilogue,
-            other,
-            ldOther,
-            compute,
-            threads);
+      Kept kept = pool.take();
+      LinearCall<MemorySegment> call = kept.call;
+      try {
+        call.operands(x, xType, ldx, m, y, yType, ldy)
+            .multiplier(null)
+            .epilogue(epilogue, other, ldOther);
+        check(n, k, call);
+        call.bias(bias).threads(threads);
+        Rounding input = roundings.input;
+        if (input == null) {
+          backend.linear(packed, call.multiplier(xMultiplier).compute(compute));
+        } else {
+          forwardRounded(input, call, kept);
+        }
+      } finally {
+        call.clear();
+        if (!pool.give(kept)) {
+          kept.close();
+        }
       }
     } finally {
       leave();
@@ -145,151 +148,66 @@ final class PackedLinear implements Linear {
     return roundings.input == null ? compute : roundings.integers ? Compute.I8 : Compute.F32;
   }
 
-  private void forwardRounded(
-      Rounding input,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther) {
-    Workspace[] spaces = workspaces.take();
-    try {
-      MemorySegment rounded =
-          spaces[0].atLeast(Math.multiplyExact(Math.multiplyExact(m, k), Float.BYTES));
-      backend.round(input, x, xType, ldx, m, k, xMultiplier, rounded, Encoding.F32, k, threads);
-      Rounding output = roundings.output;
-      if (output == null) {
-        product(input, rounded, m, y, yType, ldy, epilogue, other, ldOther);
-      } else if (epilogue.equals(Epilogue.NONE)) {
-        product(input, rounded, m, y, yType, ldy, epilogue, null, 0);
-        backend.round(output, y, yType, ldy, m, n, null, y, yType, ldy, threads);
-      } else {
-        int size = yType.bits() / 8;
-        MemorySegment sums = spaces[1].atLeast(Math.multiplyExact(Math.multiplyExact(m, n), size));
-        product(input, rounded, m, sums, yType, n, Epilogue.NONE, null, 0);
-        backend.round(output, sums, yType, n, m, n, null, sums, yType, n, threads);
-        Activations.apply(epilogue, sums, n, m, n, y, yType, ldy, other, ldOther);
-      }
-    } finally {
-      if (!workspaces.give(spaces)) {
-        close(spaces);
-      }
-    }
-  }
-
-  private void product(
-      Rounding input,
-      MemorySegment rounded,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther) {
-    if (roundings.integers) {
-      backend.linearStatic(
-          packed,
-          rounded,
-          input.scale(),
-          m,
-          y,
-          yType,
-          ldy,
-          bias,
-          epilogue,
-          other,
-          ldOther,
-          threads);
+  /** The call has no multiplier: x is multiplied when it is rounded. */
+  private void forwardRounded(Rounding input, LinearCall<MemorySegment> call, Kept kept) {
+    long m = call.m();
+    MemorySegment y = call.y();
+    Encoding yType = call.yType();
+    long ldy = call.ldy();
+    Epilogue epilogue = call.epilogue();
+    MemorySegment other = call.other();
+    MemorySegment rounded =
+        kept.rounded.atLeast(Math.multiplyExact(Math.multiplyExact(m, k), Float.BYTES));
+    backend.round(
+        input,
+        call.x(),
+        call.xType(),
+        call.ldx(),
+        m,
+        k,
+        xMultiplier,
+        rounded,
+        Encoding.F32,
+        k,
+        threads);
+    call.compute(multiply()).rounded(roundings.integers ? input.scale() : 0);
+    Rounding output = roundings.output;
+    if (output == null) {
+      backend.linear(packed, call.operands(rounded, Encoding.F32, k, m, y, yType, ldy));
+    } else if (epilogue.equals(Epilogue.NONE)) {
+      backend.linear(packed, call.operands(rounded, Encoding.F32, k, m, y, yType, ldy));
+      backend.round(output, y, yType, ldy, m, n, null, y, yType, ldy, threads);
     } else {
-      backend.linear(
-          packed,
-          rounded,
-          Encoding.F32,
-          k,
-          m,
-          y,
-          yType,
-          ldy,
-          bias,
-          null,
-          epilogue,
-          other,
-          ldOther,
-          Compute.F32,
-          threads);
+      long size = Math.multiplyExact(Math.multiplyExact(m, n), yType.bits() / 8);
+      MemorySegment sums = kept.sums.atLeast(size);
+      long ldOther = call.ldOther();
+      call.operands(rounded, Encoding.F32, k, m, sums, yType, n).epilogue(Epilogue.NONE, null, 0);
+      backend.linear(packed, call);
+      backend.round(output, sums, yType, n, m, n, null, sums, yType, n, threads);
+      Activations.apply(epilogue, sums, n, m, n, y, yType, ldy, other, ldOther);
     }
   }
 
-  private static void close(Workspace[] spaces) {
-    for (Workspace space : spaces) {
-      space.close();
-    }
-  }
-
-  /** Refuses memory of a call that is too short, closed, another thread's, or overlaps. */
-  static void check(
-      long n,
-      long k,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther) {
-    Objects.requireNonNull(x, "x");
-    Objects.requireNonNull(y, "y");
-    Objects.requireNonNull(epilogue, "epilogue");
-    checkOperands(n, k, x, xType, ldx, m, y, yType, ldy);
-    MatrixCheck.fused(n, k, m, null, null, epilogue, other, yType, ldOther);
-    if (other != null) {
-      checkOther(n, m, y, yType, ldy, other, ldOther);
-    }
-  }
-
-  /** Refuses operands that are too short, closed, another thread's, or overlap. */
-  private static void checkOperands(
-      long n,
-      long k,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy) {
-    MatrixCheck.linear(n, k, x, xType, ldx, m, y, yType, ldy);
+  /** Refuses memory that is too short, closed, another thread's, or overlaps. */
+  static void check(long n, long k, LinearCall<MemorySegment> call) {
+    call.check(n, k);
+    MemorySegment x = call.x();
+    MemorySegment y = call.y();
+    MemorySegment other = call.other();
     live("x", x);
     live("y", y);
-    long xBytes = ((m - 1) * ldx + k) * (xType.bits() / 8);
-    long yBytes = ((m - 1) * ldy + n) * (yType.bits() / 8);
-    if (overlap(x, xBytes, y, yBytes)) {
+    long rows = call.m() - 1;
+    int size = call.yType().bits() / 8;
+    long yBytes = (rows * call.ldy() + n) * size;
+    if (overlap(x, (rows * call.ldx() + k) * (call.xType().bits() / 8), y, yBytes)) {
       throw new GatunException("linear: found x and y that overlap, expected separate memory");
     }
-  }
-
-  /** Refuses what y is combined with when it is closed, another thread's, or partly y. */
-  private static void checkOther(
-      long n,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      MemorySegment other,
-      long ldOther) {
+    if (other == null) {
+      return;
+    }
     live("other", other);
-    int size = yType.bits() / 8;
-    boolean same = other.address() == y.address() && ldOther == ldy;
-    if (!same && overlap(other, ((m - 1) * ldOther + n) * size, y, ((m - 1) * ldy + n) * size)) {
+    boolean same = other.address() == y.address() && call.ldOther() == call.ldy();
+    if (!same && overlap(other, (rows * call.ldOther() + n) * size, y, yBytes)) {
       throw new GatunException(
           "linear: found other and y that overlap in part, expected y itself or separate memory");
     }
@@ -333,7 +251,7 @@ final class PackedLinear implements Linear {
     if (users.compareAndSet(CLOSED, Long.MIN_VALUE)) {
       packed.close();
       arena.close();
-      workspaces.drain(PackedLinear::close);
+      pool.drain(Kept::close);
     }
   }
 

@@ -2,10 +2,8 @@ package dev.gatun.kernel;
 
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
-import dev.gatun.Epilogue;
 import dev.gatun.GatunException;
 import dev.gatun.Rounding;
-import dev.gatun.kernel.codec.Activations;
 import dev.gatun.kernel.codec.HalfFloat;
 import dev.gatun.kernel.codec.Numbers;
 import java.lang.foreign.Arena;
@@ -141,72 +139,16 @@ public interface Backend {
   void unpack(PackedWeight packed, Matrix into);
 
   /**
-   * y = x · Wᵀ + bias. Allocates nothing once warm; safe for concurrent callers.
+   * y = combine(activation(x' · Wᵀ + bias), other). Allocates nothing once warm; safe for
+   * concurrent callers, each with a call of its own.
    *
-   * @param x M × K of {@code xType}, rows {@code ldx} elements apart
-   * @param y M × N of {@code yType}, rows {@code ldy} elements apart; must not overlap x
-   * @param bias N floats, or null
-   * @param threads 0: as many as the backend has
-   */
-  void linear(
-      PackedWeight packed,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      Compute compute,
-      int threads);
-
-  /**
-   * y = combine(activation(x' · Wᵀ + bias), other) with {@code x'[m][k] = float(x[m][k] ·
-   * xMultiplier[k])}. The backends here do it while they have the sums at hand, and allocate
-   * nothing once warm. What a backend inherits makes x' and the sums in memory of its own.
+   * <p>With compute type I8, a row of x with NaN or infinity has no scale: the backends of the host
+   * multiply it as it is, and {@code cuda} makes the row NaN.
    *
-   * @param xMultiplier K floats, or null
-   * @param other M × N of {@code yType}, rows {@code ldOther} elements apart: y itself (same
-   *     address and stride) or memory that does not overlap y; null when the epilogue combines
-   *     nothing
+   * @throws GatunException when the weight is another backend's or the call does not fit it
+   * @throws IndexOutOfBoundsException when memory is too short
    */
-  default void linear(
-      PackedWeight packed,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      @Nullable MemorySegment xMultiplier,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther,
-      Compute compute,
-      int threads) {
-    long n = packed.n();
-    long k = packed.k();
-    MatrixCheck.linear(n, k, x, xType, ldx, m, y, yType, ldy);
-    MatrixCheck.fused(n, k, m, bias, xMultiplier, epilogue, other, yType, ldOther);
-    try (Arena arena = Arena.ofShared()) {
-      MemorySegment sums = arena.allocate(Math.multiplyExact(m * n, Float.BYTES), 64);
-      MemorySegment input = arena.allocate(Math.multiplyExact(m * k, Float.BYTES), 64);
-      for (long i = 0; i < m * k; i++) {
-        float v = Numbers.get(xType, x, i / k * ldx + i % k);
-        float factor = xMultiplier == null ? 1 : Numbers.get(Encoding.F32, xMultiplier, i % k);
-        Numbers.put(Encoding.F32, input, i, v * factor);
-      }
-      linear(packed, input, Encoding.F32, k, m, sums, Encoding.F32, n, bias, compute, threads);
-      for (long i = 0; i < m * n; i++) {
-        double sum = Numbers.get(Encoding.F32, sums, i);
-        double and = other == null ? 0 : Numbers.get(yType, other, i / n * ldOther + i % n);
-        Numbers.put(yType, y, i / n * ldy + i % n, Activations.apply(epilogue, sum, and));
-      }
-    }
-  }
+  void linear(PackedWeight packed, LinearCall<MemorySegment> call);
 
   /**
    * Rounds {@code rows} × {@code columns} numbers as a calibrated layer does: {@code y = round(x ·
@@ -238,43 +180,5 @@ public interface Backend {
         Numbers.put(yType, y, i * ldy + j, rounding.round(xType, v));
       }
     }
-  }
-
-  /**
-   * {@link #linear} with compute type I8 on an x that is rounded already: multiples of {@code
-   * xScale}, which is every row's scale. What a backend inherits multiplies the multiples as floats
-   * instead.
-   *
-   * @param x M × K floats without gaps, each -128 to 127 times {@code xScale}
-   */
-  default void linearStatic(
-      PackedWeight packed,
-      MemorySegment x,
-      float xScale,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther,
-      int threads) {
-    linear(
-        packed,
-        x,
-        Encoding.F32,
-        packed.k(),
-        m,
-        y,
-        yType,
-        ldy,
-        bias,
-        null,
-        epilogue,
-        other,
-        ldOther,
-        Compute.F32,
-        threads);
   }
 }

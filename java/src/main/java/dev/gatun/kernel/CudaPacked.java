@@ -2,7 +2,6 @@ package dev.gatun.kernel;
 
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
-import dev.gatun.Epilogue;
 import java.lang.foreign.MemorySegment;
 import java.util.Optional;
 
@@ -79,19 +78,7 @@ final class CudaPacked implements PackedWeight {
       backend.linear(
           stream,
           this,
-          x,
-          Encoding.F32,
-          k(),
-          rows,
-          y,
-          Encoding.F32,
-          n(),
-          null,
-          null,
-          Epilogue.NONE,
-          null,
-          0,
-          compute);
+          LinearCall.of(x, Encoding.F32, k(), rows, y, Encoding.F32, n()).compute(compute));
       return backend.lastKernel();
     }
   }

@@ -1,5 +1,6 @@
 package dev.gatun.kernel;
 
+import java.lang.foreign.MemorySegment;
 import org.jspecify.annotations.Nullable;
 
 /** What one call on host memory works with: a stream, its pinned memory, and room on the device. */
@@ -12,6 +13,7 @@ final class CudaScratch {
   private final CudaStream stream;
   private @Nullable CudaMemory room;
   private long used;
+  private final CudaOperands operands = new CudaOperands();
 
   private CudaScratch(CudaContext context) {
     this.stream = new CudaStream(context);
@@ -46,6 +48,21 @@ final class CudaScratch {
     }
     long address = whole.address() + used;
     used += piece(bytes);
+    return address;
+  }
+
+  /** For the call under way. */
+  CudaOperands operands() {
+    return operands;
+  }
+
+  /** Enqueues the upload of rows of the host's memory to the next piece; its address, or 0. */
+  long upload(@Nullable MemorySegment from, long rows, long rowBytes, long stride) {
+    if (from == null) {
+      return 0;
+    }
+    long address = next(rows * rowBytes);
+    stream.staging().upload(address, from, rows, rowBytes, stride);
     return address;
   }
 

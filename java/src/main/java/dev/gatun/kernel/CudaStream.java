@@ -1,5 +1,6 @@
 package dev.gatun.kernel;
 
+import dev.gatun.Compute;
 import dev.gatun.GatunException;
 import dev.gatun.bindings.gatun_cuda_h;
 import dev.gatun.bindings.gatun_h;
@@ -57,6 +58,7 @@ public final class CudaStream implements AutoCloseable {
   private final MemorySegment answer = Arena.ofAuto().allocate(ValueLayout.JAVA_LONG);
 
   // Guarded by this.
+  private final CudaOperands operands = new CudaOperands();
   private @Nullable CudaStaging staging;
   private long workspace;
   private long workspaceBytes;
@@ -247,27 +249,24 @@ public final class CudaStream implements AutoCloseable {
     }
   }
 
+  /** A product on the device's memory, all of which the caller holds. */
+  synchronized void linear(MemorySegment packed, LinearCall<CudaMemory> call) {
+    operands.fill(call);
+    linear(packed, call, operands);
+  }
+
   /**
-   * {@code gatun_cuda_linear}, whose parameters these are in its order. The caller holds it all.
+   * {@code gatun_cuda_linear}. The caller holds it all.
+   *
+   * @param call whose types, rows, epilogue and compute type are meant
+   * @param on where its operands lie on the device
    */
-  synchronized void linear(
-      MemorySegment packed,
-      long x,
-      int xType,
-      long ldx,
-      long m,
-      long y,
-      int yType,
-      long ldy,
-      long bias,
-      long xMultiplier,
-      int activation,
-      int combine,
-      long other,
-      long ldOther,
-      int compute) {
+  synchronized void linear(MemorySegment packed, LinearCall<?> call, CudaOperands on) {
     checkOpen();
-    CudaCalls.check(gatun_cuda_h.gatun_cuda_linear_workspace(packed, m, compute, answer));
+    // Multiples of one scale are exact in floats.
+    Compute compute = call.isRounded() ? Compute.F32 : call.compute();
+    CudaCalls.check(
+        gatun_cuda_h.gatun_cuda_linear_workspace(packed, call.m(), compute.id(), answer));
     long needed = answer.get(ValueLayout.JAVA_LONG, 0);
     Recording now = recording;
     if (now != null && now.measuring) {
@@ -281,20 +280,20 @@ public final class CudaStream implements AutoCloseable {
         gatun_cuda_h.gatun_cuda_linear(
             device,
             packed,
-            x,
-            xType,
-            ldx,
-            m,
-            y,
-            yType,
-            ldy,
-            bias,
-            xMultiplier,
-            activation,
-            combine,
-            other,
-            ldOther,
-            compute,
+            on.x,
+            call.xType().id(),
+            on.ldx,
+            call.m(),
+            on.y,
+            call.yType().id(),
+            on.ldy,
+            on.bias,
+            on.multiplier,
+            call.epilogue().activation().id(),
+            call.epilogue().combine().id(),
+            on.other,
+            on.ldOther,
+            compute.id(),
             workspace,
             workspaceBytes,
             handle));

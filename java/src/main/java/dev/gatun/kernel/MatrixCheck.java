@@ -441,14 +441,6 @@ public final class MatrixCheck {
     }
   }
 
-  /** A scale of x that was found beforehand. */
-  public static void scale(float xScale) {
-    if (!(xScale > 0) || Float.isInfinite(xScale)) {
-      throw new GatunException(
-          "linear: found a scale of x of " + xScale + ", expected a positive number");
-    }
-  }
-
   /** What {@code round} is handed. */
   public static void round(
       MemorySegment x,

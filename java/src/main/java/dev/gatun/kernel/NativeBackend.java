@@ -2,7 +2,6 @@ package dev.gatun.kernel;
 
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
-import dev.gatun.Epilogue;
 import dev.gatun.GatunException;
 import dev.gatun.Rounding;
 import dev.gatun.bindings.gatun_h;
@@ -331,111 +330,10 @@ final class NativeBackend implements Backend {
   }
 
   @Override
-  public void linear(
-      PackedWeight packed,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      Compute compute,
-      int threads) {
-    linear(
-        packed,
-        x,
-        xType,
-        ldx,
-        m,
-        y,
-        yType,
-        ldy,
-        bias,
-        null,
-        Epilogue.NONE,
-        null,
-        0,
-        compute,
-        threads);
-  }
-
-  @Override
-  public void linear(
-      PackedWeight packed,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      @Nullable MemorySegment xMultiplier,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther,
-      Compute compute,
-      int threads) {
+  public void linear(PackedWeight packed, LinearCall<MemorySegment> call) {
     NativePacked weight = mine(packed);
-    MatrixCheck.linear(weight.n(), weight.k(), x, xType, ldx, m, y, yType, ldy);
-    MatrixCheck.fused(
-        weight.n(), weight.k(), m, bias, xMultiplier, epilogue, other, yType, ldOther);
-    int used = threads == 0 ? this.threads : threads;
-    weight.linear(
-        x,
-        xType,
-        ldx,
-        m,
-        y,
-        yType,
-        ldy,
-        bias,
-        xMultiplier,
-        epilogue,
-        other,
-        ldOther,
-        compute,
-        0,
-        used);
-  }
-
-  @Override
-  public void linearStatic(
-      PackedWeight packed,
-      MemorySegment x,
-      float xScale,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther,
-      int threads) {
-    NativePacked weight = mine(packed);
-    long k = weight.k();
-    MatrixCheck.linear(weight.n(), k, x, Encoding.F32, k, m, y, yType, ldy);
-    MatrixCheck.fused(weight.n(), k, m, bias, null, epilogue, other, yType, ldOther);
-    MatrixCheck.scale(xScale);
-    weight.linear(
-        x,
-        Encoding.F32,
-        k,
-        m,
-        y,
-        yType,
-        ldy,
-        bias,
-        null,
-        epilogue,
-        other,
-        ldOther,
-        Compute.I8,
-        xScale,
-        threads == 0 ? this.threads : threads);
+    call.check(weight.n(), weight.k());
+    weight.linear(call, call.threads() == 0 ? threads : call.threads());
   }
 
   @Override

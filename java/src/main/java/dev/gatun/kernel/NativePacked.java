@@ -2,7 +2,6 @@ package dev.gatun.kernel;
 
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
-import dev.gatun.Epilogue;
 import dev.gatun.bindings.gatun_h;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -46,116 +45,96 @@ final class NativePacked implements PackedWeight {
     this.address = MemorySegment.ofAddress(block.address());
   }
 
-  /**
-   * The arguments have been checked.
-   *
-   * @param xScale with compute type I8: x holds multiples of it; 0: each row has a scale of its own
-   */
-  void linear(
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      @Nullable MemorySegment xMultiplier,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther,
-      Compute compute,
-      float xScale,
-      int threads) {
+  /** The call has been checked. */
+  void linear(LinearCall<MemorySegment> call, int threads) {
     uses.enter();
     try {
       NativeScratch scratch = take();
       try {
-        boolean isShort = m <= SHORT_WORK && m * work() <= SHORT_WORK;
-        scratch.workspace(address, block.byteSize(), m, compute.id(), threads);
-        int xSize = xType.bits() / 8;
-        int ySize = yType.bits() / 8;
-        boolean copyY = !passes(y, ySize, isShort);
-        MemorySegment nativeX =
-            passes(x, xSize, isShort) ? x : scratch.copyOfX(x, ((m - 1) * ldx + k()) * xSize);
-        MemorySegment nativeY = copyY ? scratch.roomForY(m * n() * ySize) : y;
-        MemorySegment nativeBias =
-            bias == null
-                ? MemorySegment.NULL
-                : passes(bias, Float.BYTES, isShort)
-                    ? bias
-                    : scratch.copyOfBias(bias, n() * Float.BYTES);
-        MemorySegment nativeMultiplier =
-            xMultiplier == null
-                ? MemorySegment.NULL
-                : passes(xMultiplier, Float.BYTES, isShort)
-                    ? xMultiplier
-                    : scratch.copyOfMultiplier(xMultiplier, k() * Float.BYTES);
-        MemorySegment nativeOther =
-            other == null
-                ? MemorySegment.NULL
-                : passes(other, ySize, isShort)
-                    ? other
-                    : scratch.copyOfOther(other, ((m - 1) * ldOther + n()) * ySize);
-        long ldNativeY = copyY ? n() : ldy;
-        if (xScale == 0) {
-          NativeCalls.linear(
-              isShort,
-              address,
-              block.byteSize(),
-              nativeX,
-              xType.id(),
-              ldx,
-              m,
-              nativeY,
-              yType.id(),
-              ldNativeY,
-              nativeBias,
-              nativeMultiplier,
-              epilogue.activation().id(),
-              epilogue.combine().id(),
-              nativeOther,
-              ldOther,
-              compute.id(),
-              backend.isa(),
-              threads,
-              scratch.workspace(),
-              scratch.workspaceSize());
-        } else {
-          NativeCalls.linearStatic(
-              isShort,
-              address,
-              block.byteSize(),
-              nativeX,
-              xType.id(),
-              ldx,
-              xScale,
-              m,
-              nativeY,
-              yType.id(),
-              ldNativeY,
-              nativeBias,
-              epilogue.activation().id(),
-              epilogue.combine().id(),
-              nativeOther,
-              ldOther,
-              backend.isa(),
-              threads,
-              scratch.workspace(),
-              scratch.workspaceSize());
-        }
-        if (copyY) {
-          long row = n() * ySize;
-          for (long i = 0; i < m; i++) {
-            MemorySegment.copy(nativeY, i * row, y, i * ldy * ySize, row);
-          }
-        }
+        linear(call, threads, scratch);
       } finally {
         give(scratch);
       }
     } finally {
       uses.leave();
     }
+  }
+
+  private void linear(LinearCall<MemorySegment> call, int threads, NativeScratch scratch) {
+    long m = call.m();
+    boolean isShort = m <= SHORT_WORK && m * work() <= SHORT_WORK;
+    scratch.workspace(address, block.byteSize(), m, call.compute().id(), threads);
+    int ySize = call.yType().bits() / 8;
+    MemorySegment y = call.y();
+    boolean copyY = !passes(y, ySize, isShort);
+    MemorySegment nativeY = copyY ? scratch.roomForY(m * n() * ySize) : y;
+    long ldNativeY = copyY ? n() : call.ldy();
+    int xSize = call.xType().bits() / 8;
+    MemorySegment x = passed(call.x(), xSize, isShort, scratch.x, (m - 1) * call.ldx() + k());
+    MemorySegment bias = passed(call.bias(), Float.BYTES, isShort, scratch.bias, n());
+    MemorySegment other =
+        passed(call.other(), ySize, isShort, scratch.other, (m - 1) * call.ldOther() + n());
+    if (call.isRounded()) {
+      NativeCalls.linearStatic(
+          isShort,
+          address,
+          block.byteSize(),
+          x,
+          call.xType().id(),
+          call.ldx(),
+          call.xScale(),
+          m,
+          nativeY,
+          call.yType().id(),
+          ldNativeY,
+          bias,
+          call.epilogue().activation().id(),
+          call.epilogue().combine().id(),
+          other,
+          call.ldOther(),
+          backend.isa(),
+          threads,
+          scratch.workspace(),
+          scratch.workspaceSize());
+    } else {
+      NativeCalls.linear(
+          isShort,
+          address,
+          block.byteSize(),
+          x,
+          call.xType().id(),
+          call.ldx(),
+          m,
+          nativeY,
+          call.yType().id(),
+          ldNativeY,
+          bias,
+          passed(call.multiplier(), Float.BYTES, isShort, scratch.multiplier, k()),
+          call.epilogue().activation().id(),
+          call.epilogue().combine().id(),
+          other,
+          call.ldOther(),
+          call.compute().id(),
+          backend.isa(),
+          threads,
+          scratch.workspace(),
+          scratch.workspaceSize());
+    }
+    if (copyY) {
+      long row = n() * ySize;
+      for (long i = 0; i < m; i++) {
+        MemorySegment.copy(nativeY, i * row, y, i * call.ldy() * ySize, row);
+      }
+    }
+  }
+
+  /** What C is handed for memory that it reads: the memory itself, a copy, or null. */
+  private static MemorySegment passed(
+      @Nullable MemorySegment memory, int size, boolean isShort, Buffer room, long count) {
+    if (memory == null) {
+      return MemorySegment.NULL;
+    }
+    return passes(memory, size, isShort) ? memory : room.copy(memory, count * size);
   }
 
   /**
@@ -246,22 +225,7 @@ final class NativePacked implements PackedWeight {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment x = arena.allocate(rows * k() * Float.BYTES, 64);
       MemorySegment y = arena.allocate(rows * n() * Float.BYTES, 64);
-      linear(
-          x,
-          Encoding.F32,
-          k(),
-          rows,
-          y,
-          Encoding.F32,
-          n(),
-          null,
-          null,
-          Epilogue.NONE,
-          null,
-          0,
-          compute,
-          0,
-          1);
+      linear(LinearCall.of(x, Encoding.F32, k(), rows, y, Encoding.F32, n()).compute(compute), 1);
     }
     return backend.last().name();
   }
@@ -308,28 +272,6 @@ final class NativePacked implements PackedWeight {
       return workspaceSize;
     }
 
-    MemorySegment copyOfX(MemorySegment from, long bytes) {
-      return copy(x, from, bytes);
-    }
-
-    MemorySegment copyOfBias(MemorySegment from, long bytes) {
-      return copy(bias, from, bytes);
-    }
-
-    MemorySegment copyOfMultiplier(MemorySegment from, long bytes) {
-      return copy(multiplier, from, bytes);
-    }
-
-    MemorySegment copyOfOther(MemorySegment from, long bytes) {
-      return copy(other, from, bytes);
-    }
-
-    private static MemorySegment copy(Buffer buffer, MemorySegment from, long bytes) {
-      MemorySegment to = buffer.atLeast(bytes);
-      MemorySegment.copy(from, 0, to, 0, bytes);
-      return to;
-    }
-
     MemorySegment roomForY(long bytes) {
       return y.atLeast(bytes);
     }
@@ -358,6 +300,12 @@ final class NativePacked implements PackedWeight {
         memory = fresh.allocate(bytes, 64);
       }
       return memory;
+    }
+
+    MemorySegment copy(MemorySegment from, long bytes) {
+      MemorySegment to = atLeast(bytes);
+      MemorySegment.copy(from, 0, to, 0, bytes);
+      return to;
     }
 
     void close() {

@@ -2,7 +2,6 @@ package dev.gatun.kernel;
 
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
-import dev.gatun.Epilogue;
 import dev.gatun.GatunException;
 import dev.gatun.kernel.codec.Fp8;
 import dev.gatun.kernel.codec.GgufBlocks;
@@ -14,7 +13,6 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Objects;
 import java.util.Optional;
-import org.jspecify.annotations.Nullable;
 
 /**
  * The definition of every operation: plain loops on one thread, sums in double, one rounding at the
@@ -178,95 +176,10 @@ public final class ReferenceBackend implements Backend {
   }
 
   @Override
-  public void linear(
-      PackedWeight packed,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      Compute compute,
-      int threads) {
-    linear(
-        packed,
-        x,
-        xType,
-        ldx,
-        m,
-        y,
-        yType,
-        ldy,
-        bias,
-        null,
-        Epilogue.NONE,
-        null,
-        0,
-        compute,
-        threads);
-  }
-
-  @Override
-  public void linear(
-      PackedWeight packed,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      @Nullable MemorySegment xMultiplier,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther,
-      Compute compute,
-      int threads) {
+  public void linear(PackedWeight packed, LinearCall<MemorySegment> call) {
     ReferencePacked weight = mine(packed);
-    MatrixCheck.linear(weight.n(), weight.k(), x, xType, ldx, m, y, yType, ldy);
-    MatrixCheck.fused(
-        weight.n(), weight.k(), m, bias, xMultiplier, epilogue, other, yType, ldOther);
-    weight.linear(
-        x, xType, ldx, m, y, yType, ldy, bias, xMultiplier, epilogue, other, ldOther, compute, 0);
-  }
-
-  @Override
-  public void linearStatic(
-      PackedWeight packed,
-      MemorySegment x,
-      float xScale,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther,
-      int threads) {
-    ReferencePacked weight = mine(packed);
-    long k = weight.k();
-    MatrixCheck.linear(weight.n(), k, x, Encoding.F32, k, m, y, yType, ldy);
-    MatrixCheck.fused(weight.n(), k, m, bias, null, epilogue, other, yType, ldOther);
-    MatrixCheck.scale(xScale);
-    weight.linear(
-        x,
-        Encoding.F32,
-        k,
-        m,
-        y,
-        yType,
-        ldy,
-        bias,
-        null,
-        epilogue,
-        other,
-        ldOther,
-        Compute.I8,
-        xScale);
+    call.check(weight.n(), weight.k());
+    weight.linear(call);
   }
 
   private static ReferencePacked mine(PackedWeight packed) {

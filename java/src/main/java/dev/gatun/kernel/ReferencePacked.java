@@ -2,7 +2,6 @@ package dev.gatun.kernel;
 
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
-import dev.gatun.Epilogue;
 import dev.gatun.GatunException;
 import dev.gatun.kernel.codec.Activations;
 import dev.gatun.kernel.codec.Hadamard;
@@ -98,26 +97,9 @@ final class ReferencePacked implements PackedWeight {
     MemorySegment.copy(from, 0, to, 0, Math.min(from.byteSize(), to.byteSize()));
   }
 
-  /**
-   * The arguments have been checked.
-   *
-   * @param xScale with compute type I8: x holds multiples of it; 0: each row has a scale of its own
-   */
-  void linear(
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      @Nullable MemorySegment xMultiplier,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther,
-      Compute compute,
-      float xScale) {
+  /** The call has been checked. */
+  void linear(LinearCall<MemorySegment> call) {
+    Compute compute = call.compute();
     checkOpen();
     ReferenceBackend.linearName(matrix.encoding(), compute); // refuses what there is no kernel for
     refuses(matrix, compute)
@@ -125,11 +107,14 @@ final class ReferencePacked implements PackedWeight {
             why -> {
               throw new GatunException("reference: " + why);
             });
+    MemorySegment bias = call.bias();
+    MemorySegment other = call.other();
+    Encoding yType = call.yType();
     Scratch s = take();
-    for (long m0 = 0; m0 < m; m0 += tile) {
-      int rows = (int) Math.min(tile, m - m0);
+    for (long m0 = 0; m0 < call.m(); m0 += tile) {
+      int rows = (int) Math.min(tile, call.m() - m0);
       for (int i = 0; i < rows; i++) {
-        loadX(x, xType, (m0 + i) * ldx, xMultiplier, compute, xScale, s, i);
+        loadX(call, m0 + i, s, i);
       }
       for (long n = 0; n < matrix.n(); n++) {
         loadW(n, compute, s);
@@ -137,26 +122,24 @@ final class ReferencePacked implements PackedWeight {
         for (int i = 0; i < rows; i++) {
           double product = dot(s.x, i * k, s.w, k) * s.xScale[i];
           double sum = bias == null ? product : product + b;
-          double and = other == null ? 0 : Numbers.get(yType, other, (m0 + i) * ldOther + n);
-          Numbers.put(yType, y, (m0 + i) * ldy + n, Activations.apply(epilogue, sum, and));
+          double and = other == null ? 0 : Numbers.get(yType, other, (m0 + i) * call.ldOther() + n);
+          Numbers.put(
+              yType,
+              call.y(),
+              (m0 + i) * call.ldy() + n,
+              Activations.apply(call.epilogue(), sum, and));
         }
       }
     }
     give(s);
   }
 
-  private void loadX(
-      MemorySegment x,
-      Encoding xType,
-      long at,
-      @Nullable MemorySegment multiplier,
-      Compute compute,
-      float xScale,
-      Scratch s,
-      int i) {
+  private void loadX(LinearCall<MemorySegment> call, long row, Scratch s, int i) {
+    Compute compute = call.compute();
+    MemorySegment multiplier = call.multiplier();
     int start = i * k;
     for (int j = 0; j < k; j++) {
-      float v = Numbers.get(xType, x, at + j);
+      float v = Numbers.get(call.xType(), call.x(), row * call.ldx() + j);
       v = multiplier == null ? v : v * Numbers.get(Encoding.F32, multiplier, j);
       s.x[start + j] = compute == Compute.BF16 ? HalfFloat.round(Encoding.BF16, v) : v;
     }
@@ -174,7 +157,7 @@ final class ReferencePacked implements PackedWeight {
       }
     }
     if (compute == Compute.I8) {
-      s.xScale[i] = quantize(s.x, start, k, xScale);
+      s.xScale[i] = quantize(s.x, start, k, call.xScale());
       return;
     }
     for (int j = 0; j < k; j += BLOCK) {

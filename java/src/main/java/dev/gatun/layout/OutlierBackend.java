@@ -4,12 +4,13 @@ import dev.gatun.Compute;
 import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.LinearCall;
 import dev.gatun.kernel.Matrix;
-import dev.gatun.kernel.MatrixCheck;
 import dev.gatun.kernel.MatrixValues;
 import dev.gatun.kernel.Operation;
 import dev.gatun.kernel.PackedWeight;
 import dev.gatun.kernel.QuantizeRule;
+import dev.gatun.kernel.UnfusedLinear;
 import dev.gatun.kernel.codec.HalfFloat;
 import dev.gatun.kernel.codec.Numbers;
 import java.lang.foreign.Arena;
@@ -17,7 +18,6 @@ import java.lang.foreign.MemorySegment;
 import java.util.BitSet;
 import java.util.List;
 import java.util.Optional;
-import org.jspecify.annotations.Nullable;
 
 /**
  * LLM.int8()'s product around a backend that multiplies integers. x is rounded to half precision. A
@@ -133,35 +133,41 @@ final class OutlierBackend implements Backend {
   }
 
   @Override
-  public void linear(
-      PackedWeight packed,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      Compute compute,
-      int threads) {
+  public void linear(PackedWeight packed, LinearCall<MemorySegment> call) {
     Weight weight = mine(packed);
-    MatrixCheck.linear(weight.n(), weight.k(), x, xType, ldx, m, y, yType, ldy);
-    if (compute != Compute.I8) {
-      backend.linear(weight.packed, x, xType, ldx, m, y, yType, ldy, bias, compute, threads);
-      return;
+    call.check(weight.n(), weight.k());
+    if (call.compute() != Compute.I8 || call.isRounded()) {
+      backend.linear(weight.packed, call);
+    } else if (call.isPlain()) {
+      plain(weight, call);
+    } else {
+      UnfusedLinear.run(weight, call, (w, plain) -> plain(weight, plain));
     }
+  }
+
+  private void plain(Weight weight, LinearCall<MemorySegment> call) {
     int n = Math.toIntExact(weight.n());
     int k = Math.toIntExact(weight.k());
-    int[] outliers = outlierColumns(x, xType, ldx, m, k);
+    int[] outliers = outlierColumns(call, k);
     float[] columns = columns(weight.matrix, outliers);
     float[] row = new float[k];
     float[] sums = new float[n];
-    for (long i = 0; i < m; i++) {
+    LinearCall<MemorySegment> integers =
+        LinearCall.of(
+                MemorySegment.ofArray(row),
+                Encoding.F32,
+                k,
+                1,
+                MemorySegment.ofArray(sums),
+                Encoding.F32,
+                n)
+            .threads(call.threads());
+    MemorySegment bias = call.bias();
+    for (long i = 0; i < call.m(); i++) {
       float[] apart = new float[outliers.length];
       float absmax = 0;
       for (int j = 0; j < k; j++) {
-        row[j] = half(xType, x, i * ldx + j);
+        row[j] = half(call, i, j);
         if (Math.abs(row[j]) < THRESHOLD) {
           absmax = Math.max(absmax, Math.abs(row[j]));
         }
@@ -172,26 +178,14 @@ final class OutlierBackend implements Backend {
       }
       float largest = quantize(row, absmax);
       // An integer multiply scales a row to 127; one that is there already comes out as it is.
-      Compute exact = largest == 127f ? Compute.I8 : Compute.F32;
-      backend.linear(
-          weight.packed,
-          MemorySegment.ofArray(row),
-          Encoding.F32,
-          k,
-          1,
-          MemorySegment.ofArray(sums),
-          Encoding.F32,
-          n,
-          null,
-          exact,
-          threads);
+      backend.linear(weight.packed, integers.compute(largest == 127f ? Compute.I8 : Compute.F32));
       for (int o = 0; o < n; o++) {
         double sum = (double) sums[o] * (absmax / 127f);
         for (int c = 0; c < outliers.length; c++) {
           sum += (double) apart[c] * columns[c * n + o];
         }
         sum += bias == null ? 0 : Numbers.get(Encoding.F32, bias, o);
-        Numbers.put(yType, y, i * ldy + o, sum);
+        Numbers.put(call.yType(), call.y(), i * call.ldy() + o, sum);
       }
     }
   }
@@ -208,11 +202,11 @@ final class OutlierBackend implements Backend {
   }
 
   /** NaN is no outlier; infinity is. */
-  private static int[] outlierColumns(MemorySegment x, Encoding xType, long ldx, long m, int k) {
+  private static int[] outlierColumns(LinearCall<MemorySegment> call, int k) {
     BitSet columns = new BitSet(k);
-    for (long i = 0; i < m; i++) {
+    for (long i = 0; i < call.m(); i++) {
       for (int j = 0; j < k; j++) {
-        if (Math.abs(half(xType, x, i * ldx + j)) >= THRESHOLD) {
+        if (Math.abs(half(call, i, j)) >= THRESHOLD) {
           columns.set(j);
         }
       }
@@ -232,8 +226,9 @@ final class OutlierBackend implements Backend {
     return values;
   }
 
-  private static float half(Encoding type, MemorySegment x, long index) {
-    return HalfFloat.round(Encoding.F16, Numbers.get(type, x, index));
+  private static float half(LinearCall<MemorySegment> call, long row, long column) {
+    float v = Numbers.get(call.xType(), call.x(), row * call.ldx() + column);
+    return HalfFloat.round(Encoding.F16, v);
   }
 
   private static Weight mine(PackedWeight packed) {

@@ -192,9 +192,16 @@ public abstract class BackendParity {
     MemorySegment bias = biased ? Samples.x(1, m.n(), Encoding.F32, 0) : null;
     MemorySegment y = bytes(rows * ldy * yType.bits() / 8).fill((byte) 0x3C);
     MemorySegment exact = bytes(rows * ldy * 4);
-    backend().linear(packed, x, xType, m.k() + gap, rows, y, yType, ldy, bias, compute, 0);
+    backend()
+        .linear(
+            packed,
+            LinearCall.of(x, xType, m.k() + gap, rows, y, yType, ldy).bias(bias).compute(compute));
     reference.linear(
-        expected, x, xType, m.k() + gap, rows, exact, Encoding.F32, ldy, bias, compute, 1);
+        expected,
+        LinearCall.of(x, xType, m.k() + gap, rows, exact, Encoding.F32, ldy)
+            .bias(bias)
+            .compute(compute)
+            .threads(1));
     double error = 0;
     double size = 0;
     for (long row = 0; row < rows; row++) {
@@ -236,19 +243,14 @@ public abstract class BackendParity {
           try (PackedWeight packed = backend().pack(weight);
               PackedWeight definition = reference.pack(weight)) {
             backend()
-                .linear(packed, x, Encoding.F32, 96, rows, y, Encoding.F32, 40, null, compute, 0);
+                .linear(
+                    packed,
+                    LinearCall.of(x, Encoding.F32, 96, rows, y, Encoding.F32, 40).compute(compute));
             reference.linear(
                 definition,
-                x,
-                Encoding.F32,
-                96,
-                rows,
-                expected,
-                Encoding.F32,
-                40,
-                null,
-                compute,
-                1);
+                LinearCall.of(x, Encoding.F32, 96, rows, expected, Encoding.F32, 40)
+                    .compute(compute)
+                    .threads(1));
           }
           for (long i = 0; i < rows * 40L; i++) {
             float a = Numbers.get(Encoding.F32, y, i);
@@ -381,8 +383,7 @@ public abstract class BackendParity {
 
   private MemorySegment linear(PackedWeight packed, Matrix m, MemorySegment x) {
     MemorySegment y = bytes(17 * m.n() * 4);
-    backend()
-        .linear(packed, x, Encoding.F32, m.k(), 17, y, Encoding.F32, m.n(), null, Compute.F32, 0);
+    backend().linear(packed, LinearCall.of(x, Encoding.F32, m.k(), 17, y, Encoding.F32, m.n()));
     return y;
   }
 
@@ -396,16 +397,7 @@ public abstract class BackendParity {
       backend()
           .linear(
               packed,
-              copy(x, confined),
-              Encoding.F32,
-              m.k(),
-              17,
-              y,
-              Encoding.F32,
-              m.n(),
-              null,
-              Compute.F32,
-              0);
+              LinearCall.of(copy(x, confined), Encoding.F32, m.k(), 17, y, Encoding.F32, m.n()));
       assertThat(y.mismatch(linear(packed, m, x))).isEqualTo(-1);
     }
   }
@@ -426,24 +418,14 @@ public abstract class BackendParity {
         MemorySegment x = Samples.x(rows, m.k(), Encoding.F32, 0);
         MemorySegment y = bytes(rows * m.n() * 4);
         try (PackedWeight packed = backend().pack(m)) {
+          LinearCall<MemorySegment> call =
+              LinearCall.of(x, Encoding.F32, m.k(), rows, y, Encoding.F32, m.n()).compute(compute);
           long least = Long.MAX_VALUE;
           // Code that is not compiled yet may allocate; the best of some rounds is warm.
           for (int round = 0; round < 3000 && least > 0; round++) {
             long before = threads.getTotalThreadAllocatedBytes();
             for (int i = 0; i < 5; i++) {
-              backend()
-                  .linear(
-                      packed,
-                      x,
-                      Encoding.F32,
-                      m.k(),
-                      rows,
-                      y,
-                      Encoding.F32,
-                      m.n(),
-                      null,
-                      compute,
-                      0);
+              backend().linear(packed, call);
             }
             least = Math.min(least, threads.getTotalThreadAllocatedBytes() - before);
           }
@@ -463,9 +445,7 @@ public abstract class BackendParity {
     MemorySegment y = bytes(32);
     assertThatThrownBy(
             () ->
-                backend()
-                    .linear(
-                        packed, x, Encoding.F32, 16, 1, y, Encoding.F32, 8, null, Compute.F32, 0))
+                backend().linear(packed, LinearCall.of(x, Encoding.F32, 16, 1, y, Encoding.F32, 8)))
         .isInstanceOf(IllegalStateException.class)
         .hasMessageContaining("closed");
     assertThatThrownBy(() -> packed.kernel(Compute.F32, 1))

@@ -76,7 +76,8 @@ public abstract class BackendShapes {
   private static void multiply(
       Backend backend, PackedWeight w, MemorySegment x, int rows, Compute compute, float[] y) {
     MemorySegment out = MemorySegment.ofArray(y);
-    backend.linear(w, x, Encoding.F32, w.k(), rows, out, Encoding.F32, w.n(), null, compute, 0);
+    backend.linear(
+        w, LinearCall.of(x, Encoding.F32, w.k(), rows, out, Encoding.F32, w.n()).compute(compute));
   }
 
   @Property(tries = 40)

@@ -38,8 +38,8 @@ class CudaLoadTest {
 
   @Test
   void itsKernelTableIsMadeOfWordsThatJavaKnows() {
-    List<CudaBackend.Row> rows = CudaBackend.table();
-    assertThat(rows).extracting(CudaBackend.Row::name).doesNotHaveDuplicates();
+    List<CudaTable.Row> rows = CudaTable.rows();
+    assertThat(rows).extracting(CudaTable.Row::name).doesNotHaveDuplicates();
     List<Backend.Kernel> table = rows.stream().flatMap(row -> row.kernel().stream()).toList();
     assertThat(table).isNotEmpty();
     for (Encoding encoding : Encoding.values()) {

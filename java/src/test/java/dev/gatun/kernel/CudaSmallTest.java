@@ -46,7 +46,8 @@ class CudaSmallTest {
             float[] y = new float[Math.toIntExact(rows * n)];
             MemorySegment out = MemorySegment.ofArray(y);
             backend.linear(
-                packed, x, Encoding.BF16, k, rows, out, Encoding.F32, n, null, compute, 0);
+                packed,
+                LinearCall.of(x, Encoding.BF16, k, rows, out, Encoding.F32, n).compute(compute));
             double sum = 0;
             for (int j = 0; j < k; j++) {
               sum += (double) Numbers.get(Encoding.BF16, x, j) * expected[j];

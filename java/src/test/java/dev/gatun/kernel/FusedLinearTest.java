@@ -68,7 +68,7 @@ class FusedLinearTest {
   private Map<String, Backend> backends() {
     Map<String, Backend> backends = new LinkedHashMap<>();
     backends.put("vector", vector);
-    backends.put("inherited", unfused(reference));
+    backends.put("unfused", unfused(reference));
     if (cuda != null) {
       backends.put("cuda", cuda);
     }
@@ -82,14 +82,24 @@ class FusedLinearTest {
     return backends;
   }
 
-  /** A backend that has no epilogue of its own: what {@link Backend} does for it. */
+  private static void linear(Backend backend, PackedWeight w, LinearCall<MemorySegment> call) {
+    assertThat(call.isPlain()).isTrue();
+    backend.linear(w, call);
+  }
+
+  /** A backend that has no epilogue of its own: what {@link UnfusedLinear} does for it. */
   private static Backend unfused(Backend backend) {
     InvocationHandler handler =
         (proxy, method, arguments) -> {
           try {
-            return method.isDefault() && method.getName().equals("linear")
-                ? InvocationHandler.invokeDefault(proxy, method, arguments)
-                : method.invoke(backend, arguments);
+            if (method.getName().equals("linear")) {
+              PackedWeight packed = (PackedWeight) arguments[0];
+              @SuppressWarnings("unchecked")
+              LinearCall<MemorySegment> call = (LinearCall<MemorySegment>) arguments[1];
+              UnfusedLinear.run(packed, call, (w, plain) -> linear(backend, w, plain));
+              return null;
+            }
+            return method.invoke(backend, arguments);
           } catch (InvocationTargetException e) {
             throw e.getCause();
           }
@@ -134,20 +144,11 @@ class FusedLinearTest {
       MemorySegment with = !combines ? null : inPlace ? y : other;
       backend.linear(
           packed,
-          x,
-          xType,
-          K,
-          rows,
-          y,
-          yType,
-          ld,
-          bias,
-          scaled ? multiplier : null,
-          epilogue,
-          with,
-          ld,
-          compute,
-          0);
+          LinearCall.of(x, xType, K, rows, y, yType, ld)
+              .bias(bias)
+              .multiplier(scaled ? multiplier : null)
+              .epilogue(epilogue, with, ld)
+              .compute(compute));
       return y;
     }
   }
@@ -350,19 +351,9 @@ class FusedLinearTest {
     MemorySegment y = MemorySegment.ofArray(new float[8]);
     backend.linear(
         packed,
-        x,
-        Encoding.F32,
-        16,
-        1,
-        y,
-        Encoding.F32,
-        8,
-        null,
-        multiplier,
-        Epilogue.of(combine),
-        other,
-        ld,
-        Compute.F32,
-        1);
+        LinearCall.of(x, Encoding.F32, 16, 1, y, Encoding.F32, 8)
+            .multiplier(multiplier)
+            .epilogue(Epilogue.of(combine), other, ld)
+            .threads(1));
   }
 }

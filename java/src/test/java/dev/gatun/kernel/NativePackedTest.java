@@ -55,16 +55,16 @@ class NativePackedTest {
     try (PackedWeight packed = reference.pack(m)) {
       reference.linear(
           packed,
-          MemorySegment.ofArray(x),
-          Encoding.F32,
-          K,
-          rows,
-          MemorySegment.ofArray(y),
-          Encoding.F32,
-          N,
-          MemorySegment.ofArray(bias),
-          Compute.F32,
-          1);
+          LinearCall.of(
+                  MemorySegment.ofArray(x),
+                  Encoding.F32,
+                  K,
+                  rows,
+                  MemorySegment.ofArray(y),
+                  Encoding.F32,
+                  N)
+              .bias(MemorySegment.ofArray(bias))
+              .threads(1));
     }
     return y;
   }
@@ -88,20 +88,17 @@ class NativePackedTest {
                     : arena.allocateFrom(ValueLayout.JAVA_FLOAT, bias);
             backend.linear(
                 packed,
-                from,
-                Encoding.F32,
-                K,
-                rows,
-                MemorySegment.ofArray(y),
-                Encoding.F32,
-                N,
-                b,
-                Compute.F32,
-                2);
+                LinearCall.of(
+                        from, Encoding.F32, K, rows, MemorySegment.ofArray(y), Encoding.F32, N)
+                    .bias(b)
+                    .threads(2));
             assertClose(y, expected);
             MemorySegment native_ = arena.allocate(rows * N * 4L, 64);
             backend.linear(
-                packed, from, Encoding.F32, K, rows, native_, Encoding.F32, N, b, Compute.F32, 2);
+                packed,
+                LinearCall.of(from, Encoding.F32, K, rows, native_, Encoding.F32, N)
+                    .bias(b)
+                    .threads(2));
             assertClose(native_.toArray(ValueLayout.JAVA_FLOAT), expected);
           }
         }
@@ -118,16 +115,15 @@ class NativePackedTest {
         java.util.Arrays.fill(y, 7f);
         backend.linear(
             packed,
-            MemorySegment.ofArray(numbers(rows * K)),
-            Encoding.F32,
-            K,
-            rows,
-            MemorySegment.ofArray(y),
-            Encoding.F32,
-            N + 1,
-            null,
-            Compute.F32,
-            2);
+            LinearCall.of(
+                    MemorySegment.ofArray(numbers(rows * K)),
+                    Encoding.F32,
+                    K,
+                    rows,
+                    MemorySegment.ofArray(y),
+                    Encoding.F32,
+                    N + 1)
+                .threads(2));
         for (int i = 0; i < rows; i++) {
           assertThat(y[i * (N + 1) + N]).isEqualTo(7f);
         }
@@ -148,7 +144,8 @@ class NativePackedTest {
         MemorySegment from = arena.allocate(4L * K + 1, 64).asSlice(1);
         from.copyFrom(MemorySegment.ofArray(x));
         MemorySegment y = arena.allocate(4L * N + 1, 64).asSlice(1);
-        backend.linear(packed, from, Encoding.F32, K, 1, y, Encoding.F32, N, null, Compute.F32, 2);
+        backend.linear(
+            packed, LinearCall.of(from, Encoding.F32, K, 1, y, Encoding.F32, N).threads(2));
         assertClose(y.toArray(ValueLayout.JAVA_FLOAT_UNALIGNED), expected);
       }
     }
@@ -183,7 +180,7 @@ class NativePackedTest {
       assertThatThrownBy(
               () ->
                   backend.linear(
-                      packed, x, Encoding.F32, K, 1, y, Encoding.F32, N, null, Compute.F32, 1))
+                      packed, LinearCall.of(x, Encoding.F32, K, 1, y, Encoding.F32, N).threads(1)))
           .isInstanceOf(IllegalStateException.class)
           .hasMessageContaining("closed");
       assertThatThrownBy(() -> backend.unpack(packed, matrix(arena)))
@@ -233,16 +230,15 @@ class NativePackedTest {
                 try {
                   backend.linear(
                       packed,
-                      MemorySegment.ofArray(x),
-                      Encoding.F32,
-                      K,
-                      4,
-                      MemorySegment.ofArray(y),
-                      Encoding.F32,
-                      N,
-                      null,
-                      Compute.F32,
-                      2);
+                      LinearCall.of(
+                              MemorySegment.ofArray(x),
+                              Encoding.F32,
+                              K,
+                              4,
+                              MemorySegment.ofArray(y),
+                              Encoding.F32,
+                              N)
+                          .threads(2));
                 } catch (IllegalStateException e) {
                   return true;
                 }
@@ -296,22 +292,13 @@ class NativePackedTest {
         MemorySegment heapY = MemorySegment.ofArray(new float[rows * N]);
         MemorySegment x = arena.allocateFrom(ValueLayout.JAVA_FLOAT, numbers(rows * K));
         MemorySegment y = arena.allocate(4L * rows * N, 64);
+        LinearCall<MemorySegment> call = new LinearCall<MemorySegment>().threads(1);
         Runnable calls =
             () -> {
-              backend.linear(
-                  packed, x, Encoding.F32, K, rows, y, Encoding.F32, N, null, Compute.F32, 1);
-              backend.linear(
-                  packed,
-                  heap,
-                  Encoding.F32,
-                  K,
-                  rows,
-                  heapY,
-                  Encoding.F32,
-                  N,
-                  null,
-                  Compute.F32,
-                  1);
+              call.operands(x, Encoding.F32, K, rows, y, Encoding.F32, N);
+              backend.linear(packed, call);
+              call.operands(heap, Encoding.F32, K, rows, heapY, Encoding.F32, N);
+              backend.linear(packed, call);
             };
         int warm = rows == 1 ? 20_000 : 2_000;
         for (int i = 0; i < warm; i++) {

@@ -416,8 +416,18 @@ class NativeParityTest {
     }
     MemorySegment expected = output(rows * ldy, Encoding.F32, arena).fill((byte) 0x7B);
     MemorySegment found = output(rows * ldy, type, arena).fill((byte) 0x7B);
-    reference.linear(definition, x, type, ldx, rows, expected, Encoding.F32, ldy, bias, compute, 1);
-    backend.linear(packed, x, type, ldx, rows, found, type, ldy, bias, compute, THREADS);
+    reference.linear(
+        definition,
+        LinearCall.of(x, type, ldx, rows, expected, Encoding.F32, ldy)
+            .bias(bias)
+            .compute(compute)
+            .threads(1));
+    backend.linear(
+        packed,
+        LinearCall.of(x, type, ldx, rows, found, type, ldy)
+            .bias(bias)
+            .compute(compute)
+            .threads(THREADS));
     for (long i = 0; i < rows; i++) {
       for (long j = 0; j < n; j++) {
         distance.add(

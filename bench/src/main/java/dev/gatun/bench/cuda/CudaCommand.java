@@ -4,12 +4,12 @@ import dev.gatun.Compute;
 import dev.gatun.CudaDevice;
 import dev.gatun.Device;
 import dev.gatun.Encoding;
-import dev.gatun.Epilogue;
 import dev.gatun.cli.Command;
 import dev.gatun.cli.CommonOptions;
 import dev.gatun.kernel.CudaBackend;
 import dev.gatun.kernel.CudaMatrix;
 import dev.gatun.kernel.CudaMemory;
+import dev.gatun.kernel.LinearCall;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.PackedWeight;
 import dev.gatun.kernel.QuantizeRule;
@@ -173,26 +173,11 @@ public final class CudaCommand implements Command {
         // Products of zeros could be faster than others.
         try (CudaMemory x = random(gpu, (long) m * k);
             CudaMemory y = gpu.allocate((long) m * n * 2)) {
+          LinearCall<CudaMemory> call =
+              LinearCall.of(x, Encoding.BF16, k, m, y, Encoding.BF16, n).compute(Compute.BF16);
           List<Runnable> calls = new ArrayList<>();
           for (PackedWeight w : weights) {
-            calls.add(
-                () ->
-                    cuda.linear(
-                        timer.stream(),
-                        w,
-                        x,
-                        Encoding.BF16,
-                        k,
-                        m,
-                        y,
-                        Encoding.BF16,
-                        n,
-                        null,
-                        null,
-                        Epilogue.NONE,
-                        null,
-                        0,
-                        Compute.BF16));
+            calls.add(() -> cuda.linear(timer.stream(), w, call));
           }
           row(
               "linear " + weight.label() + " " + m + "x" + n + "x" + k,

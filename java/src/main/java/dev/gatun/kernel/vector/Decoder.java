@@ -29,16 +29,16 @@ import jdk.incubator.vector.VectorOperators;
 final class Decoder {
   private static final ByteOrder LITTLE = ByteOrder.LITTLE_ENDIAN;
 
-  private final float[] row = new float[LinearCall.DEPTH];
-  private final short[] halves = new short[LinearCall.DEPTH * WIDTH];
+  private final float[] row = new float[LinearRun.DEPTH];
+  private final short[] halves = new short[LinearRun.DEPTH * WIDTH];
   private final float[] scale = new float[WIDTH];
-  private final double[] turned = new double[LinearCall.DEPTH];
+  private final double[] turned = new double[LinearRun.DEPTH];
 
   /**
    * Decodes the columns {@code k0 .. k1-1} of a panel.
    *
-   * @param k0 a multiple of {@link LinearCall#DEPTH}
-   * @param k1 at most {@code k0} + {@link LinearCall#DEPTH}
+   * @param k0 a multiple of {@link LinearRun#DEPTH}
+   * @param k1 at most {@code k0} + {@link LinearRun#DEPTH}
    * @param out [DEPTH][WIDTH]
    */
   void decode(Panels p, int panel, int k0, int k1, Compute compute, float[] out) {

@@ -154,7 +154,7 @@ final class Panels implements PackedWeight {
   }
 
   private static Form form(Matrix m) {
-    if (!Forms.hasCodes(m) || Forms.group(m) == 0 || m.rotation() > LinearCall.DEPTH) {
+    if (!Forms.hasCodes(m) || Forms.group(m) == 0 || m.rotation() > LinearRun.DEPTH) {
       return Form.ROWS;
     }
     if (m.encoding().isPlain()) {

@@ -2,10 +2,10 @@ package dev.gatun.kernel.vector;
 
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
-import dev.gatun.Epilogue;
 import dev.gatun.GatunException;
 import dev.gatun.Rounding;
 import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.LinearCall;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixCheck;
 import dev.gatun.kernel.Operation;
@@ -38,7 +38,7 @@ public final class VectorBackend implements Backend, AutoCloseable {
   private final Kernels kernels = new Kernels(definition);
   private final Workers workers;
   private final Pool<Rounder> rounders = new Pool<>(Rounder::new);
-  private final AtomicReferenceArray<@Nullable LinearCall> kept = new AtomicReferenceArray<>(KEPT);
+  private final AtomicReferenceArray<@Nullable LinearRun> kept = new AtomicReferenceArray<>(KEPT);
 
   /**
    * A backend with its own threads.
@@ -179,151 +179,16 @@ public final class VectorBackend implements Backend, AutoCloseable {
   }
 
   @Override
-  public void linear(
-      PackedWeight packed,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      Compute compute,
-      int threads) {
-    linear(
-        packed,
-        x,
-        xType,
-        ldx,
-        m,
-        y,
-        yType,
-        ldy,
-        bias,
-        null,
-        Epilogue.NONE,
-        null,
-        0,
-        compute,
-        threads);
-  }
-
-  @Override
-  public void linear(
-      PackedWeight packed,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      @Nullable MemorySegment xMultiplier,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther,
-      Compute compute,
-      int threads) {
-    run(
-        packed,
-        x,
-        xType,
-        ldx,
-        m,
-        y,
-        yType,
-        ldy,
-        bias,
-        xMultiplier,
-        epilogue,
-        other,
-        ldOther,
-        compute,
-        false,
-        threads);
-  }
-
-  @Override
-  public void linearStatic(
-      PackedWeight packed,
-      MemorySegment x,
-      float xScale,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther,
-      int threads) {
-    MatrixCheck.scale(xScale);
-    run(
-        packed,
-        x,
-        Encoding.F32,
-        packed.k(),
-        m,
-        y,
-        yType,
-        ldy,
-        bias,
-        null,
-        epilogue,
-        other,
-        ldOther,
-        Compute.I8,
-        true,
-        threads);
-  }
-
-  private void run(
-      PackedWeight packed,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      @Nullable MemorySegment xMultiplier,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther,
-      Compute compute,
-      boolean rounded,
-      int threads) {
+  public void linear(PackedWeight packed, LinearCall<MemorySegment> call) {
     Panels weight = mine(packed);
-    MatrixCheck.linear(weight.n(), weight.k(), x, xType, ldx, m, y, yType, ldy);
-    MatrixCheck.fused(
-        weight.n(), weight.k(), m, bias, xMultiplier, epilogue, other, yType, ldOther);
+    call.check(weight.n(), weight.k());
     weight.checkOpen();
-    weight.checkCompute(compute);
-    LinearCall call = take();
+    weight.checkCompute(call.compute());
+    LinearRun run = take();
     try {
-      int used = threads == 0 ? workers.threads() : threads;
-      call.run(
-          weight,
-          x,
-          xType,
-          ldx,
-          m,
-          y,
-          yType,
-          ldy,
-          bias,
-          xMultiplier,
-          epilogue,
-          other,
-          ldOther,
-          compute,
-          rounded,
-          used);
+      run.run(weight, call, call.threads() == 0 ? workers.threads() : call.threads());
     } finally {
-      give(call);
+      give(run);
     }
   }
 
@@ -356,19 +221,19 @@ public final class VectorBackend implements Backend, AutoCloseable {
     rounders.give(rounder);
   }
 
-  private LinearCall take() {
+  private LinearRun take() {
     for (int i = 0; i < KEPT; i++) {
-      LinearCall call = kept.getAndSet(i, null);
-      if (call != null) {
-        return call;
+      LinearRun run = kept.getAndSet(i, null);
+      if (run != null) {
+        return run;
       }
     }
-    return new LinearCall(workers);
+    return new LinearRun(workers);
   }
 
-  private void give(LinearCall call) {
+  private void give(LinearRun run) {
     for (int i = 0; i < KEPT; i++) {
-      if (kept.compareAndSet(i, null, call)) {
+      if (kept.compareAndSet(i, null, run)) {
         return;
       }
     }

@@ -5,6 +5,7 @@ import static dev.gatun.kernel.vector.Tiles.WIDTH;
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
 import dev.gatun.Epilogue;
+import dev.gatun.kernel.LinearCall;
 import dev.gatun.kernel.codec.Hadamard;
 import java.lang.foreign.MemorySegment;
 import java.util.Arrays;
@@ -16,7 +17,7 @@ import org.jspecify.annotations.Nullable;
  * Keeps its working memory from call to call, so that a warm call allocates nothing. Which thread
  * takes which panel does not change a bit: no sum is split between threads.
  */
-final class LinearCall {
+final class LinearRun {
   /**
    * Columns that are decoded at once: the block of a panel and as many columns of a tile of x fit
    * into the L1 cache.
@@ -67,25 +68,13 @@ final class LinearCall {
 
   // The call, while it runs.
   private @Nullable Panels weight;
-  private @Nullable MemorySegment x;
-  private @Nullable MemorySegment y;
-  private @Nullable MemorySegment bias;
-  private @Nullable MemorySegment xMultiplier;
-  private @Nullable MemorySegment other;
-  private Epilogue epilogue = Epilogue.NONE;
-  private Encoding xType = Encoding.F32;
-  private Encoding yType = Encoding.F32;
-  private Compute compute = Compute.F32;
-  private boolean rounded;
-  private long ldx;
-  private long ldy;
-  private long ldOther;
+  private @Nullable LinearCall<MemorySegment> call;
   private long firstRow;
   private int rows;
   private int together;
   private boolean direct;
 
-  LinearCall(Workers workers) {
+  LinearRun(Workers workers) {
     this.workers = workers;
     scratches = new Scratch[workers.threads()];
     for (int i = 0; i < scratches.length; i++) {
@@ -93,54 +82,28 @@ final class LinearCall {
     }
   }
 
-  /**
-   * The arguments have been checked.
-   *
-   * @param rounded whether x holds the multiples of its scale already that I8 makes of it
-   */
-  void run(
-      Panels weight,
-      MemorySegment x,
-      Encoding xType,
-      long ldx,
-      long m,
-      MemorySegment y,
-      Encoding yType,
-      long ldy,
-      @Nullable MemorySegment bias,
-      @Nullable MemorySegment xMultiplier,
-      Epilogue epilogue,
-      @Nullable MemorySegment other,
-      long ldOther,
-      Compute compute,
-      boolean rounded,
-      int threads) {
+  /** The call has been checked. */
+  void run(Panels weight, LinearCall<MemorySegment> call, int threads) {
     this.weight = weight;
-    this.rounded = rounded;
-    this.x = x;
-    this.y = y;
-    this.bias = bias;
-    this.xMultiplier = xMultiplier;
-    this.epilogue = epilogue;
-    this.other = other;
-    this.ldOther = ldOther;
-    this.xType = xType;
-    this.yType = yType;
-    this.compute = compute;
-    this.ldx = ldx;
-    this.ldy = ldy;
+    this.call = call;
+    long m = call.m();
     long n = weight.n();
     try {
       Thread helper = workers.helper();
       boolean small = n * weight.k * (double) (m + DECODING) < ALONE;
       int used =
-          small || helper == null || !isShared(bias, helper)
+          small || helper == null || !isShared(call.bias(), helper)
               ? 1
               : Math.min(threads, workers.threads());
       // Memory of a confined arena is touched by its owner alone.
       boolean xShared =
-          used > 1 && helper != null && isShared(x, helper) && isShared(xMultiplier, helper);
-      direct = used == 1 || (helper != null && isShared(y, helper) && isShared(other, helper));
+          used > 1
+              && helper != null
+              && isShared(call.x(), helper)
+              && isShared(call.multiplier(), helper);
+      direct =
+          used == 1
+              || (helper != null && isShared(call.y(), helper) && isShared(call.other(), helper));
       if (!direct && n > MAX_OUTPUTS) {
         used = 1;
         direct = true;
@@ -148,15 +111,11 @@ final class LinearCall {
       int atOnce = rowsAtOnce(weight.k, direct ? 1 : n);
       for (firstRow = 0; firstRow < m; firstRow += rows) {
         rows = (int) Math.min(atOnce, m - firstRow);
-        pass(weight, used, xShared);
+        pass(weight, call, used, xShared);
       }
     } finally {
       this.weight = null;
-      this.x = null;
-      this.y = null;
-      this.bias = null;
-      this.xMultiplier = null;
-      this.other = null;
+      this.call = null;
     }
   }
 
@@ -174,7 +133,7 @@ final class LinearCall {
   }
 
   /** All panels times the rows from {@code firstRow} on. */
-  private void pass(Panels weight, int threads, boolean xShared) {
+  private void pass(Panels weight, LinearCall<MemorySegment> call, int threads, boolean xShared) {
     int padded = Tiles.padded(rows);
     int n = Math.toIntExact(weight.n());
     tiles = grown(tiles, padded * weight.k);
@@ -189,7 +148,7 @@ final class LinearCall {
     if (!direct) {
       for (int r = 0; r < rows; r++) {
         for (int first = 0; first < n; first += WIDTH) {
-          store(r, first, Math.min(WIDTH, n - first), outputs, r * n + first, scratches[0]);
+          store(call, r, first, Math.min(WIDTH, n - first), outputs, r * n + first, scratches[0]);
         }
       }
     }
@@ -201,9 +160,9 @@ final class LinearCall {
 
   /** Brings the rows of some tiles of x side by side. */
   private void tile(int unit, int worker) {
-    MemorySegment from = x;
+    LinearCall<MemorySegment> c = call;
     Panels w = weight;
-    if (from == null || w == null) {
+    if (c == null || w == null) {
       return;
     }
     int k = w.k;
@@ -218,9 +177,9 @@ final class LinearCall {
         Arrays.fill(tiles, start, start + height * k, 0);
       }
       for (int r = 0; r < height && row + r < end; r++) {
-        Lanes.load(xType, from, (firstRow + row + r) * ldx, s.row, 0, k, s.halves);
-        multiplyBy(xMultiplier, s, k);
-        prepare(s, w, k);
+        Lanes.load(c.xType(), c.x(), (firstRow + row + r) * c.ldx(), s.row, 0, k, s.halves);
+        multiplyBy(c.multiplier(), s, k);
+        prepare(s, w, c, k);
         if (height == 1) {
           System.arraycopy(s.row, 0, tiles, start, k);
         } else {
@@ -249,14 +208,14 @@ final class LinearCall {
   }
 
   /** Rounds or quantizes a row of x as the compute type does. */
-  private void prepare(Scratch s, Panels w, int k) {
-    switch (compute) {
+  private static void prepare(Scratch s, Panels w, LinearCall<MemorySegment> call, int k) {
+    switch (call.compute()) {
       case F32 -> {}
       case BF16 -> Lanes.round(Encoding.BF16, s.row, 0, k);
-      case F8, I8_STATIC -> throw new IllegalStateException(compute + " is no multiply");
+      case F8, I8_STATIC -> throw new IllegalStateException(call.compute() + " is no multiply");
       case I8 -> {
         turn(s, w, k);
-        if (!rounded) {
+        if (!call.isRounded()) {
           quantize(s.row, 0, k);
         }
       }
@@ -308,10 +267,12 @@ final class LinearCall {
 
   /** Multiplies some panels by all tiles. */
   private void multiply(int unit, int worker) {
+    LinearCall<MemorySegment> c = call;
     Panels w = weight;
-    if (w == null) {
+    if (c == null || w == null) {
       return;
     }
+    Compute compute = c.compute();
     Scratch s = scratches[worker];
     int first = unit * together;
     int count = Math.min(together, Math.ceilDiv((int) w.n(), WIDTH) - first);
@@ -324,7 +285,7 @@ final class LinearCall {
     if (rows == 1 && scales != null && OneRow.takes(w, compute)) {
       for (int i = 0; i < count; i++) {
         OneRow.multiply(w, first + i, scales, compute, tiles, s.sums, i * each);
-        emit(w, first + i, s, i * each);
+        emit(w, c, first + i, s, i * each);
       }
       return;
     }
@@ -345,28 +306,29 @@ final class LinearCall {
       }
     }
     for (int i = 0; i < count; i++) {
-      emit(w, first + i, s, i * each);
+      emit(w, c, first + i, s, i * each);
     }
   }
 
   /** Adds the bias, activates and stores the outputs of one panel. */
-  private void emit(Panels w, int panel, Scratch s, int at) {
+  private void emit(Panels w, LinearCall<MemorySegment> c, int panel, Scratch s, int at) {
     long first = (long) panel * WIDTH;
     int n = (int) w.n();
     int count = (int) Math.min(WIDTH, n - first);
-    MemorySegment addend = bias;
+    MemorySegment addend = c.bias();
     if (addend != null) {
       MemorySegment.copy(addend, Lanes.FLOAT, 4 * first, s.bias, 0, count);
       for (int r = 0; r < rows; r++) {
         addTo(s.sums, at + r * WIDTH, s.bias, count);
       }
     }
-    if (epilogue.activation() != Epilogue.Activation.NONE) {
-      s.activator.apply(epilogue.activation(), s.sums, at, rows * WIDTH);
+    Epilogue.Activation activation = c.epilogue().activation();
+    if (activation != Epilogue.Activation.NONE) {
+      s.activator.apply(activation, s.sums, at, rows * WIDTH);
     }
     for (int r = 0; r < rows; r++) {
       if (direct) {
-        store(r, first, count, s.sums, at + r * WIDTH, s);
+        store(c, r, first, count, s.sums, at + r * WIDTH, s);
       } else {
         System.arraycopy(s.sums, at + r * WIDTH, outputs, r * n + (int) first, count);
       }
@@ -374,16 +336,13 @@ final class LinearCall {
   }
 
   /** Combines up to a panel's outputs of one row with what they are combined with; stores them. */
-  private void store(int r, long first, int count, float[] from, int at, Scratch s) {
-    MemorySegment to = y;
-    MemorySegment with = other;
-    if (to == null) {
-      return;
-    }
+  private void store(
+      LinearCall<MemorySegment> c, int r, long first, int count, float[] from, int at, Scratch s) {
+    MemorySegment with = c.other();
     if (with != null) {
-      long index = (firstRow + r) * ldOther + first;
-      Lanes.load(yType, with, index, s.other, 0, count, s.halves);
-      if (epilogue.combine() == Epilogue.Combine.ADD) {
+      long index = (firstRow + r) * c.ldOther() + first;
+      Lanes.load(c.yType(), with, index, s.other, 0, count, s.halves);
+      if (c.epilogue().combine() == Epilogue.Combine.ADD) {
         addTo(from, at, s.other, count);
       } else {
         for (int i = 0; i < count; i++) {
@@ -391,7 +350,7 @@ final class LinearCall {
         }
       }
     }
-    Lanes.store(yType, from, at, count, to, (firstRow + r) * ldy + first, s.halves);
+    Lanes.store(c.yType(), from, at, count, c.y(), (firstRow + r) * c.ldy() + first, s.halves);
   }
 
   private static void addTo(float[] sums, int at, float[] addend, int count) {

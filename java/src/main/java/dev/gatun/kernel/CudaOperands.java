@@ -1,0 +1,33 @@
+package dev.gatun.kernel;
+
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Where the operands of a {@link LinearCall} lie on the device: what the library is handed. Filled
+ * again and again.
+ */
+final class CudaOperands {
+  long x;
+  long ldx;
+  long y;
+  long ldy;
+  long bias;
+  long multiplier;
+  long other;
+  long ldOther;
+
+  void fill(LinearCall<CudaMemory> call) {
+    x = call.x().address();
+    ldx = call.ldx();
+    y = call.y().address();
+    ldy = call.ldy();
+    bias = address(call.bias());
+    multiplier = address(call.multiplier());
+    other = address(call.other());
+    ldOther = call.ldOther();
+  }
+
+  private static long address(@Nullable CudaMemory memory) {
+    return memory == null ? 0 : memory.address();
+  }
+}

@@ -1,0 +1,128 @@
+package dev.gatun.kernel;
+
+import dev.gatun.GatunException;
+import java.lang.foreign.MemorySegment;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * {@code linear} on a GPU: on the device's memory, where it is given to a stream, and on the
+ * host's, which goes there and back. Allocates nothing once warm.
+ */
+final class CudaProducts {
+  /** Weight, x, y, bias, multiplier, other. */
+  private static final int HELD = 6;
+
+  private CudaProducts() {}
+
+  /**
+   * Gives the product to the stream; see {@link CudaBackend#linear(CudaStream, PackedWeight,
+   * LinearCall)}.
+   */
+  static void onDevice(CudaStream stream, CudaPacked weight, LinearCall<CudaMemory> call) {
+    check(weight, call);
+    for (int i = 1; i < HELD; i++) {
+      stream.checkHere(operand(call, i));
+    }
+    stream.checkHere(weight.block());
+    int held = 0;
+    try {
+      while (held < HELD) {
+        uses(weight, call, held).enter();
+        held++;
+      }
+      if (stream.isRecording()) {
+        for (int i = 0; i < HELD; i++) {
+          stream.remember(uses(weight, call, i));
+        }
+      }
+      stream.linear(weight.struct(), call);
+    } finally {
+      while (held > 0) {
+        held--;
+        uses(weight, call, held).leave();
+      }
+    }
+  }
+
+  private static UseCount uses(CudaPacked weight, LinearCall<CudaMemory> call, int i) {
+    return i == 0 ? weight.uses() : operand(call, i).uses();
+  }
+
+  private static CudaMemory operand(LinearCall<CudaMemory> call, int i) {
+    CudaMemory memory =
+        switch (i) {
+          case 1 -> call.x();
+          case 2 -> call.y();
+          case 3 -> call.bias();
+          case 4 -> call.multiplier();
+          default -> call.other();
+        };
+    return memory == null ? CudaMemory.NONE : memory;
+  }
+
+  private static void check(CudaPacked weight, LinearCall<CudaMemory> call) {
+    long n = weight.n();
+    long k = weight.k();
+    call.check(n, k);
+    CudaMemory x = call.x();
+    CudaMemory y = call.y();
+    CudaMemory other = call.other();
+    long rows = call.m() - 1;
+    int size = call.yType().bits() / 8;
+    long yBytes = (rows * call.ldy() + n) * size;
+    if (overlap(x, (rows * call.ldx() + k) * (call.xType().bits() / 8), y, yBytes)) {
+      throw new GatunException("linear: found x and y that overlap, expected separate memory");
+    }
+    if (other != null
+        && !(other.address() == y.address() && call.ldOther() == call.ldy())
+        && overlap(other, (rows * call.ldOther() + n) * size, y, yBytes)) {
+      throw new GatunException(
+          "linear: found other and y that overlap in part, expected y itself or separate memory");
+    }
+  }
+
+  private static boolean overlap(CudaMemory a, long aBytes, CudaMemory b, long bBytes) {
+    return a.address() < b.address() + bBytes && b.address() < a.address() + aBytes;
+  }
+
+  /**
+   * Uploads x, other, and bias and multiplier unless they are on the device; multiplies, downloads
+   * y and waits for it.
+   *
+   * @param bias in place of the call's, or null
+   * @param multiplier in place of the call's, or null
+   */
+  static void onHost(
+      CudaScratch scratch,
+      CudaPacked weight,
+      LinearCall<MemorySegment> call,
+      @Nullable CudaMemory bias,
+      @Nullable CudaMemory multiplier) {
+    long n = weight.n();
+    long k = weight.k();
+    long m = call.m();
+    int xSize = call.xType().bits() / 8;
+    int ySize = call.yType().bits() / 8;
+    long xBytes = Math.multiplyExact(Math.multiplyExact(m, k), xSize);
+    long yBytes = Math.multiplyExact(Math.multiplyExact(m, n), ySize);
+    scratch.room(
+        CudaScratch.piece(xBytes)
+            + 2 * CudaScratch.piece(yBytes)
+            + CudaScratch.piece(n * Float.BYTES)
+            + CudaScratch.piece(k * Float.BYTES));
+    CudaOperands on = scratch.operands();
+    on.bias = bias == null ? scratch.upload(call.bias(), 1, n * Float.BYTES, 0) : bias.address();
+    on.multiplier =
+        multiplier == null
+            ? scratch.upload(call.multiplier(), 1, k * Float.BYTES, 0)
+            : multiplier.address();
+    on.x = scratch.upload(call.x(), m, k * xSize, call.ldx() * xSize);
+    on.ldx = k;
+    on.other = scratch.upload(call.other(), m, n * ySize, call.ldOther() * ySize);
+    on.ldOther = n;
+    on.y = scratch.next(yBytes);
+    on.ldy = n;
+    scratch.stream().linear(weight.struct(), call, on);
+    scratch.stream().staging().download(on.y, call.y(), m, n * ySize, call.ldy() * ySize);
+  }
+}
