@@ -23,6 +23,9 @@ interface Contender extends AutoCloseable {
   /** Multiplies once and gives the first copy's output: M × N floats. */
   float[] output(MemorySegment x, int m);
 
+  /** Puts threads to sleep that would otherwise wait for work while other engines are measured. */
+  default void rest() {}
+
   @Override
   void close();
 }

@@ -68,7 +68,7 @@ final class OnnxContender implements Contender {
           Optional.of(
               new MatMulModel("MatMul", "")
                   .constant("w", OnnxModel.FLOAT, List.of(k, n), layer.transposedCodes()));
-      case FP8 -> Optional.empty();
+      default -> Optional.empty();
     };
   }
 

@@ -61,8 +61,12 @@ public final class OpenBlas implements PeerEngine {
       SymbolLookup library =
           PeerLibrary.open(
               "gatun.openblas",
-              "org/bytedeco/openblas",
-              List.of("libopenblas.so.0", "libgfortran.so.5", "libquadmath.so.0", "libgcc_s.so.1"),
+              PeerLibrary.bytedeco(
+                  "openblas",
+                  "libopenblas.so.0",
+                  "libgfortran.so.5",
+                  "libquadmath.so.0",
+                  "libgcc_s.so.1"),
               arena);
       Linker linker = Linker.nativeLinker();
       MethodHandle setThreads =

@@ -10,7 +10,8 @@ import java.lang.foreign.SymbolLookup;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Comparator;
-import java.util.List;
+import java.util.LinkedHashMap;
+import java.util.Map;
 import java.util.stream.Stream;
 
 /** A C library of a peer: from the path that a property names, or from a jar on the class path. */
@@ -21,11 +22,12 @@ final class PeerLibrary {
    * Loads a library until the arena is closed.
    *
    * @param property the system property that may hold a path
-   * @param folder of the jar's libraries, before the platform's own
-   * @param names of the library, and after it of those that it needs from its own directory
+   * @param files where the class path has the library, and after it those that it needs from its
+   *     own directory, each with the name that it is known by there; may be empty when the property
+   *     is set
    * @throws GatunException when there is neither
    */
-  static SymbolLookup open(String property, String folder, List<String> names, Arena arena) {
+  static SymbolLookup open(String property, Map<String, String> files, Arena arena) {
     String given = System.getProperty(property);
     try {
       if (given != null) {
@@ -33,10 +35,11 @@ final class PeerLibrary {
       }
       Path directory = Files.createTempDirectory("gatun-peer-");
       try {
-        for (String name : names) {
-          copy(folder + "/" + NativeLibrary.platform() + "/" + name, directory.resolve(name));
+        for (Map.Entry<String, String> file : files.entrySet()) {
+          copy(file.getKey(), directory.resolve(file.getValue()));
         }
-        return SymbolLookup.libraryLookup(directory.resolve(names.getFirst()), arena);
+        String library = files.values().iterator().next();
+        return SymbolLookup.libraryLookup(directory.resolve(library), arena);
       } finally {
         delete(directory); // a loaded library stays mapped without its name
       }
@@ -45,6 +48,15 @@ final class PeerLibrary {
     } catch (IllegalArgumentException e) {
       throw new GatunException("found a library that cannot be loaded: " + e.getMessage(), e);
     }
+  }
+
+  /** Files of a library that org.bytedeco packages. */
+  static Map<String, String> bytedeco(String library, String... names) {
+    Map<String, String> files = new LinkedHashMap<>();
+    for (String name : names) {
+      files.put("org/bytedeco/" + library + "/" + NativeLibrary.platform() + "/" + name, name);
+    }
+    return files;
   }
 
   private static void copy(String resource, Path to) throws IOException {

@@ -34,9 +34,10 @@ final class Peers {
   private static final int FEWEST_SAMPLES = 5;
 
   /**
-   * Before each engine and each probe: the threads of the last one may still spin and take a core.
+   * Before each engine and each probe: the threads of the last one may still spin and take a core,
+   * those of OpenMP for some 13 ms.
    */
-  private static final long REST_MILLIS = 4;
+  private static final long REST_MILLIS = 15;
 
   /**
    * What is to be measured.
@@ -135,7 +136,8 @@ final class Peers {
     List<Contender> contenders = contenders(layer, copies, mostRows, cold);
     try (Arena arena = Arena.ofShared()) {
       float[] values = random(mostRows * layer.k());
-      MemorySegment x = arena.allocateFrom(ValueLayout.JAVA_FLOAT, values);
+      MemorySegment x = arena.allocate((long) values.length * Float.BYTES, 64);
+      MemorySegment.copy(values, 0, x, ValueLayout.JAVA_FLOAT, 0, values.length);
       List<Measurement> measurements = new ArrayList<>();
       for (int m : rows) {
         progress.accept(layer.work().label() + ": M = " + m);
@@ -204,6 +206,7 @@ final class Peers {
     for (int i = 0; i < best.length; i++) {
       Contender contender = contenders.get(i);
       errors[i] = layer.relativeError(values, m, contender.output(x, m));
+      contender.rest();
       if (!(errors[i] <= LARGEST_ERROR)) {
         throw new GatunException(
             contender.engine()
@@ -274,7 +277,9 @@ final class Peers {
     contender.run(x, m);
     long start = System.nanoTime();
     contender.run(x, m);
-    return (System.nanoTime() - start) * 1e-6 / contender.copies();
+    double ms = (System.nanoTime() - start) * 1e-6 / contender.copies();
+    contender.rest();
+    return ms;
   }
 
   private static void rest() {

@@ -42,7 +42,8 @@ public final class PeersCommand implements Command {
       split = ",",
       paramLabel = "W",
       description =
-          "Only these: int4-g32, int4-g128, int8-g32, int8-row, nf4, fp8, f32 (default: all).")
+          "Only these: int4-g32, int4-g128, int8-g32, int8-row, nf4, fp8, int4-g32-bf16, q4-0-row, q4-0, q4-k, q6-k, q8-0,"
+              + " iq4-nl, mxfp4, nvfp4, bf16, f32 (default: all).")
   private List<String> works = List.of();
 
   @Option(
@@ -202,11 +203,11 @@ public final class PeersCommand implements Command {
     }
     line("");
     line(
-        "%-10s %5s  %-16s %9s %9s %7s %8s %7s  %8s  %s",
+        "%-13s %5s  %-16s %9s %9s %7s %8s %7s  %8s  %s",
         "work", "M", "engine", "ms", "G/s", "% peak", "GB/s", "% read", "× peer", "kernel");
     for (Measurement m : result.measurements()) {
       line(
-          "%-10s %5d  %-16s %9.3f %9.0f %7s %8.1f %7s  %8s  %s",
+          "%-13s %5d  %-16s %9.3f %9.0f %7s %8.1f %7s  %8s  %s",
           m.work().label(),
           m.m(),
           m.engine(),

@@ -8,6 +8,7 @@ import dev.gatun.checkpoint.DType;
 import dev.gatun.kernel.CodeOrder;
 import dev.gatun.kernel.Granularity;
 import dev.gatun.kernel.Matrix;
+import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.Layout;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -49,15 +50,27 @@ final class RandomLayer {
     this.n = n;
     this.k = k;
     SplittableRandom random = new SplittableRandom(7);
-    codes = new byte[Math.toIntExact((long) n * k * work.encoding().bits() / 8)];
-    if (work.encoding() == Encoding.F32) {
-      ByteBuffer floats = ByteBuffer.wrap(codes).order(ByteOrder.LITTLE_ENDIAN);
-      while (floats.hasRemaining()) {
-        floats.putFloat((float) (2 * random.nextDouble() - 1));
+    Encoding encoding = work.encoding();
+    codes =
+        new byte
+            [Math.toIntExact(
+                encoding.isBlock()
+                    ? (long) n * k / encoding.blockElements() * encoding.blockBytes()
+                    : (long) n * k * encoding.bits() / 8)];
+    if (encoding.isPlain()) {
+      MemorySegment numbers = MemorySegment.ofArray(codes);
+      for (long i = 0; i < (long) n * k; i++) {
+        Numbers.put(encoding, numbers, i, (float) (2 * random.nextDouble() - 1));
+      }
+    } else if (encoding.isBlock()) {
+      random.nextBytes(codes);
+      ByteBuffer bytes = ByteBuffer.wrap(codes).order(ByteOrder.LITTLE_ENDIAN);
+      for (int block = 0; block < codes.length; block += encoding.blockBytes()) {
+        setScales(bytes, block, encoding, random);
       }
     } else {
       random.nextBytes(codes);
-      if (work.encoding() == Encoding.F8_E4M3) {
+      if (encoding == Encoding.F8_E4M3) {
         for (int i = 0; i < codes.length; i++) {
           codes[i] &=
               (byte) 0xBF; // below 2: neither NaN nor a few large numbers that decide every sum
@@ -70,8 +83,31 @@ final class RandomLayer {
     }
   }
 
+  /** Scales of a block that are neither NaN nor decide every sum alone. */
+  private static void setScales(
+      ByteBuffer bytes, int block, Encoding encoding, SplittableRandom random) {
+    switch (encoding) {
+      case Q4_K -> {
+        bytes.putShort(block, half(random));
+        bytes.putShort(block + 2, half(random));
+      }
+      case Q6_K -> bytes.putShort(block + encoding.blockBytes() - 2, half(random));
+      case MXFP4 -> bytes.put(block, (byte) (118 + random.nextInt(4)));
+      case NVFP4 -> {
+        for (int i = 0; i < 4; i++) {
+          bytes.put(block + i, (byte) (16 + random.nextInt(16)));
+        }
+      }
+      default -> bytes.putShort(block, half(random));
+    }
+  }
+
+  private static short half(SplittableRandom random) {
+    return Float.floatToFloat16((float) (0.01 + 0.01 * random.nextDouble()));
+  }
+
   private int scaleCount() {
-    if (work.encoding() == Encoding.F32) {
+    if (work.encoding().isPlain() || work.encoding().isBlock()) {
       return 0;
     }
     return work.group() < 0
@@ -153,7 +189,7 @@ final class RandomLayer {
     if (work == Work.NF4) {
       return new Granularity.Flat(work.group());
     }
-    return work.group() < 0
+    return work.group() < 0 || work.encoding().isBlock()
         ? Granularity.perTensor(n, k)
         : work.group() == 0 ? Granularity.perChannel(k) : Granularity.perGroup(k, work.group());
   }

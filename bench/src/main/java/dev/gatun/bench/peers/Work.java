@@ -44,6 +44,32 @@ enum Work {
       Compute.BF16,
       Probe.Peak.BF16,
       "FP8 e4m3, one scale, bfloat16 multiply"),
+  /** The first one's weights in bfloat16. */
+  INT4_G32_BF16(
+      Encoding.U4,
+      32,
+      8,
+      Compute.BF16,
+      Probe.Peak.BF16,
+      "4-bit integers, a scale per 32, bfloat16 multiply"),
+  /** GGUF's Q4_0, x quantized per row. */
+  Q4_0_ROW(Encoding.Q4_0, Compute.I8),
+  /** GGUF's Q4_0, x quantized per 32 as ggml does; likewise those that follow. */
+  Q4_0(Encoding.Q4_0, Compute.I8_BLOCK),
+  /** GGUF's Q4_K. */
+  Q4_K(Encoding.Q4_K, Compute.I8_BLOCK),
+  /** GGUF's Q6_K. */
+  Q6_K(Encoding.Q6_K, Compute.I8_BLOCK),
+  /** GGUF's Q8_0. */
+  Q8_0(Encoding.Q8_0, Compute.I8_BLOCK),
+  /** GGUF's IQ4_NL. */
+  IQ4_NL(Encoding.IQ4_NL, Compute.I8_BLOCK),
+  /** GGUF's MXFP4. */
+  MXFP4(Encoding.MXFP4, Compute.I8_BLOCK),
+  /** GGUF's NVFP4. */
+  NVFP4(Encoding.NVFP4, Compute.I8_BLOCK),
+  /** Plain bfloat16. */
+  BF16(Encoding.BF16, -1, 0, Compute.BF16, Probe.Peak.BF16, "bfloat16"),
   /** Plain floats. */
   F32(Encoding.F32, -1, 0, Compute.F32, Probe.Peak.F32, "floats");
 
@@ -69,6 +95,17 @@ enum Work {
     this.description = description;
   }
 
+  /** Blocks that have their scales in them. */
+  Work(Encoding block, Compute compute) {
+    this(
+        block,
+        block.blockElements(),
+        0,
+        compute,
+        Probe.Peak.I8,
+        block + (compute == Compute.I8 ? ", int8 multiply" : ", int8 multiply, x per 32"));
+  }
+
   /** The name in JSON and on the command line. */
   String label() {
     return name().toLowerCase(Locale.ROOT).replace('_', '-');
@@ -78,7 +115,10 @@ enum Work {
     return encoding;
   }
 
-  /** Weights of a row that share a scale; 0: all of the row; -1: all of the matrix. */
+  /**
+   * Weights of a row that share a scale or, with scales of their own in it, a block; 0: all of the
+   * row; -1: all of the matrix.
+   */
   int group() {
     return group;
   }
