@@ -76,7 +76,8 @@ struct CodesOfX {
 gatun_status launch_codes(const TileLinear &p, const CodesOfX &x, bool integers, int multiprocessors,
                           cudaStream_t stream);
 
-/* Every form and encoding: float products of x and the weights, both rounded to `operands` (F32: exact, or BF16). */
+/* Every form and encoding: float products of x and the weights, both rounded to `operands` (F32: exact, or BF16). I8: x
+ * is codes, and those of a weight in the source form are scaled without rounding. */
 gatun_status launch_linear_f32(const gatun_cuda_packed &packed, const XRows &x, int64_t m, int32_t operands,
                                const Epilogue &epilogue, cudaStream_t stream);
 

@@ -316,7 +316,7 @@ gatun_status linear_codes(int32_t device, const gatun_cuda_packed &packed, const
     if (packed.form == GATUN_CUDA_FORM_SOURCE) { /* codes of x by weights as they are, in floats */
         Epilogue epilogue = p.epilogue;
         epilogue.x_scales = blocks ? nullptr : row_scales;
-        return launch_linear_f32(packed, {workspace, GATUN_BF16, space.row, nullptr}, p.m, GATUN_F32, epilogue, stream);
+        return launch_linear_f32(packed, {workspace, GATUN_BF16, space.row, nullptr}, p.m, GATUN_I8, epilogue, stream);
     }
     if (bytes)
         return multiply_bytes(device, p, codes, row_scales, integers, space, rest, traits, stream);

@@ -23,7 +23,10 @@ __global__ void __launch_bounds__(256)
         for (int i = threadIdx.x; i < F32_TILE * F32_STEP; i += 256) {
             int64_t row = i / F32_STEP, column = k0 + i % F32_STEP;
             bool inside = column < p.matrix.k;
-            float w = inside && n0 + row < p.matrix.n ? packed_value(p, n0 + row, column) : 0.0f;
+            float w = 0.0f;
+            if (inside && n0 + row < p.matrix.n)
+                w = operands == GATUN_I8 ? unrotated_value(p.matrix, n0 + row, column, false)
+                                         : packed_value(p, n0 + row, column);
             ws[i % F32_STEP][row] = round_to(operands, w);
             float v = 0.0f;
             if (inside && m0 + row < m) {

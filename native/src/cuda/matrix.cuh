@@ -170,8 +170,10 @@ __device__ inline float number_at(const gatun_matrix &m, int64_t row, int64_t co
     return m.codebook ? m.codebook[code] : decode_code(m.encoding, code);
 }
 
-/* Rounded to the matrix's arithmetic, before any rotation and before `result`. */
-__device__ inline float unrotated_value(const gatun_matrix &m, int64_t row, int64_t column) {
+/* Rounded to the matrix's arithmetic, before any rotation and before `result`. Not `rounded`: what a product of codes
+ * multiplies, which scales sums and so rounds no weight. */
+__device__ inline float unrotated_value(const gatun_matrix &m, int64_t row, int64_t column, bool rounded = true) {
+    const int32_t arithmetic = rounded ? m.arithmetic : (int32_t)GATUN_F32;
     BlockShape shape = block_shape(m.encoding);
     if (shape.elements) {
         int64_t per_row = m.k / shape.elements * shape.bytes;
@@ -181,13 +183,13 @@ __device__ inline float unrotated_value(const gatun_matrix &m, int64_t row, int6
     }
     int64_t index = scale_index(m, row, column);
     float v = __fsub_rn(number_at(m, row, column), zero_at(m, index));
-    v = round_to(m.arithmetic, __fmul_rn(v, scale_at(m, index)));
+    v = round_to(arithmetic, __fmul_rn(v, scale_at(m, index)));
     if (m.scale_order == GATUN_SCALES_THEN_GLOBAL)
-        v = round_to(m.arithmetic, __fmul_rn(v, round_to(m.arithmetic, m.global_scale)));
+        v = round_to(arithmetic, __fmul_rn(v, round_to(arithmetic, m.global_scale)));
     if (m.row_scales)
-        v = round_to(m.result, __fmul_rn(fminf(fmaxf(rintf(v), -127.0f), 127.0f), m.row_scales[row]));
+        v = round_to(rounded ? m.result : (int32_t)GATUN_F32, __fmul_rn(fminf(fmaxf(rintf(v), -127.0f), 127.0f), m.row_scales[row]));
     if (m.offset_type != GATUN_NONE)
-        v = round_to(m.arithmetic, __fadd_rn(v, offset_at(m, index)));
+        v = round_to(arithmetic, __fadd_rn(v, offset_at(m, index)));
     return v;
 }
 

@@ -13,10 +13,25 @@ public enum Compute {
   F32(1),
   /** x and the dequantized weight rounded to bfloat16; float sums. */
   BF16(2),
-  /** x quantized per row (absmax / 127, ties to even); integer products per scale block. */
+  /**
+   * x quantized per row (absmax / 127, ties to even); integer products per scale block. A row of x
+   * with NaN or infinity has no scale: it is multiplied as it is, and on a GPU comes out as NaN. So
+   * it is with the other types that quantize x.
+   */
   I8(3),
   /** The same, but x quantized per 32 consecutive k, as ggml's engine does. */
   I8_BLOCK(4),
+  /**
+   * x quantized per row to F8_E4M3 (absmax / 448), products with weights that are 8-bit floats,
+   * float sums. Tensor cores add such products with fewer bits than a float has: on a GPU a sum of
+   * more than 16 rows of x differs from the definition by up to some 3e-4 of its size.
+   */
+  F8_ROW(5),
+  /**
+   * The same, but x quantized per 128 consecutive k, as DeepSeek's checkpoints have it. For up to
+   * 16 rows of x a GPU rounds the product of a code of x and its scale to bfloat16.
+   */
+  F8_BLOCK(6),
   /**
    * x rounded to 8-bit floats with the layer's {@code input_scale}, float products and sums:
    * ComfyUI's {@code float8_*} layers (scale 1 where none is stored) and quanto's with qfloat8
@@ -41,6 +56,16 @@ public enum Compute {
   /** The number by which the native library knows it; 0 for the static ones, which it does not. */
   public int id() {
     return id;
+  }
+
+  /** Whether x becomes 8-bit integers, and integers are multiplied. */
+  public boolean isIntegers() {
+    return this == I8 || this == I8_BLOCK;
+  }
+
+  /** Whether x becomes 8-bit floats with scales of its own, and those are multiplied. */
+  public boolean isFloats8() {
+    return this == F8_ROW || this == F8_BLOCK;
   }
 
   /** Whether x is rounded with the layer's own scale before it is multiplied. */

@@ -1,5 +1,6 @@
 package dev.gatun.kernel;
 
+import dev.gatun.bindings.gatun_matrix;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
@@ -83,6 +84,20 @@ public final class CudaMatrix implements AutoCloseable {
   /** The matrix without its memory. */
   public Matrix description() {
     return description;
+  }
+
+  /** Its codes: for x that was quantized, the x of a {@link LinearCall#codes}. */
+  public CudaMemory codes() {
+    return part(gatun_matrix.codes(struct), gatun_matrix.codes_size(struct));
+  }
+
+  /** Its scales; of 0 bytes when it has none. */
+  public CudaMemory scales() {
+    return part(gatun_matrix.scales(struct), gatun_matrix.scales_size(struct));
+  }
+
+  private CudaMemory part(MemorySegment address, long bytes) {
+    return memory.slice(bytes == 0 ? 0 : address.address() - memory.address(), bytes);
   }
 
   /** Bytes that it takes on the device. */

@@ -15,6 +15,7 @@ final class CudaOperands {
   long multiplier;
   long other;
   long ldOther;
+  long xScales;
 
   void fill(LinearCall<CudaMemory> call) {
     x = call.x().address();
@@ -25,6 +26,7 @@ final class CudaOperands {
     multiplier = address(call.multiplier());
     other = address(call.other());
     ldOther = call.ldOther();
+    xScales = address(call.xScales());
   }
 
   private static long address(@Nullable CudaMemory memory) {

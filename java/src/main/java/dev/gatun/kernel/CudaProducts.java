@@ -9,8 +9,8 @@ import org.jspecify.annotations.Nullable;
  * host's, which goes there and back. Allocates nothing once warm.
  */
 final class CudaProducts {
-  /** Weight, x, y, bias, multiplier, other. */
-  private static final int HELD = 6;
+  /** Weight, x, y, bias, multiplier, other, scales of x. */
+  private static final int HELD = 7;
 
   private CudaProducts() {}
 
@@ -55,7 +55,8 @@ final class CudaProducts {
           case 2 -> call.y();
           case 3 -> call.bias();
           case 4 -> call.multiplier();
-          default -> call.other();
+          case 5 -> call.other();
+          default -> call.xScales();
         };
     return memory == null ? CudaMemory.NONE : memory;
   }
@@ -105,11 +106,13 @@ final class CudaProducts {
     int ySize = call.yType().bits() / 8;
     long xBytes = Math.multiplyExact(Math.multiplyExact(m, k), xSize);
     long yBytes = Math.multiplyExact(Math.multiplyExact(m, n), ySize);
+    long scaleBytes = call.xScaleCount(k) * Float.BYTES;
     scratch.room(
         CudaScratch.piece(xBytes)
             + 2 * CudaScratch.piece(yBytes)
             + CudaScratch.piece(n * Float.BYTES)
-            + CudaScratch.piece(k * Float.BYTES));
+            + CudaScratch.piece(k * Float.BYTES)
+            + CudaScratch.piece(scaleBytes));
     CudaOperands on = scratch.operands();
     on.bias = bias == null ? scratch.upload(call.bias(), 1, n * Float.BYTES, 0) : bias.address();
     on.multiplier =
@@ -120,6 +123,7 @@ final class CudaProducts {
     on.ldx = k;
     on.other = scratch.upload(call.other(), m, n * ySize, call.ldOther() * ySize);
     on.ldOther = n;
+    on.xScales = scratch.upload(call.xScales(), 1, scaleBytes, 0);
     on.y = scratch.next(yBytes);
     on.ldy = n;
     scratch.stream().linear(weight.struct(), call, on);

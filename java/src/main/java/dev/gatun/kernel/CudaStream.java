@@ -276,6 +276,10 @@ public final class CudaStream implements AutoCloseable {
     if (needed > workspaceBytes) {
       growWorkspace(needed);
     }
+    if (on.xScales != 0) {
+      CudaCalls.check(codes(packed, call, on));
+      return;
+    }
     CudaCalls.check(
         gatun_cuda_h.gatun_cuda_linear(
             device,
@@ -297,6 +301,32 @@ public final class CudaStream implements AutoCloseable {
             workspace,
             workspaceBytes,
             handle));
+  }
+
+  /** {@code gatun_cuda_linear_codes}; returns the status. */
+  private int codes(MemorySegment packed, LinearCall<?> call, CudaOperands on) {
+    return gatun_cuda_h.gatun_cuda_linear_codes(
+        device,
+        packed,
+        on.x,
+        call.xType().id(),
+        on.ldx,
+        call.m(),
+        on.xScales,
+        call.xScaleRowStride(),
+        call.xScaleColumnStride(),
+        on.y,
+        call.yType().id(),
+        on.ldy,
+        on.bias,
+        call.epilogue().activation().id(),
+        call.epilogue().combine().id(),
+        on.other,
+        on.ldOther,
+        call.compute().id(),
+        workspace,
+        workspaceBytes,
+        handle);
   }
 
   /** Gives the device a graph. */

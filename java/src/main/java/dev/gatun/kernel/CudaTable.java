@@ -20,9 +20,6 @@ final class CudaTable {
   /** What every form of a weight is multiplied in. */
   private static final Set<Compute> EXACT = Set.of(Compute.F32, Compute.BF16);
 
-  /** Weights of a row that share a scale in tiles of codes, at least. */
-  private static final long RUN = 16;
-
   /** One row of the library's table; no kernel when it computes what Java has no word for. */
   record Row(String name, Optional<Backend.Kernel> kernel) {}
 
@@ -93,9 +90,9 @@ final class CudaTable {
       return undefined;
     }
     boolean codes = compute.isPresent() && !EXACT.contains(compute.get());
-    if (codes && !isInRuns(matrix)) {
+    if (codes && (matrix.rotation() != 0 || matrix.codebook().isPresent())) {
       return Optional.of(
-          "compute " + compute.get() + " takes scales of 16 or more weights of a row, not these");
+          "compute " + compute.get() + " takes no rotation and no codebook of the weight's own");
     }
     // What can be packed depends on more than the encoding: the library is asked.
     try (Arena arena = Arena.ofConfined()) {
@@ -116,25 +113,5 @@ final class CudaTable {
     String with = compute.map(c -> " with compute " + c).orElse("");
     return ("no kernel for " + operation + " of " + matrix.encoding() + with)
         .toLowerCase(Locale.ROOT);
-  }
-
-  /**
-   * Whether the weight can be laid out in tiles of codes, which kernels that multiply codes need:
-   * scales of whole runs of at least 16 weights of one row, and nothing that mixes columns.
-   */
-  private static boolean isInRuns(Matrix m) {
-    if (m.columnGroups().isPresent()
-        || m.rowScales().isPresent()
-        || m.codebook().isPresent()
-        || m.rotation() != 0
-        || m.n() == 0
-        || m.k() == 0) {
-      return false;
-    }
-    return switch (m.granularity()) {
-      case Granularity.Tile(long _, long cols, long _, long _) -> cols >= m.k() || cols % RUN == 0;
-      case Granularity.Flat(long block) ->
-          block >= m.k() ? block % m.k() == 0 : m.k() % block == 0 && block % RUN == 0;
-    };
   }
 }

@@ -20,6 +20,9 @@ import org.jspecify.annotations.Nullable;
  * @param <T> where the numbers lie: {@link MemorySegment} on the host, {@link CudaMemory} on a GPU
  */
 public final class LinearCall<T> {
+  /** Columns of x that share a scale with compute type F8_BLOCK. */
+  private static final long X_BLOCK = 128;
+
   private @Nullable T x;
   private Encoding xType = Encoding.F32;
   private long ldx;
@@ -33,6 +36,9 @@ public final class LinearCall<T> {
   private @Nullable T other;
   private long ldOther;
   private float xScale;
+  private @Nullable T xScales;
+  private long xScaleRowStride;
+  private long xScaleColumnStride;
   private Compute compute = Compute.F32;
   private int threads;
 
@@ -117,6 +123,22 @@ public final class LinearCall<T> {
     return this;
   }
 
+  /**
+   * Says that x was quantized before: it holds codes of I8 (for compute type I8) or F8_E4M3
+   * (F8_ROW, F8_BLOCK) with scales of its own.
+   *
+   * @param xScales floats, or null: x holds numbers; the scale of row r and column c of x is number
+   *     {@code r · rowStride + c / 128 · columnStride}
+   * @param rowStride 0 for one scale for all rows
+   * @param columnStride 0 unless compute is F8_BLOCK
+   */
+  public LinearCall<T> codes(@Nullable T xScales, long rowStride, long columnStride) {
+    this.xScales = xScales;
+    this.xScaleRowStride = rowStride;
+    this.xScaleColumnStride = columnStride;
+    return this;
+  }
+
   /** How many threads work on it; 0: as many as the backend has. */
   public LinearCall<T> threads(int threads) {
     this.threads = threads;
@@ -130,6 +152,7 @@ public final class LinearCall<T> {
     bias = null;
     multiplier = null;
     other = null;
+    xScales = null;
   }
 
   /**
@@ -143,7 +166,11 @@ public final class LinearCall<T> {
     if (y instanceof MemorySegment segment && segment.isReadOnly()) {
       throw new GatunException("linear: found a read-only y, expected one that can be written");
     }
-    MatrixCheck.linear(n, k, bytes(x), xType, ldx, m, bytes(y), yType, ldy);
+    if (xScales == null) {
+      MatrixCheck.linear(n, k, bytes(x), xType, ldx, m, bytes(y), yType, ldy);
+    } else {
+      checkCodes(n, k);
+    }
     MatrixCheck.fused(
         n, k, m, bytes(bias), bytes(multiplier), epilogue, bytes(other), yType, ldOther);
     if (isRounded() && (compute != Compute.I8 || multiplier != null)) {
@@ -151,6 +178,39 @@ public final class LinearCall<T> {
           "linear: found x that is rounded for I8, and "
               + (compute != Compute.I8 ? "compute " + compute : "a multiplier")
               + ", expected compute I8 without one");
+    }
+  }
+
+  private void checkCodes(long n, long k) {
+    Encoding expected = compute.isFloats8() ? Encoding.F8_E4M3 : Encoding.I8;
+    boolean multiplied = compute == Compute.I8 || compute.isFloats8();
+    if (!multiplied || xType != expected || isRounded() || multiplier != null) {
+      throw new GatunException(
+          "linear: found codes of x of "
+              + xType
+              + " with compute "
+              + compute
+              + (multiplier != null ? " and a multiplier" : "")
+              + ", expected I8 with I8, or F8_E4M3 with F8_ROW or F8_BLOCK, without one");
+    }
+    if (xScaleRowStride < 0
+        || xScaleColumnStride < 0
+        || (compute != Compute.F8_BLOCK && xScaleColumnStride != 0)) {
+      throw new GatunException(
+          "linear: found scales of x "
+              + xScaleRowStride
+              + " and "
+              + xScaleColumnStride
+              + " apart, expected at least 0, and no columns of scales unless compute is F8_BLOCK");
+    }
+    MatrixCheck.codes(n, k, bytes(x), ldx, m, bytes(y), yType, ldy);
+    if (bytes(xScales) / Float.BYTES < xScaleCount(k)) {
+      throw new IndexOutOfBoundsException(
+          "linear: found scales of x of "
+              + bytes(xScales)
+              + " bytes, expected "
+              + xScaleCount(k)
+              + " floats");
     }
   }
 
@@ -235,6 +295,44 @@ public final class LinearCall<T> {
   /** The scale of all of x when it is rounded already; 0 when it is not. */
   public float xScale() {
     return xScale;
+  }
+
+  /** The scales of x when it holds codes, or null. */
+  public @Nullable T xScales() {
+    return xScales;
+  }
+
+  /** Floats from the scales of one row of x to those of the next. */
+  public long xScaleRowStride() {
+    return xScaleRowStride;
+  }
+
+  /** Floats from the scale of 128 columns of x to that of the next. */
+  public long xScaleColumnStride() {
+    return xScaleColumnStride;
+  }
+
+  /** Which of the scales of x an element of it has. */
+  long xScaleIndex(long row, long column) {
+    return row * xScaleRowStride + column / X_BLOCK * xScaleColumnStride;
+  }
+
+  /** How many floats the scales of x reach over; 0 when x holds numbers. */
+  long xScaleCount(long k) {
+    return xScales == null
+        ? 0
+        : 1
+            + Math.addExact(
+                Math.multiplyExact(m - 1, xScaleRowStride),
+                Math.multiplyExact(Math.max(0, k - 1) / X_BLOCK, xScaleColumnStride));
+  }
+
+  /** Refuses codes of x, for a backend that takes numbers only. */
+  public void checkNumbers(String backend) {
+    if (xScales != null) {
+      throw new GatunException(
+          backend + ": found codes of x, expected numbers: it quantizes x itself");
+    }
   }
 
   /** What the multiply is done in. */

@@ -371,6 +371,14 @@ public final class MatrixCheck {
     matrixOperand("y", yBytes, m, n, ldy, yType.bits() / 8);
   }
 
+  /** The same for x of 8-bit codes. */
+  static void codes(
+      long n, long k, long xBytes, long ldx, long m, long yBytes, Encoding yType, long ldy) {
+    plain(yType, yType, m);
+    matrixOperand("x", xBytes, m, k, ldx, 1);
+    matrixOperand("y", yBytes, m, n, ldy, yType.bits() / 8);
+  }
+
   private static void plain(Encoding xType, Encoding yType, long m) {
     if (!xType.isPlain() || !yType.isPlain()) {
       throw new GatunException(

@@ -333,6 +333,7 @@ final class NativeBackend implements Backend {
   public void linear(PackedWeight packed, LinearCall<MemorySegment> call) {
     NativePacked weight = mine(packed);
     call.check(weight.n(), weight.k());
+    call.checkNumbers("native");
     weight.linear(call, call.threads() == 0 ? threads : call.threads());
   }
 

@@ -46,8 +46,7 @@ public final class ReferenceBackend implements Backend {
         kernels.add(entry(Operation.QUANTIZE, e, Optional.empty()));
       }
       for (Compute c : Compute.multiplies()) {
-        boolean integers = c == Compute.I8 || c == Compute.I8_BLOCK;
-        if (!integers || ReferencePacked.hasIntegers(e)) {
+        if (ReferencePacked.hasCodes(e, c)) {
           kernels.add(entry(Operation.LINEAR, e, Optional.of(c)));
         }
       }

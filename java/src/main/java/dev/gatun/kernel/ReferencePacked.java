@@ -4,6 +4,7 @@ import dev.gatun.Compute;
 import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.kernel.codec.Activations;
+import dev.gatun.kernel.codec.Fp8;
 import dev.gatun.kernel.codec.Hadamard;
 import dev.gatun.kernel.codec.HalfFloat;
 import dev.gatun.kernel.codec.Numbers;
@@ -20,8 +21,13 @@ final class ReferencePacked implements PackedWeight {
   /** So that a row fits into an array. */
   static final long MAX_K = 1L << 28;
 
-  /** How many consecutive k share a scale with compute type I8_BLOCK. */
+  /** How many consecutive k share a scale with compute types I8_BLOCK and F8_BLOCK. */
   private static final int BLOCK = 32;
+
+  private static final int FLOATS_BLOCK = 128;
+
+  /** What x becomes with compute types F8_ROW and F8_BLOCK. */
+  private static final Encoding FLOATS = Encoding.F8_E4M3;
 
   private static final int KEPT = 16;
   private static final int TILE_ELEMENTS = 1 << 20;
@@ -63,8 +69,13 @@ final class ReferencePacked implements PackedWeight {
     return arena.allocate(bytes.byteSize(), 64).copyFrom(bytes);
   }
 
+  /** Whether there are weights of this encoding that the compute type takes. */
+  static boolean hasCodes(Encoding encoding, Compute compute) {
+    return compute.isFloats8() ? Fp8.is(encoding) : !compute.isIntegers() || hasIntegers(encoding);
+  }
+
   /** Whether the codes of this encoding are integers, up to one factor, for an int8 multiply. */
-  static boolean hasIntegers(Encoding encoding) {
+  private static boolean hasIntegers(Encoding encoding) {
     return switch (encoding) {
       case I8, U8, I4, U4, F4_E2M1, NF4, FP4, U1, U2, U3, U5, U6, U7, I2 -> true;
       default -> encoding.isBlock();
@@ -73,8 +84,7 @@ final class ReferencePacked implements PackedWeight {
 
   /** Why an integer multiply cannot take this matrix; empty when it can. */
   static Optional<String> refuses(Matrix m, Compute compute) {
-    boolean integers = compute == Compute.I8 || compute == Compute.I8_BLOCK;
-    return integers && m.codebook().isPresent() && m.rowScales().isEmpty()
+    return compute.isIntegers() && m.codebook().isPresent() && m.rowScales().isEmpty()
         ? Optional.of("a codebook of its own has no integers for compute " + compute)
         : Optional.empty();
   }
@@ -144,7 +154,14 @@ final class ReferencePacked implements PackedWeight {
       s.x[start + j] = compute == Compute.BF16 ? HalfFloat.round(Encoding.BF16, v) : v;
     }
     s.xScale[i] = 1;
-    if (compute != Compute.I8 && compute != Compute.I8_BLOCK) {
+    MemorySegment given = call.xScales();
+    if (given != null) {
+      for (int j = 0; j < k; j++) {
+        s.x[start + j] *= Numbers.get(Encoding.F32, given, call.xScaleIndex(row, j));
+      }
+      return;
+    }
+    if (!compute.isIntegers() && !compute.isFloats8()) {
       return;
     }
     // An integer multiply takes the rotated codes as they are and turns x instead.
@@ -156,13 +173,15 @@ final class ReferencePacked implements PackedWeight {
         s.x[j] = (float) s.x[j];
       }
     }
-    if (compute == Compute.I8) {
-      s.xScale[i] = quantize(s.x, start, k, call.xScale());
+    boolean floats = compute.isFloats8();
+    if (compute == Compute.I8 || compute == Compute.F8_ROW) {
+      s.xScale[i] = quantize(s.x, start, k, floats, call.xScale());
       return;
     }
-    for (int j = 0; j < k; j += BLOCK) {
-      int count = Math.min(BLOCK, k - j);
-      double scale = quantize(s.x, start + j, count, 0);
+    int block = floats ? FLOATS_BLOCK : BLOCK;
+    for (int j = 0; j < k; j += block) {
+      int count = Math.min(block, k - j);
+      double scale = quantize(s.x, start + j, count, floats, 0);
       for (int l = start + j; l < start + j + count; l++) {
         s.x[l] *= scale;
       }
@@ -170,11 +189,11 @@ final class ReferencePacked implements PackedWeight {
   }
 
   /**
-   * Rounds numbers to 8-bit integers and gives their scale, absmax / 127 unless one is given (not
-   * 0). Numbers with NaN or infinity among them have no scale: they are multiplied as they are, so
-   * that those reach y.
+   * Rounds numbers to 8-bit integers, or to F8_E4M3, and gives their scale: absmax / 127, or / 448,
+   * unless one is given (not 0). Numbers with NaN or infinity among them have no scale: they are
+   * multiplied as they are, so that those reach y.
    */
-  private static float quantize(double[] x, int from, int count, float given) {
+  private static float quantize(double[] x, int from, int count, boolean floats, float given) {
     float largest = 0;
     for (int j = from; j < from + count; j++) {
       largest = Math.max(largest, (float) Math.abs(x[j]));
@@ -182,16 +201,17 @@ final class ReferencePacked implements PackedWeight {
     if (!Float.isFinite(largest)) {
       return 1;
     }
-    float scale = given != 0 ? given : largest / 127f;
+    float scale = given != 0 ? given : largest / (floats ? Fp8.max(FLOATS) : 127f);
     for (int j = from; j < from + count; j++) {
-      x[j] = scale == 0 ? 0 : Math.rint((float) x[j] / scale);
+      float q = scale == 0 ? 0 : (float) x[j] / scale;
+      x[j] = floats ? Fp8.decode(FLOATS, Fp8.encode(FLOATS, q)) : Math.rint(q);
     }
     return scale;
   }
 
   private void loadW(long n, Compute compute, Scratch s) {
-    boolean integers = compute == Compute.I8 || compute == Compute.I8_BLOCK;
-    if (!integers || matrix.encoding().isBlock()) {
+    boolean codes = compute.isIntegers() || compute.isFloats8();
+    if (!codes || matrix.encoding().isBlock()) {
       MatrixValues.row(matrix, n, 0, k, s.row);
       for (int j = 0; j < k; j++) {
         s.w[j] = compute == Compute.BF16 ? HalfFloat.round(Encoding.BF16, s.row[j]) : s.row[j];

@@ -136,7 +136,7 @@ final class OutlierBackend implements Backend {
   public void linear(PackedWeight packed, LinearCall<MemorySegment> call) {
     Weight weight = mine(packed);
     call.check(weight.n(), weight.k());
-    if (call.compute() != Compute.I8 || call.isRounded()) {
+    if (call.compute() != Compute.I8 || call.isRounded() || call.xScales() != null) {
       backend.linear(weight.packed, call);
     } else if (call.isPlain()) {
       plain(weight, call);

@@ -1,5 +1,7 @@
 package dev.gatun.kernel;
 
+import dev.gatun.Compute;
+import java.util.List;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.condition.EnabledIf;
 
@@ -16,6 +18,26 @@ class CudaBackendTest extends BackendParity {
   @Override
   protected String isa() {
     return "sm\\d+";
+  }
+
+  /** Every way that rows of x go there. */
+  @Override
+  protected List<Long> rows() {
+    return List.of(1L, 2L, 5L, 13L, 33L, 130L);
+  }
+
+  /** As {@link Compute} has it for a GPU. */
+  @Override
+  protected double bound(Compute compute, long rows, long k) {
+    if (compute == Compute.F8_BLOCK) {
+      return rows <= 16 ? 4e-3 : 5e-4;
+    }
+    return compute == Compute.F8_ROW && rows > 16 ? 5e-4 : super.bound(compute, rows, k);
+  }
+
+  @Override
+  protected boolean infinityMayBeNan(Compute compute) {
+    return compute.isIntegers() || compute.isFloats8();
   }
 
   /** A weight whose parts the tiles do not keep cannot be had back from them. */

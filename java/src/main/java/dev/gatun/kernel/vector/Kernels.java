@@ -21,7 +21,11 @@ final class Kernels {
 
   Kernels(Backend definition) {
     this.definition = definition;
-    table = definition.kernels().stream().map(Kernels::ours).toList();
+    table =
+        definition.kernels().stream()
+            .filter(kernel -> kernel.compute().filter(Compute::isFloats8).isEmpty())
+            .map(Kernels::ours)
+            .toList();
     for (Kernel kernel : table) {
       if (kernel.operation() == Operation.LINEAR) {
         linear
@@ -41,7 +45,9 @@ final class Kernels {
   }
 
   Optional<String> refuses(Operation operation, Matrix matrix, Optional<Compute> compute) {
-    return definition.refuses(operation, matrix, compute);
+    return compute.filter(Compute::isFloats8).isPresent()
+        ? Optional.of("no kernel for compute " + compute.get() + ", which GPUs have")
+        : definition.refuses(operation, matrix, compute);
   }
 
   /** The kernel that multiplies; allocates nothing. */

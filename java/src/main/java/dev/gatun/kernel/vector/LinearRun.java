@@ -212,7 +212,8 @@ final class LinearRun {
     switch (call.compute()) {
       case F32 -> {}
       case BF16 -> Lanes.round(Encoding.BF16, s.row, 0, k);
-      case F8, I8_STATIC -> throw new IllegalStateException(call.compute() + " is no multiply");
+      case F8_ROW, F8_BLOCK, F8, I8_STATIC ->
+          throw new IllegalStateException(call.compute() + " is not multiplied here");
       case I8 -> {
         turn(s, w, k);
         if (!call.isRounded()) {

@@ -182,6 +182,7 @@ public final class VectorBackend implements Backend, AutoCloseable {
   public void linear(PackedWeight packed, LinearCall<MemorySegment> call) {
     Panels weight = mine(packed);
     call.check(weight.n(), weight.k());
+    call.checkNumbers("vector");
     weight.checkOpen();
     weight.checkCompute(call.compute());
     LinearRun run = take();

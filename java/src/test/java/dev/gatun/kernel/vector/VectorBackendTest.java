@@ -2,6 +2,7 @@ package dev.gatun.kernel.vector;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.gatun.Compute;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.BackendParity;
 import dev.gatun.kernel.ReferenceBackend;
@@ -27,7 +28,12 @@ class VectorBackendTest extends BackendParity {
   }
 
   @Test
-  void hasAKernelForAllThatTheDefinitionHas() {
-    assertThat(backend.kernels()).hasSameSizeAs(new ReferenceBackend().kernels());
+  void hasAKernelForAllThatTheDefinitionHasButFloatsOf8Bits() {
+    assertThat(backend.kernels())
+        .hasSameSizeAs(
+            new ReferenceBackend()
+                .kernels().stream()
+                    .filter(k -> k.compute().filter(Compute::isFloats8).isEmpty())
+                    .toList());
   }
 }
