@@ -236,6 +236,8 @@ int64_t gatun_scale_run(const gatun_matrix *matrix, int64_t row, int64_t column)
 /* The scale of the tile or flat block that (row, column) lies in, nested scales resolved, rounded to
  * matrix->arithmetic; the global scale is applied unless it comes later (GATUN_SCALES_THEN_GLOBAL). */
 float gatun_scale_at(const gatun_matrix *matrix, int64_t row, int64_t column);
+/* The same of the scale with this index. */
+float gatun_scale_of(const gatun_matrix *matrix, int64_t index);
 float gatun_stored_scale_at(const gatun_matrix *matrix, int64_t row, int64_t column);
 float gatun_zero_at(const gatun_matrix *matrix, int64_t row, int64_t column);
 float gatun_offset_at(const gatun_matrix *matrix, int64_t row, int64_t column); /* with its sign; 0 when none */

@@ -39,11 +39,7 @@ int64_t gatun_scale_run(const gatun_matrix *m, int64_t row, int64_t column) {
     return run < left ? run : left;
 }
 
-float gatun_stored_scale_at(const gatun_matrix *m, int64_t row, int64_t column) {
-    if (m->scale_type == GATUN_NONE) {
-        return 1.0f;
-    }
-    int64_t index = gatun_scale_index(m, row, column);
+static float stored_scale(const gatun_matrix *m, int64_t index) {
     if (m->nested_codebook == NULL) {
         return gatun_number_get(m->scale_type, m->scales, index);
     }
@@ -53,12 +49,20 @@ float gatun_stored_scale_at(const gatun_matrix *m, int64_t row, int64_t column) 
     return product + m->nested_offset;
 }
 
-float gatun_scale_at(const gatun_matrix *m, int64_t row, int64_t column) {
-    float stored = gatun_round(m->arithmetic, gatun_stored_scale_at(m, row, column));
+float gatun_stored_scale_at(const gatun_matrix *m, int64_t row, int64_t column) {
+    return m->scale_type == GATUN_NONE ? 1.0f : stored_scale(m, gatun_scale_index(m, row, column));
+}
+
+float gatun_scale_of(const gatun_matrix *m, int64_t index) {
+    float stored = gatun_round(m->arithmetic, m->scale_type == GATUN_NONE ? 1.0f : stored_scale(m, index));
     if (m->global_scale == 1.0f || m->scale_order == GATUN_SCALES_THEN_GLOBAL) {
         return stored;
     }
     return gatun_round(m->arithmetic, stored * gatun_round(m->arithmetic, m->global_scale));
+}
+
+float gatun_scale_at(const gatun_matrix *m, int64_t row, int64_t column) {
+    return gatun_scale_of(m, m->scale_type == GATUN_NONE ? 0 : gatun_scale_index(m, row, column));
 }
 
 float gatun_zero_at(const gatun_matrix *m, int64_t row, int64_t column) {

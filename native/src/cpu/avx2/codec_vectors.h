@@ -37,13 +37,16 @@ static inline void u8_store(void *p, vu v) {
     __m128i halves = low_halves(v & 0xFF);
     _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(halves, halves));
 }
-/* Each of LANES / 2 bytes twice. */
-static inline vu u8_load_twice(const void *p) {
+/* LANES codes of four bits from the start of a byte on, each in the low four bits of a number. */
+static inline vu nibbles_load(const void *p, bool high_first) {
     int32_t bytes;
     memcpy(&bytes, p, sizeof bytes);
-    __m128i b = _mm_cvtsi32_si128(bytes);
-    return (vu)_mm256_cvtepu8_epi32(_mm_unpacklo_epi8(b, b));
+    __m256i b = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(bytes));
+    return (vu)(high_first ? _mm256_or_si256(_mm256_srli_epi64(b, 4), _mm256_slli_epi64(b, 32))
+                           : _mm256_or_si256(b, _mm256_slli_epi64(b, 28)));
 }
+static inline vi s8_load(const void *p) { return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
+static inline vf fused(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 /* The low byte of each 64 bits. */
 static inline void u64_store_low(void *p, vu64 v) {
     uint8_t bytes[4] = {(uint8_t)v[0], (uint8_t)v[1], (uint8_t)v[2], (uint8_t)v[3]};
@@ -55,7 +58,7 @@ static inline vf look_up(const float *table, vu index) {
     __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), (__m256i)index);
     return (vf)_mm256_blendv_ps(low, high, (__m256)(index << 28));
 }
-/* To the nearest integer, ties to even. */
+/* To the nearest integer, ties to even; of NaN the low eight bits are 0. */
 static inline vi nearest(vf v) { return (vi)_mm256_cvtps_epi32((__m256)v); }
 static inline float largest_lane(vf v) {
     __m128 four = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
@@ -93,6 +96,11 @@ static inline f4 four_largest(const vf v[4]) {
 }
 static inline void four_halves(f4 v, uint16_t halves[4]) {
     _mm_storel_epi64((__m128i *)halves, _mm_cvtps_ph((__m128)v, _MM_FROUND_TO_NEAREST_INT));
+}
+/* Adds `step` where v is above a threshold; `at_nan`: where it is NaN, too. */
+static inline vu add_above(vu count, uint32_t step, vf v, vf threshold, bool at_nan) {
+    vi more = at_nan ? ~(vi)(v <= threshold) : (vi)(v > threshold);
+    return count + ((vu)more & step);
 }
 
 #endif

@@ -31,18 +31,21 @@ static inline vu u16_load(const void *p) { return (vu)_mm512_cvtepu16_epi32(_mm2
 static inline void u16_store(void *p, vu v) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16((__m512i)v)); }
 static inline vu u8_load(const void *p) { return (vu)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 static inline void u8_store(void *p, vu v) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)v)); }
-/* Each of LANES / 2 bytes twice. */
-static inline vu u8_load_twice(const void *p) {
-    __m128i b = _mm_loadl_epi64((const __m128i *)p);
-    return (vu)_mm512_cvtepu8_epi32(_mm_unpacklo_epi8(b, b));
+/* LANES codes of four bits from the start of a byte on, each in the low four bits of a number. */
+static inline vu nibbles_load(const void *p, bool high_first) {
+    __m512i b = _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i *)p));
+    return (vu)(high_first ? _mm512_or_si512(_mm512_srli_epi64(b, 4), _mm512_slli_epi64(b, 32))
+                           : _mm512_or_si512(b, _mm512_slli_epi64(b, 28)));
 }
+static inline vi s8_load(const void *p) { return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+static inline vf fused(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 /* The low byte of each 64 bits. */
 static inline void u64_store_low(void *p, vu64 v) { _mm_storel_epi64((__m128i *)p, _mm512_cvtepi64_epi8((__m512i)v)); }
 /* table[index % 16] */
 static inline vf look_up(const float *table, vu index) {
     return (vf)_mm512_permutexvar_ps((__m512i)index, _mm512_loadu_ps(table));
 }
-/* To the nearest integer, ties to even. */
+/* To the nearest integer, ties to even; of NaN the low eight bits are 0. */
 static inline vi nearest(vf v) { return (vi)_mm512_cvtps_epi32((__m512)v); }
 static inline float largest_lane(vf v) { return _mm512_reduce_max_ps((__m512)v); }
 /* table[index], index < 16 */
@@ -77,6 +80,12 @@ static inline f4 four_largest(const vf v[4]) {
 }
 static inline void four_halves(f4 v, uint16_t halves[4]) {
     _mm_storel_epi64((__m128i *)halves, _mm_cvtps_ph((__m128)v, _MM_FROUND_TO_NEAREST_INT));
+}
+/* Adds `step` where v is above a threshold; `at_nan`: where it is NaN, too. */
+static inline vu add_above(vu count, uint32_t step, vf v, vf threshold, bool at_nan) {
+    __mmask16 more = at_nan ? _mm512_cmp_ps_mask((__m512)v, (__m512)threshold, _CMP_NLE_UQ)
+                            : _mm512_cmp_ps_mask((__m512)v, (__m512)threshold, _CMP_GT_OQ);
+    return (vu)_mm512_mask_add_epi32((__m512i)count, more, (__m512i)count, _mm512_set1_epi32((int32_t)step));
 }
 
 #endif

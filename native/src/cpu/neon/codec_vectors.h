@@ -49,11 +49,13 @@ static inline void u8_store(void *p, vu v) {
     uint8_t b[4] = {(uint8_t)v[0], (uint8_t)v[1], (uint8_t)v[2], (uint8_t)v[3]};
     memcpy(p, b, sizeof b);
 }
-/* Each of LANES / 2 bytes twice. */
-static inline vu u8_load_twice(const void *p) {
+/* LANES codes of four bits from the start of a byte on, each in the low four bits of a number. */
+static inline vu nibbles_load(const void *p, bool high_first) {
     const uint8_t *b = (const uint8_t *)p;
-    return (vu){b[0], b[0], b[1], b[1]};
+    return high_first ? (vu){b[0] >> 4, b[0], b[1] >> 4, b[1]} : (vu){b[0], b[0] >> 4, b[1], b[1] >> 4};
 }
+static inline vi s8_load(const void *p) { return (vi)(u8_load(p) << 24) >> 24; }
+static inline vf fused(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
 /* The low byte of each 64 bits. */
 static inline void u64_store_low(void *p, vu64 v) {
     uint8_t b[2] = {(uint8_t)v[0], (uint8_t)v[1]};
@@ -65,7 +67,7 @@ static inline vf look_up(const float *table, vu index) {
     vu places = (index & 15) * 0x04040404u + 0x03020100u;
     return (vf)vqtbl4q_u8(bytes, (uint8x16_t)places);
 }
-/* To the nearest integer, ties to even. */
+/* To the nearest integer, ties to even; of NaN the low eight bits are 0. */
 static inline vi nearest(vf v) { return (vi)vcvtnq_s32_f32((float32x4_t)v); }
 static inline float largest_lane(vf v) {
     float largest = v[0];
@@ -110,6 +112,11 @@ static inline f4 four_largest(const vf v[4]) {
 static inline void four_halves(f4 v, uint16_t halves[4]) {
     uint16x4_t bits = vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v));
     memcpy(halves, &bits, sizeof bits);
+}
+/* Adds `step` where v is above a threshold; `at_nan`: where it is NaN, too. */
+static inline vu add_above(vu count, uint32_t step, vf v, vf threshold, bool at_nan) {
+    vi more = at_nan ? ~(vi)(v <= threshold) : (vi)(v > threshold);
+    return count + ((vu)more & step);
 }
 
 #endif
