@@ -5,6 +5,7 @@
  */
 #include <math.h>
 
+#include "cpu/cache.h"
 #include "encodings/numbers.h"
 #include "matrices.h"
 
@@ -368,6 +369,28 @@ static void check_quantize(random_state *r) {
     }
 }
 
+/* ---- outputs that the caches do not keep ---- */
+
+static void check_large(random_state *r) {
+    enum { K = 1027 };
+    const int64_t rows = gatun_cache_bytes(3) / 4 / (2 * K) + 3, ld = K + 2;
+    if (rows > 1 << 18) {
+        return; /* more than a gigabyte */
+    }
+    gatun_matrix m;
+    CHECK(random_matrix(r, GATUN_I8, GATUN_ORDER_LOW_FIRST, rows, K, PER_ROW, 0, 0, GATUN_F32, GATUN_F32, &m), "I8");
+    uint16_t *all = (uint16_t *)buffer(rows * ld * 2, 1), *one = (uint16_t *)buffer(K * 2, 0);
+    CHECK_STATUS(GATUN_OK, gatun_dequantize(&m, 0, rows, all + 1, GATUN_BF16, ld, isa, 2));
+    for (int64_t row = 0; row < rows; row++) {
+        CHECK_STATUS(GATUN_OK, gatun_dequantize(&m, row, 1, one, GATUN_BF16, K, isa, 1));
+        CHECK(memcmp(all + 1 + row * ld, one, K * 2) == 0, "row %lld", (long long)row);
+        CHECK(row == rows - 1 || all[1 + row * ld + K] == 0x0101, "behind row %lld", (long long)row);
+    }
+    free(all);
+    free(one);
+    free_matrix(&m);
+}
+
 int main(int count, char **arguments) {
     isa = isa_argument(count, arguments);
     if (gatun_kernel_find(GATUN_OP_CONVERT, 0, GATUN_F8_E4M3, isa) ==
@@ -384,6 +407,7 @@ int main(int count, char **arguments) {
     check_convert(&r);
     check_dequantize(&r);
     check_quantize(&r);
+    check_large(&r);
     int32_t kernels = 0;
     for (int32_t i = 0; i < gatun_kernel_count(); i++) {
         gatun_kernel k;
