@@ -46,7 +46,7 @@ static const kind KINDS[] = {
     BLOCK("q8_0", Q8_0, 34, 32, true),
     BLOCK("mxfp4", MXFP4, 17, 32, true),
     BLOCK("nvfp4", NVFP4, 36, 64, true),
-    BLOCK("iq4_nl", IQ4_NL, 18, 32, false),
+    BLOCK("iq4_nl", IQ4_NL, 18, 32, true),
     BLOCK("iq4_xs", IQ4_XS, 136, 256, false),
     BLOCK("q2_k", Q2_K, 84, 256, false),
     BLOCK("q3_k", Q3_K, 110, 256, false),

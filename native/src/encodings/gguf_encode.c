@@ -1,5 +1,5 @@
 /*
- * Numbers to GGUF's blocks. Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, MXFP4 and NVFP4 give ggml's own bytes (the reference
+ * Numbers to GGUF's blocks. Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4 and NVFP4 give ggml's own bytes (the reference
  * quantizers of ggml-quants.c without an importance matrix); Q4_K and Q6_K are searched (gguf_search.c).
  */
 #include "encodings/gguf_search.h"
@@ -179,6 +179,62 @@ static void encode_nvfp4(const float *x, uint8_t *b) {
     }
 }
 
+/* ---- IQ4_NL ---- */
+
+/* The code of the nearest value; of two as near, the upper one. */
+static int32_t nearest_iq4(float v) {
+    int32_t above = 1;
+    while (above < 15 && (float)gatun_iq4_values[above] <= v) {
+        above++;
+    }
+    return v - (float)gatun_iq4_values[above - 1] < (float)gatun_iq4_values[above] - v ? above - 1 : above;
+}
+
+/* Sums of w*v*x and w*v*v, w = x*x, over the values nearest to the numbers times a reciprocal. */
+static void iq4_sums(const float *x, float reciprocal, float *products, float *squares) {
+    *products = *squares = 0.0f;
+    for (int32_t j = 0; j < 32; j++) {
+        float value = (float)gatun_iq4_values[nearest_iq4(reciprocal * x[j])];
+        float weighted = x[j] * x[j] * value;
+        *products += weighted * x[j];
+        *squares += weighted * value;
+    }
+}
+
+/* By least squares with the weights x*x for the codes at a number of spacings, of which the best is taken. */
+static float iq4_scale(const float *x) {
+    float largest = 0.0f, with_sign = 0.0f, products, squares;
+    for (int32_t j = 0; j < 32; j++) {
+        if (fabsf(x[j]) > largest) {
+            largest = fabsf(x[j]);
+            with_sign = x[j];
+        }
+    }
+    if (largest < 1e-15f) {
+        return 0.0f;
+    }
+    iq4_sums(x, 1.0f / (-with_sign / (float)gatun_iq4_values[0]), &products, &squares);
+    float d = products / squares, best = d * products;
+    for (int32_t step = -7; step <= 7; step++) {
+        iq4_sums(x, (float)(step + gatun_iq4_values[0]) / with_sign, &products, &squares);
+        if (squares > 0.0f && products * products > best * squares) {
+            d = products / squares;
+            best = d * products;
+        }
+    }
+    return d;
+}
+
+static void encode_iq4_nl(const float *x, uint8_t *b) {
+    float d = iq4_scale(x), reciprocal = reciprocal_of(d);
+    int32_t codes[32];
+    for (int32_t j = 0; j < 32; j++) {
+        codes[j] = nearest_iq4(reciprocal * x[j]);
+    }
+    put_half(b, d);
+    put_nibbles(codes, 16, b + 2);
+}
+
 bool gatun_gguf_encode(int32_t encoding, const float *x, uint8_t *block) {
     switch (encoding) {
     case GATUN_Q4_0:
@@ -195,6 +251,9 @@ bool gatun_gguf_encode(int32_t encoding, const float *x, uint8_t *block) {
         return true;
     case GATUN_Q8_0:
         encode_q8_0(x, block);
+        return true;
+    case GATUN_IQ4_NL:
+        encode_iq4_nl(x, block);
         return true;
     case GATUN_MXFP4:
         encode_mxfp4(x, block);

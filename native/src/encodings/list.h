@@ -78,16 +78,18 @@
     ROW(Q8_0, q8_0, 0, __VA_ARGS__)                                                                                    \
     ROW(Q4_K, q4_k, 0, __VA_ARGS__)                                                                                    \
     ROW(Q6_K, q6_k, 0, __VA_ARGS__)                                                                                    \
+    ROW(IQ4_NL, iq4_nl, 0, __VA_ARGS__)                                                                                \
     ROW(MXFP4, mxfp4, 0, __VA_ARGS__)                                                                                  \
     ROW(NVFP4, nvfp4, 0, __VA_ARGS__)
 
-/* Those of them that need no search, which vectors make. */
+/* Those of them that vectors make. */
 #define GATUN_GGUF_VECTOR_ENCODINGS(ROW, ...)                                                                          \
     ROW(Q4_0, q4_0, 0, __VA_ARGS__)                                                                                    \
     ROW(Q4_1, q4_1, 0, __VA_ARGS__)                                                                                    \
     ROW(Q5_0, q5_0, 0, __VA_ARGS__)                                                                                    \
     ROW(Q5_1, q5_1, 0, __VA_ARGS__)                                                                                    \
     ROW(Q8_0, q8_0, 0, __VA_ARGS__)                                                                                    \
+    ROW(IQ4_NL, iq4_nl, 0, __VA_ARGS__)                                                                                \
     ROW(MXFP4, mxfp4, 0, __VA_ARGS__)                                                                                  \
     ROW(NVFP4, nvfp4, 0, __VA_ARGS__)
 
