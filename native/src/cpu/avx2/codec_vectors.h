@@ -11,6 +11,7 @@ typedef float vf __attribute__((vector_size(32)));
 typedef int32_t vi __attribute__((vector_size(32)));
 typedef uint32_t vu __attribute__((vector_size(32)));
 typedef uint64_t vu64 __attribute__((vector_size(32)));
+typedef double vd __attribute__((vector_size(32)));
 /* Sixteen bytes, and the same as wider numbers. */
 typedef uint8_t b16 __attribute__((vector_size(16)));
 typedef uint16_t h8 __attribute__((vector_size(16)));
@@ -18,6 +19,9 @@ typedef uint32_t w4 __attribute__((vector_size(16)));
 typedef int32_t i4 __attribute__((vector_size(16)));
 typedef float f4 __attribute__((vector_size(16)));
 
+/* The first and the last four as doubles. */
+static inline vd low_doubles(vf v) { return (vd)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)); }
+static inline vd high_doubles(vf v) { return (vd)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1)); }
 static inline vf f16_load(const void *p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 static inline void f16_store(void *p, vf v) {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));

@@ -11,6 +11,7 @@ typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 typedef uint32_t vu __attribute__((vector_size(16)));
 typedef uint64_t vu64 __attribute__((vector_size(16)));
+typedef double vd __attribute__((vector_size(16)));
 /* Sixteen bytes, and the same as wider numbers. */
 typedef uint8_t b16 __attribute__((vector_size(16)));
 typedef uint16_t h8 __attribute__((vector_size(16)));
@@ -18,6 +19,9 @@ typedef uint32_t w4 __attribute__((vector_size(16)));
 typedef int32_t i4 __attribute__((vector_size(16)));
 typedef float f4 __attribute__((vector_size(16)));
 
+/* The first and the last two as doubles. */
+static inline vd low_doubles(vf v) { return (vd)vcvt_f64_f32(vget_low_f32((float32x4_t)v)); }
+static inline vd high_doubles(vf v) { return (vd)vcvt_high_f64_f32((float32x4_t)v); }
 static inline vf f16_load(const void *p) {
     uint16x4_t bits;
     memcpy(&bits, p, sizeof bits);
