@@ -34,6 +34,9 @@ public final class Checkpoint implements AutoCloseable {
   /** How the name of what a plain weight's input is multiplied by ends. */
   public static final String INPUT_MULTIPLIER = ".pre_quant_scale";
 
+  /** The key of the metadata under which a file has its {@link ComputePlan} as text. */
+  public static final String COMPUTE_PLAN = "gatun.compute_plan";
+
   private static final System.Logger LOG = System.getLogger(Checkpoint.class.getName());
   private static final String WEIGHT = ".weight";
 
@@ -266,9 +269,35 @@ public final class Checkpoint implements AutoCloseable {
     return Optional.ofNullable(plain.get(plainName(layer) + ".bias"));
   }
 
-  /** {@link #linear(String, Compute, Device)} with compute type F32. */
+  /**
+   * {@link #linear(String, Compute, Device)} with the compute type that the file stores for the
+   * layer, else F32.
+   */
   public Linear linear(String layer, Device device) {
-    return linear(layer, Compute.F32, device);
+    return linear(layer, compute(layer), device);
+  }
+
+  /**
+   * The compute type of a layer that the file's metadata stores, as {@code gatun quantize
+   * --compute} writes them; F32 when it stores none.
+   *
+   * @param layer plain name, with or without {@code .weight}
+   * @throws GatunException when what it stores is no {@link ComputePlan}
+   */
+  public Compute compute(String layer) {
+    live();
+    String name = plainName(layer);
+    for (Component component : components) {
+      String plan = component.metadata().get(COMPUTE_PLAN);
+      if (plan != null && name.startsWith(component.prefix())) {
+        try {
+          return ComputePlan.parse(plan).of(name.substring(component.prefix().length()));
+        } catch (GatunException e) {
+          throw new GatunException(path + ": metadata " + COMPUTE_PLAN + ": " + e.getMessage(), e);
+        }
+      }
+    }
+    return Compute.F32;
   }
 
   /**

@@ -174,6 +174,9 @@ final class GgufLayerWriter implements LayerWriter {
     if (values.isEmpty() && metadata.containsKey(ARCHITECTURE)) {
       values.put(ARCHITECTURE, GgufValue.string(metadata.get(ARCHITECTURE)));
     }
+    if (metadata.containsKey(Checkpoint.COMPUTE_PLAN)) {
+      values.put(Checkpoint.COMPUTE_PLAN, GgufValue.string(metadata.get(Checkpoint.COMPUTE_PLAN)));
+    }
     values.put(QUANTIZATION_VERSION, GgufValue.u32(VERSION));
     values.put(FILE_TYPE, GgufValue.u32(fileType()));
     return values;

@@ -1,5 +1,6 @@
 package dev.gatun.checkpoint;
 
+import dev.gatun.Encoding;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
@@ -55,13 +56,26 @@ public interface LayerWriter extends QuantizationLifecycle {
    * @param dtype of the weight before: F32, F16 or BF16
    * @param shape of the weight before
    * @param tensors what stands for it in the file
+   * @param activations what its activations are rounded to with the scales that are among the
+   *     tensors; empty: they are not
    */
   record Written(
       String layer,
       String format,
       DType dtype,
       List<Long> shape,
-      List<SafetensorsWriter.Entry> tensors) {
+      List<SafetensorsWriter.Entry> tensors,
+      Optional<Encoding> activations) {
+    /** A layer whose activations are not rounded. */
+    public Written(
+        String layer,
+        String format,
+        DType dtype,
+        List<Long> shape,
+        List<SafetensorsWriter.Entry> tensors) {
+      this(layer, format, dtype, shape, tensors, Optional.empty());
+    }
+
     /** Copies the lists. */
     public Written {
       shape = List.copyOf(shape);
@@ -118,6 +132,19 @@ public interface LayerWriter extends QuantizationLifecycle {
     return Optional.empty();
   }
 
+  /** Of a format whose tensors' sizes follow from the shape: theirs. */
+  @Override
+  default double targetBits(Tensor weight) {
+    String layer = weight.name().replaceFirst("\\.weight$", "");
+    return byRows(layer, weight)
+        .map(
+            rows ->
+                8.0
+                    * rows.entries().stream().mapToLong(SafetensorsWriter.Entry::byteSize).sum()
+                    / weight.elements())
+        .orElseGet(() -> QuantizationLifecycle.super.targetBits(weight));
+  }
+
   /**
    * Room for a quantized weight's codes and scales in this format, if it has a layout that might
    * hold them as they are.
@@ -147,6 +174,18 @@ public interface LayerWriter extends QuantizationLifecycle {
    */
   default Optional<String> inputScale(String layer) {
     return Optional.empty();
+  }
+
+  /**
+   * The names of the tensors for a layer's static activations by role ({@link
+   * QuantizedTensor#INPUT_SCALE}, {@link QuantizedTensor#OUTPUT_SCALE}), where they do not depend
+   * on the weight's encoding: a layer that stays in its checkpoint format keeps them. Empty when
+   * there are none.
+   *
+   * @param layer plain name
+   */
+  default Map<String, String> activations(String layer) {
+    return Map.of();
   }
 
   /**

@@ -3,9 +3,6 @@ package dev.gatun.checkpoint;
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
-import dev.gatun.kernel.Matrix;
-import java.lang.foreign.Arena;
-import java.lang.foreign.MemorySegment;
 
 /**
  * The steps around one weight's quantization, in the order in which {@code
@@ -13,6 +10,10 @@ import java.lang.foreign.MemorySegment;
  * DiffusersQuantizer}. The step in the middle, {@code create_quantized_param}, is {@link
  * LayerWriter#quantize}; what follows when all weights are there, {@code postprocess_model}, is
  * {@link LayerWriter#metadata}, {@link LayerWriter#sidecars} and {@link LayerWriter#once}.
+ *
+ * <p>Two of its steps have no hook here, since no format differs in them: {@code dequantize} is
+ * {@code dev.gatun.quantize.Dequantizer}, and where a layer is placed ({@code update_device_map})
+ * is said when it is opened, by the {@link dev.gatun.Device} that is given for it.
  */
 public interface QuantizationLifecycle {
   /**
@@ -56,22 +57,6 @@ public interface QuantizationLifecycle {
   }
 
   /**
-   * {@code dequantize}: the weight as floats again, as the format's own library gives them.
-   *
-   * @param name of the tensor that is made
-   * @param dtype F32, F16 or BF16
-   * @param arena where its memory comes from; must allow access from any thread
-   */
-  default Tensor dequantize(
-      String name, Matrix quantized, DType dtype, Backend backend, Arena arena) {
-    Tensor weight = WriterSupport.allocate(arena, name, dtype, quantized.n(), quantized.k());
-    MemorySegment data = weight.data();
-    Matrix as = quantized.withResult(Parts.encoding(weight));
-    backend.dequantize(as, 0, as.n(), data, Parts.encoding(weight));
-    return weight;
-  }
-
-  /**
    * {@code adjust_max_memory}: the part of so much memory that weights may take, the rest being for
    * what the format needs while it quantizes. Here: nothing but the weights.
    */
@@ -81,7 +66,8 @@ public interface QuantizationLifecycle {
 
   /**
    * {@code adjust_target_dtype}: how many bits a weight of this tensor takes once it is quantized,
-   * scales included, as far as the shape alone tells; for planning.
+   * scales included, as far as its shape alone tells: what {@code dev.gatun.quantize.Quantizer}
+   * asks for before it begins, to see whether the disk holds the result. Here: as many as before.
    */
   default double targetBits(Tensor weight) {
     return weight.dtype().encoding().orElseThrow().bits();

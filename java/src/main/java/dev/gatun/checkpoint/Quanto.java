@@ -64,6 +64,17 @@ public final class Quanto implements CheckpointFormat {
     return new QuantoWriter(format);
   }
 
+  /** quanto's name of a type of activations. */
+  static String typeName(Encoding encoding) {
+    return switch (encoding) {
+      case I8 -> "qint8";
+      case F8_E4M3 -> "qfloat8_e4m3fn";
+      case F8_E4M3FNUZ -> "qfloat8_e4m3fnuz";
+      case F8_E5M2 -> "qfloat8_e5m2";
+      default -> throw new IllegalArgumentException("quanto has no activations of " + encoding);
+    };
+  }
+
   /**
    * One pass over one checkpoint.
    *

@@ -132,6 +132,13 @@ final class QuantoWriter implements LayerWriter {
             arena -> activations(layer, dtype, arena)));
   }
 
+  @Override
+  public Map<String, String> activations(String layer) {
+    return Map.of(
+        QuantizedTensor.INPUT_SCALE, layer + ".input_scale",
+        QuantizedTensor.OUTPUT_SCALE, layer + ".output_scale");
+  }
+
   /** Codes and scales; quanto quantizes a single row per tensor: its scale is a scalar. */
   private List<SafetensorsWriter.Entry> bytes(String layer, long n, long k, DType dtype) {
     return List.of(
@@ -170,7 +177,9 @@ final class QuantoWriter implements LayerWriter {
                         + PythonJson.string(written.layer())
                         + ": {\n        \"weights\": \""
                         + written.format()
-                        + "\",\n        \"activations\": \"none\"\n    }")
+                        + "\",\n        \"activations\": \""
+                        + written.activations().map(Quanto::typeName).orElse("none")
+                        + "\"\n    }")
             .collect(Collectors.joining(",\n"));
     return Map.of(Quanto.MAP, "{\n" + entries + "\n}");
   }

@@ -2,6 +2,7 @@ package dev.gatun.cli;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.MissingNode;
+import dev.gatun.ComputePlan;
 import dev.gatun.Device;
 import dev.gatun.GatunException;
 import dev.gatun.checkpoint.Checkpoint;
@@ -97,6 +98,14 @@ public final class Quantize implements Command {
   private @Nullable Path calibration;
 
   @Option(
+      names = "--compute",
+      paramLabel = "PLAN",
+      description =
+          "What layers are multiplied in when the file is opened, kept in its metadata: f32, bf16, i8 … or"
+              + " globs with one each, as *.down=i8,bf16. Default: what --config says, else f32.")
+  private @Nullable String compute;
+
+  @Option(
       names = "--include",
       paramLabel = "GLOB",
       description =
@@ -158,6 +167,9 @@ public final class Quantize implements Command {
     if (scales.isPresent()) {
       plan = plan.with(scales.get());
     }
+    if (compute != null) {
+      plan = plan.with(ComputePlan.parse(compute));
+    }
     try (Device on = device.open();
         Checkpoint checkpoint = Checkpoint.open(input)) {
       Outputs.notAnInput(output, checkpoint.files());
@@ -211,7 +223,14 @@ public final class Quantize implements Command {
       try (Progress progress = new Progress("quantize", common.err())) {
         report =
             Quantizer.quantize(
-                checkpoint, output, chosen.plan(scales), on.operations(), on.threads(), progress);
+                checkpoint,
+                output,
+                compute == null
+                    ? chosen.plan(scales)
+                    : chosen.plan(scales).with(ComputePlan.parse(compute)),
+                on.operations(),
+                on.threads(),
+                progress);
       }
       QuantizeReports.print(common, chosen, report);
       reports.write(QuantizeReports.json(chosen, report), report);

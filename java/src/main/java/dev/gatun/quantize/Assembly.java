@@ -1,6 +1,8 @@
 package dev.gatun.quantize;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.gatun.Compute;
+import dev.gatun.ComputePlan;
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
 import dev.gatun.checkpoint.Checkpoint;
@@ -28,6 +30,7 @@ final class Assembly {
   private record Layer(LayerWriter.Written written, boolean quantized) {}
 
   private final Checkpoint source;
+  private final ComputePlan computePlan;
   private final Map<String, RowLayer> rowLayers;
   private final Spool spool;
   private final List<Layer> layers;
@@ -39,12 +42,14 @@ final class Assembly {
   private final Map<String, List<LayerWriter.Written>> families = new LinkedHashMap<>();
 
   /**
+   * @param computePlan is stored where it says more than F32
    * @param order the names of all layers, in the source's order
    * @param rowLayers those of them that are still to be quantized
    * @param spool the others
    */
   Assembly(
       Checkpoint source,
+      ComputePlan computePlan,
       List<String> order,
       Map<String, RowLayer> rowLayers,
       Spool spool,
@@ -52,6 +57,7 @@ final class Assembly {
       ProgressListener progress,
       Writers writers) {
     this.source = source;
+    this.computePlan = computePlan;
     this.rowLayers = rowLayers;
     this.spool = spool;
     this.copied = copied;
@@ -148,6 +154,9 @@ final class Assembly {
     for (Map.Entry<String, List<LayerWriter.Written>> family : families.entrySet()) {
       metadata.putAll(
           writer(family.getKey()).metadata(family.getValue(), others(family.getValue())));
+    }
+    if (!computePlan.equals(ComputePlan.of(Compute.F32))) {
+      metadata.put(Checkpoint.COMPUTE_PLAN, computePlan.toString());
     }
     return metadata;
   }

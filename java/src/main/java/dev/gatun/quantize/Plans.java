@@ -1,5 +1,6 @@
 package dev.gatun.quantize;
 
+import dev.gatun.ComputePlan;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Scaling;
 import dev.gatun.quantize.config.QuantizationConfig;
@@ -23,7 +24,34 @@ final class Plans {
     }
   }
 
+  record Computed(QuantizePlan plan, ComputePlan computePlan) implements QuantizePlan {
+    @Override
+    public String description() {
+      return plan.description() + " computed in " + computePlan;
+    }
+
+    @Override
+    public Optional<String> format(String layer, Tensor weight) {
+      return plan.format(layer, weight);
+    }
+
+    @Override
+    public Scaling scaling() {
+      return plan.scaling();
+    }
+
+    @Override
+    public boolean isTolerant() {
+      return plan.isTolerant();
+    }
+  }
+
   record Scaled(QuantizePlan plan, Scaling scaling) implements QuantizePlan {
+    @Override
+    public ComputePlan computePlan() {
+      return plan.computePlan();
+    }
+
     @Override
     public String description() {
       return plan.description() + " " + scaling;
@@ -79,6 +107,11 @@ final class Plans {
     @Override
     public Scaling scaling() {
       return config.scaling();
+    }
+
+    @Override
+    public ComputePlan computePlan() {
+      return ComputePlan.of(config.compute());
     }
   }
 }

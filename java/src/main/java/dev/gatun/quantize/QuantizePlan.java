@@ -1,5 +1,7 @@
 package dev.gatun.quantize;
 
+import dev.gatun.Compute;
+import dev.gatun.ComputePlan;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Scaling;
 import dev.gatun.quantize.config.QuantizationConfig;
@@ -35,6 +37,16 @@ public interface QuantizePlan {
   /** The same layers in the same formats, with scales and codes chosen in another way. */
   default QuantizePlan with(Scaling scaling) {
     return new Plans.Scaled(this, scaling);
+  }
+
+  /** What each layer is multiplied in, by those who open the checkpoint without saying so. */
+  default ComputePlan computePlan() {
+    return ComputePlan.of(Compute.F32);
+  }
+
+  /** The same, with a compute type for each layer. */
+  default QuantizePlan with(ComputePlan computePlan) {
+    return new Plans.Computed(this, computePlan);
   }
 
   /** One format for every layer that a filter lets through. */

@@ -5,6 +5,7 @@ import dev.gatun.Tensor;
 import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.CheckpointFormat;
 import dev.gatun.checkpoint.LayerWriter;
+import dev.gatun.checkpoint.OutputFile;
 import dev.gatun.checkpoint.TensorFileWriter;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Scaling;
@@ -179,6 +180,7 @@ public final class Quantizer {
               + ", expected two-dimensional float tensors *.weight that the filters let through");
     }
     check(work);
+    checkRoom(target, work, copied);
     progress.start(source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).sum());
     try (Journal journal = Journal.open(target, job(source, plan, converted));
         Spool spool = new Spool(target, journal)) {
@@ -200,7 +202,8 @@ public final class Quantizer {
       new WholeLayers(source, writers, plan.scaling(), backend, threads, progress, spool)
           .run(whole.stream().filter(item -> !spool.layers().containsKey(item.layer())).toList());
       List<String> order = work.stream().map(LayerWork::layer).toList();
-      return new Assembly(source, order, rowLayers, spool, copied, progress, writers)
+      return new Assembly(
+              source, plan.computePlan(), order, rowLayers, spool, copied, progress, writers)
           .write(target, journal, backend, threads);
     }
   }
@@ -242,6 +245,42 @@ public final class Quantizer {
                 + ": "
                 + why.get());
       }
+    }
+  }
+
+  /**
+   * Refuses what the disk cannot hold, as far as the formats tell it from shapes alone, before
+   * hours are spent on it.
+   */
+  private void checkRoom(Path target, List<LayerWork> work, List<Tensor> copied) {
+    double needed = copied.stream().mapToLong(tensor -> tensor.data().byteSize()).sum();
+    for (LayerWork item : work) {
+      needed +=
+          item instanceof LayerWork.Fresh fresh
+              ? writers.of(fresh.format()).targetBits(fresh.weight())
+                  * fresh.weight().elements()
+                  / 8
+              : 0;
+    }
+    Path directory = target.toAbsolutePath().getParent();
+    Path begun = Journal.beside(target, ".part");
+    try {
+      if (directory == null || !Files.isDirectory(directory)) {
+        return; // said by who creates the file
+      }
+      long free = Files.getFileStore(directory).getUsableSpace();
+      double room = free + (double) (Files.exists(begun) ? Files.size(begun) : 0);
+      if (free > 0 && room < needed) { // some file systems do not tell
+        throw new GatunException(
+            target
+                + ": found "
+                + free
+                + " bytes free, expected at least "
+                + (long) needed
+                + " for what will be written");
+      }
+    } catch (IOException e) {
+      throw OutputFile.failed(target, e);
     }
   }
 

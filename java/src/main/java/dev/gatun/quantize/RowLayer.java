@@ -27,10 +27,10 @@ import org.jspecify.annotations.Nullable;
  */
 final class RowLayer {
   /**
-   * Numbers of a piece: few enough to stay in a core's cache from the first look at them to the
+   * Numbers of a piece: few enough to stay in the cache from the first look at them to the
    * comparison with what became of them.
    */
-  private static final long NUMBERS = 1 << 19;
+  private static final long NUMBERS = 1 << 20;
 
   /** Bytes of a tensor that are on disk. */
   private record Kept(int tensor, long offset, long length, long checksum) {}

@@ -2,6 +2,7 @@ package dev.gatun.quantize;
 
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.gatun.Encoding;
 import dev.gatun.Tensor;
 import dev.gatun.checkpoint.DType;
 import dev.gatun.checkpoint.LayerWriter;
@@ -20,6 +21,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.zip.CRC32C;
 import org.jspecify.annotations.Nullable;
 
@@ -179,6 +181,7 @@ final class Spool implements AutoCloseable {
     Journal.put(line, layer.report);
     line.put("dtype", layer.written.dtype().name());
     Journal.put(line.putArray("shape"), layer.written.shape());
+    layer.written.activations().ifPresent(type -> line.put("activations", type.name()));
     ArrayNode tensors = line.putArray("tensors");
     for (Kept kept : layer.tensors) {
       ObjectNode tensor = tensors.addObject();
@@ -211,7 +214,8 @@ final class Spool implements AutoCloseable {
             report.format(),
             DType.valueOf(line.required("dtype").textValue()),
             Journal.longs(line.required("shape")),
-            kept.stream().map(Kept::entry).toList());
+            kept.stream().map(Kept::entry).toList(),
+            Optional.ofNullable(line.get("activations")).map(t -> Encoding.valueOf(t.asText())));
     return new Layer(written, report, kept);
   }
 

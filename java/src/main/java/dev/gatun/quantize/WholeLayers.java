@@ -3,6 +3,7 @@ package dev.gatun.quantize;
 import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.QuantizedTensor;
+import dev.gatun.StaticActivations;
 import dev.gatun.Tensor;
 import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.CheckpointFormat;
@@ -146,13 +147,16 @@ final class WholeLayers {
     Optional<Tensor> multiplier = weight.inputMultiplier();
     Optional<Tensor> carried =
         writer.inputMultiplier(item.layer()).flatMap(name -> multiplier.map(m -> renamed(m, name)));
+    List<Tensor> kept = activations(item, weight);
     boolean takes = plain.shape().size() == 2 && writer.accepts(plain);
     if (takes && carried.isPresent() == multiplier.isPresent()) {
       Optional<LayerWriter.Quantized> relaid =
           writer
               .blank(item.layer(), weight, arena)
               .filter(blank -> Relay.fill(weight.matrix(), blank.matrix()))
-              .map(blank -> with(with(blank.finished(), carried), inputScale(item, weight)));
+              .map(blank -> with(blank.finished(), carried.stream().toList()))
+              .map(relay -> with(relay, inputScale(item, weight).stream().toList()))
+              .map(relay -> with(relay, kept));
       if (relaid.isPresent()) {
         boolean same = Relay.isSame(weight.matrix(), relaid.get().matrix());
         LayerReport.How how = same ? LayerReport.How.LOSSLESS : LayerReport.How.RELAID;
@@ -165,7 +169,9 @@ final class WholeLayers {
     }
     if (takes) {
       LayerWriter.Quantized quantized =
-          with(writer.quantize(item.layer(), plain, backend, arena), carried);
+          with(
+              with(writer.quantize(item.layer(), plain, backend, arena), carried.stream().toList()),
+              kept);
       keep(item, item.format(), quantized, plain, LayerReport.How.REQUANTIZED);
     } else {
       Matrix floats =
@@ -176,12 +182,37 @@ final class WholeLayers {
     }
   }
 
+  /** What a layer keeps of its static activations, however its weight is quantized. */
+  private List<Tensor> activations(LayerWork.Again item, QuantizedTensor weight) {
+    if (weight.activations().isEmpty() || !staysInFormat(item)) {
+      return List.of();
+    }
+    List<Tensor> kept = new ArrayList<>();
+    writers
+        .of(item.format())
+        .activations(item.layer())
+        .forEach(
+            (role, name) -> weight.part(role).ifPresent(scale -> kept.add(renamed(scale, name))));
+    return kept;
+  }
+
+  /** What the activations are rounded to whose scales a layer keeps. */
+  private Optional<Encoding> activationType(LayerWork item) {
+    return item instanceof LayerWork.Again again && !activations(again, again.weight()).isEmpty()
+        ? again.weight().activations().map(StaticActivations::encoding)
+        : Optional.empty();
+  }
+
+  private boolean staysInFormat(LayerWork.Again item) {
+    String own = source.format(item.layer()).map(CheckpointFormat::name).orElse("");
+    return own.equals(Quantizer.family(item.format()).name());
+  }
+
   /** The scale of a layer's static activations, when it stays in its checkpoint format. */
   private Optional<Tensor> inputScale(LayerWork.Again item, QuantizedTensor weight) {
-    String own = source.format(item.layer()).map(CheckpointFormat::name).orElse("");
     return weight
         .part(QuantizedTensor.INPUT_SCALE)
-        .filter(scale -> own.equals(Quantizer.family(item.format()).name()))
+        .filter(scale -> staysInFormat(item))
         .flatMap(
             s -> writers.of(item.format()).inputScale(item.layer()).map(name -> renamed(s, name)));
   }
@@ -190,10 +221,13 @@ final class WholeLayers {
     return new Tensor(name, t.dtype(), t.shape(), t.data());
   }
 
-  private static LayerWriter.Quantized with(
-      LayerWriter.Quantized quantized, Optional<Tensor> part) {
+  /** With further tensors, or others in place of those of the same names. */
+  private static LayerWriter.Quantized with(LayerWriter.Quantized quantized, List<Tensor> more) {
     List<Tensor> tensors = new ArrayList<>(quantized.tensors());
-    part.ifPresent(tensors::add);
+    for (Tensor tensor : more) {
+      tensors.removeIf(old -> old.name().equals(tensor.name()));
+      tensors.add(tensor);
+    }
     return new LayerWriter.Quantized(tensors, quantized.matrix());
   }
 
@@ -256,7 +290,8 @@ final class WholeLayers {
             format,
             before.dtype(),
             before.shape(),
-            quantized.tensors().stream().map(SafetensorsWriter.Entry::of).toList());
+            quantized.tensors().stream().map(SafetensorsWriter.Entry::of).toList(),
+            activationType(item));
     spool.add(written, quantized.tensors(), report);
     synchronized (progress) {
       progress.advance(item.layer(), item.bytes());

@@ -17,6 +17,7 @@ import java.util.Map;
 import java.util.Random;
 import java.util.stream.Stream;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /** Weights that are quantized some rows at a time have the bytes of those quantized whole. */
@@ -87,6 +88,13 @@ class RowQuantizerTest {
       }
     }
     assertThat(cases).isPositive();
+  }
+
+  @ParameterizedTest
+  @CsvSource({"qint8, 8.0625", "nf4, 4.5", "float8_e4m3fn, 8", "gguf-q4_0, 4.5", "original, 32"})
+  void targetBitsAreThoseOfTheFile(String format, double bits) {
+    // Codebooks, marks and scales of the whole weight come on top, whatever its size.
+    assertThat(writer(format).targetBits(weight(256, 512, DType.F32))).isBetween(bits, bits + 0.02);
   }
 
   private Map<String, byte[]> inPieces(RowQuantizer rows, Tensor weight, int steps, Arena arena) {

@@ -52,7 +52,12 @@ class MixedPrecisionTest {
     try (Device device = Device.of(backend, 2);
         Checkpoint source = Checkpoint.open(floats)) {
       Quantizer.quantize(
-          source, mixed, QuantizePlan.of(FORMATS), device.operations(), 2, ProgressListener.NONE);
+          source,
+          mixed,
+          QuantizePlan.of(FORMATS).with(plan),
+          device.operations(),
+          2,
+          ProgressListener.NONE);
       float[] x = numbers(ROWS * WIDTH, 9);
       float[] exact = x.clone();
       try (Checkpoint checkpoint = Checkpoint.open(mixed)) {
@@ -60,7 +65,7 @@ class MixedPrecisionTest {
         for (Map.Entry<String, Compute> layer : expected.entrySet()) {
           float[] y = new float[ROWS * WIDTH];
           float[] plain = new float[ROWS * WIDTH];
-          try (Linear linear = checkpoint.linear(layer.getKey(), plan, device);
+          try (Linear linear = checkpoint.linear(layer.getKey(), device); // as the file says
               Linear original = source.linear(layer.getKey(), device)) {
             assertThat(linear.compute()).isEqualTo(layer.getValue());
             linear.forward(MemorySegment.ofArray(x), ROWS, MemorySegment.ofArray(y));
@@ -69,6 +74,24 @@ class MixedPrecisionTest {
           assertThat(distance(y, plain)).as(layer.getKey()).isBetween(1e-5, 0.15);
         }
       }
+    }
+  }
+
+  @Test
+  void aPlanInTheFileThatIsNoneIsRefused(@TempDir Path dir) {
+    Path file = dir.resolve("x.safetensors");
+    try (SafetensorsWriter out =
+        SafetensorsWriter.create(
+            file,
+            List.of(new SafetensorsWriter.Entry("a.weight", DType.F32, List.of(1L, 1L))),
+            Map.of(Checkpoint.COMPUTE_PLAN, "a=f64"))) {
+      out.write("a.weight", MemorySegment.ofArray(new byte[4]));
+      out.commit();
+    }
+    try (Checkpoint checkpoint = Checkpoint.open(file)) {
+      assertThatThrownBy(() -> checkpoint.compute("a"))
+          .isInstanceOf(GatunException.class)
+          .hasMessageContaining("x.safetensors: metadata gatun.compute_plan: ");
     }
   }
 

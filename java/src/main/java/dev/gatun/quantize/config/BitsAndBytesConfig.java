@@ -5,6 +5,7 @@ import com.fasterxml.jackson.annotation.JsonValue;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.JsonNodeFactory;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.gatun.Compute;
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
 import java.util.List;
@@ -134,6 +135,11 @@ public record BitsAndBytesConfig(
   @Override
   public ObjectNode defaults() {
     return DEFAULT.toJson();
+  }
+
+  @Override
+  public Compute compute() {
+    return loadIn4bit && bnb4bitComputeDtype == TorchType.BFLOAT16 ? Compute.BF16 : Compute.F32;
   }
 
   @Override

@@ -5,6 +5,7 @@ import com.fasterxml.jackson.annotation.JsonValue;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.JsonNodeFactory;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.gatun.Compute;
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
 import java.util.List;
@@ -57,6 +58,11 @@ public record GGUFQuantizationConfig(TorchType computeDtype) implements Quantiza
   @Override
   public ObjectNode defaults() {
     return DEFAULT.toJson();
+  }
+
+  @Override
+  public Compute compute() {
+    return computeDtype == TorchType.BFLOAT16 ? Compute.BF16 : Compute.F32;
   }
 
   @Override

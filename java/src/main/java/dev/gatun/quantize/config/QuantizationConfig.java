@@ -6,6 +6,7 @@ import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.gatun.Compute;
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Scaling;
@@ -61,6 +62,11 @@ public sealed interface QuantizationConfig
   /** How scales are chosen; as the formats' own libraries do it, unless the configuration says. */
   default Scaling scaling() {
     return Scaling.DEFAULT;
+  }
+
+  /** What layers are multiplied in; half precision is computed in floats. */
+  default Compute compute() {
+    return Compute.F32;
   }
 
   /** Modules that the configuration leaves as they are; empty when it names none. */

@@ -35,6 +35,7 @@ public record TorchAoConfig(
   private static final String GROUP_SIZE = "group_size";
   private static final String TILES = "tile_packed_to_4d";
   private static final List<Integer> INT4_GROUPS = List.of(32, 64, 128, 256);
+  private static final List<Integer> INT8_GROUPS = List.of(32, 64, 128);
 
   /** Checks the type and its arguments' names and numbers. */
   public TorchAoConfig {
@@ -178,6 +179,9 @@ public record TorchAoConfig(
           ? Optional.of("torchao-int4wo" + packing() + (group == 128 ? "" : "-g" + group))
           : Optional.empty();
     }
+    if (format.equals("int8wo")) {
+      return int8WeightOnly(weight);
+    }
     if (groupSize().isPresent()) {
       throw new GatunException(
           CONFIG
@@ -187,6 +191,34 @@ public record TorchAoConfig(
               + quantType);
     }
     return Optional.of("torchao-" + withSettings(format));
+  }
+
+  /** A scale for each row, for all of the weight, or for so many weights of a row. */
+  private Optional<String> int8WeightOnly(Tensor weight) {
+    JsonNode granularity = setting("granularity");
+    String name =
+        (granularity.isObject() ? granularity.path("_type") : granularity)
+            .asText(groupSize().isPresent() ? "PerGroup" : "PerRow");
+    return switch (name) {
+      case "PerRow", "PerAxis", "per_row" -> Optional.of("torchao-int8wo");
+      case "PerTensor", "per_tensor" -> Optional.of("torchao-int8wo-tensor");
+      case "PerGroup" -> {
+        int group = groupSize().orElseGet(() -> granularity.path("_data").path(GROUP_SIZE).asInt());
+        if (!INT8_GROUPS.contains(group)) {
+          throw new GatunException(
+              CONFIG + ": group_size: found " + group + ", expected one of " + INT8_GROUPS);
+        }
+        yield weight.shape().getLast() % group == 0
+            ? Optional.of("torchao-int8wo-g" + group)
+            : Optional.empty();
+      }
+      default ->
+          throw new GatunException(
+              CONFIG
+                  + ": granularity: found '"
+                  + name
+                  + "', expected PerRow, PerTensor or PerGroup");
+    };
   }
 
   /** Tiles, as the shorthand made them; the class's own default are plain rows. */

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.gatun.Compute;
 import dev.gatun.GatunException;
 import dev.gatun.Tensor;
 import dev.gatun.checkpoint.DType;
@@ -170,6 +171,14 @@ class QuantizationConfigTest {
         "{'quant_method':'torchao','quant_type':'float8_weight_only'}|torchao-float8wo_e4m3",
         "{'quant_method':'torchao','quant_type':'int4wo'}|torchao-int4wo",
         "{'quant_method':'torchao','quant_type':'int4wo','group_size':32}|torchao-int4wo-g32",
+        "{'quant_method':'torchao','quant_type':'int8wo','group_size':64}|torchao-int8wo-g64",
+        "{'quant_method':'torchao','quant_type':{'_type':'Int8WeightOnlyConfig','_data':"
+            + "{'granularity':{'_type':'PerRow','_version':1,'_data':{}}}}}|torchao-int8wo",
+        "{'quant_method':'torchao','quant_type':{'_type':'Int8WeightOnlyConfig','_data':"
+            + "{'granularity':{'_type':'PerTensor'}}}}|torchao-int8wo-tensor",
+        "{'quant_method':'torchao','quant_type':{'_type':'Int8WeightOnlyConfig','_data':"
+            + "{'granularity':{'_type':'PerGroup','_data':{'group_size':32}}}}}"
+            + "|torchao-int8wo-g32",
         "{'quant_method':'torchao','quant_type':{'_type':'Float8WeightOnlyConfig','_data':"
             + "{'weight_dtype':{'_type':'torch.dtype','_data':'float8_e5m2'}}}}"
             + "|torchao-float8wo_e5m2",
@@ -194,6 +203,25 @@ class QuantizationConfigTest {
     assertThat(config(ao.formatted("blocks.0.to_q.weight")).format("blocks.0.to_q", WEIGHT))
         .isEmpty();
     assertThat(config(ao.formatted("to")).format("blocks.0.to_q", WEIGHT)).isPresent();
+  }
+
+  @Test
+  void aGranularityThatNoFileHoldsIsRefused() {
+    String json =
+        "{'quant_method':'torchao','quant_type':{'_type':'Int8WeightOnlyConfig','_data':"
+            + "{'granularity':{'_type':'%s','_data':{'group_size':48}}}}}";
+    assertThatThrownBy(() -> config(json.formatted("PerGroup")).format("x", WEIGHT))
+        .hasMessage("TorchAoConfig: group_size: found 48, expected one of [32, 64, 128]");
+    assertThatThrownBy(() -> config(json.formatted("PerToken")).format("x", WEIGHT))
+        .hasMessageContaining("granularity: found 'PerToken'");
+  }
+
+  @Test
+  void theComputeTypeIsKept() {
+    String bnb = "{'load_in_4bit':true,'bnb_4bit_compute_dtype':'%s'}";
+    assertThat(config(bnb.formatted("bfloat16")).compute()).isEqualTo(Compute.BF16);
+    assertThat(config(bnb.formatted("float16")).compute()).isEqualTo(Compute.F32);
+    assertThat(config("{'quant_method':'quanto'}").compute()).isEqualTo(Compute.F32);
   }
 
   @Test
