@@ -316,7 +316,8 @@ static inline int32_t gatun_panel_code(int32_t form, const uint8_t *group, int64
     if (form != GATUN_FORM_CODES5 && form != GATUN_FORM_CODES6) {
         return low;
     }
-    int32_t high = group[gatun_panel_high_byte(form, o, k, &shift)] >> shift;
+    const int64_t at = gatun_panel_high_byte(form, o, k, &shift);
+    const int32_t high = group[at] >> shift;
     return low | (high & (form == GATUN_FORM_CODES5 ? 1 : 3)) << 4;
 }
 static inline void gatun_panel_code_put(int32_t form, uint8_t *group, int64_t o, int64_t k, int32_t code) {

@@ -124,6 +124,11 @@ static void multiply(random_state *r, const gatun_matrix *m, int64_t rows, int32
     CHECK_STATUS(GATUN_OK, gatun_packed_size(m, &size));
     void *packed = buffer(size, 0xFF);
     CHECK_STATUS(GATUN_OK, gatun_pack(m, packed, size, 1));
+    if (compute >= GATUN_COMPUTE_I8 && m->codebook != NULL && m->row_scales == NULL) { /* has no integers */
+        CHECK_STATUS(GATUN_UNSUPPORTED, gatun_linear_workspace(packed, size, rows, compute, THREADS, &bytes));
+        free(packed);
+        return;
+    }
     int64_t ldx = m->k + random_below(r, 3), ldy = m->n + random_below(r, 3);
     float *x = (float *)random_numbers(r, GATUN_F32, rows * ldx, 1.0f);
     void *x_in = buffer(rows * ldx * 4, 0);
@@ -142,11 +147,6 @@ static void multiply(random_state *r, const gatun_matrix *m, int64_t rows, int32
     int64_t y_bytes = rows * ldy * gatun_plain_size(v.y_type);
     void *y = buffer(y_bytes, 0);
     memcpy(y, other, (size_t)y_bytes);
-    if (compute >= GATUN_COMPUTE_I8 && m->codebook != NULL && m->row_scales == NULL) { /* has no integers */
-        CHECK_STATUS(GATUN_UNSUPPORTED, gatun_linear_workspace(packed, size, rows, compute, THREADS, &bytes));
-        free(packed);
-        return;
-    }
     CHECK_STATUS(GATUN_OK, gatun_linear_workspace(packed, size, rows, compute, THREADS, &bytes));
     /* Everything ends where its last page does. */
     int64_t x_size = gatun_plain_size(v.x_type);
