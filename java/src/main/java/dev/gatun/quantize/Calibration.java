@@ -41,7 +41,12 @@ public final class Calibration {
     /** The magnitude that a share of all numbers does not exceed. */
     PERCENTILE,
     /** The one with the least squared error, over a histogram. */
-    HISTOGRAM
+    HISTOGRAM,
+    /**
+     * Of inputs, the one with which rounding changes y least, tried out on a sample of the rows of
+     * x when the observed layer is closed; until then, and of outputs, as {@link #HISTOGRAM}.
+     */
+    OUTPUT_ERROR
   }
 
   /**

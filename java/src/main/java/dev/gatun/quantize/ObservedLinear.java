@@ -8,6 +8,7 @@ import dev.gatun.GatunException;
 import dev.gatun.Linear;
 import dev.gatun.Rounding;
 import dev.gatun.Tensor;
+import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.MatrixCheck;
 import dev.gatun.kernel.codec.Activations;
 import dev.gatun.kernel.codec.HalfFloat;
@@ -30,6 +31,7 @@ final class ObservedLinear implements Linear {
     private final float[] columns;
     private final RowSample sample;
     private boolean seen;
+    private float chosen; // scale of x; 0: the observer says it
 
     Ranges(Calibration.Settings settings, int k) {
       encoding = settings.encoding();
@@ -41,6 +43,7 @@ final class ObservedLinear implements Linear {
 
     synchronized float input(float[] x, Encoding type) {
       seen = true;
+      chosen = 0;
       for (int i = 0; columns.length > 0 && i < x.length; i++) {
         int column = i % columns.length;
         columns[column] = Math.max(columns[column], Math.abs(x[i]));
@@ -57,8 +60,21 @@ final class ObservedLinear implements Linear {
 
     synchronized Optional<Calibration.Scales> scales() {
       return seen
-          ? Optional.of(new Calibration.Scales(encoding, input.scale(), output.scale()))
+          ? Optional.of(
+              new Calibration.Scales(encoding, chosen > 0 ? chosen : input.scale(), output.scale()))
           : Optional.empty();
+    }
+
+    /** Tries scales of x out. */
+    synchronized void choose(Linear linear, boolean reciprocal, Backend backend) {
+      float[] rows = sample.rows();
+      float largest = 0;
+      for (float column : columns) {
+        largest = Math.max(largest, column);
+      }
+      if (rows.length > 0 && largest > 0) {
+        chosen = new OutputError(linear, rows, backend).best(largest, encoding, reciprocal).scale();
+      }
     }
 
     synchronized float[] columns() {
@@ -76,6 +92,7 @@ final class ObservedLinear implements Linear {
   private final Calibration.Settings settings;
   private final boolean reciprocal;
   private final Device device;
+  private boolean closed;
 
   ObservedLinear(
       Linear linear,
@@ -173,6 +190,10 @@ final class ObservedLinear implements Linear {
 
   @Override
   public void close() {
+    if (settings.method() == Calibration.Method.OUTPUT_ERROR && !closed) {
+      ranges.choose(linear, reciprocal, device.backend());
+    }
+    closed = true;
     linear.close();
   }
 }

@@ -20,7 +20,7 @@ abstract sealed class RangeObserver {
       case MOMENTUM -> new Momentum(encoding, momentum);
       case ABSMAX -> new AbsMax(encoding);
       case PERCENTILE -> new Percentile(encoding, settings.percentile());
-      case HISTOGRAM -> new LeastError(encoding);
+      case HISTOGRAM, OUTPUT_ERROR -> new LeastError(encoding);
     };
   }
 

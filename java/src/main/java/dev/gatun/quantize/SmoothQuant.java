@@ -5,7 +5,6 @@ import dev.gatun.Device;
 import dev.gatun.Encoding;
 import dev.gatun.GatunException;
 import dev.gatun.Linear;
-import dev.gatun.Rounding;
 import dev.gatun.Tensor;
 import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.DType;
@@ -75,7 +74,7 @@ public final class SmoothQuant {
   /**
    * The factors with the least error of y, relative in each row, among those of several alphas, and
    * of no smoothing, when a weight of 8-bit integers with one scale a row is multiplied by x
-   * rounded to 8-bit integers with one scale for all.
+   * rounded to 8-bit integers with one scale for all, the best that there is.
    *
    * @param sample rows of x, from {@link Calibration#sample}
    * @param alphas to try
@@ -88,11 +87,9 @@ public final class SmoothQuant {
     if (k == 0 || sample.length == 0) {
       return best;
     }
-    int n = Math.toIntExact(weight.shape().get(0));
-    int m = sample.length / k;
-    float[] exact = new float[m * n];
+    float[] exact;
     try (Linear linear = Linear.of(weight, null, Compute.F32, device)) {
-      linear.forward(MemorySegment.ofArray(sample), m, MemorySegment.ofArray(exact));
+      exact = OutputError.multiply(linear, sample);
     }
     double least = error(columns, sample, weight, best, exact, device);
     for (double alpha : alphas) {
@@ -110,7 +107,6 @@ public final class SmoothQuant {
       float[] columns, float[] sample, Tensor weight, float[] s, float[] exact, Device device) {
     int k = columns.length;
     int n = Math.toIntExact(weight.shape().get(0));
-    int m = sample.length / k;
     Encoding type = type(weight);
     float[] smoothed = new float[n * k];
     for (int row = 0; row < n; row++) {
@@ -130,30 +126,18 @@ public final class SmoothQuant {
       largest = Math.max(largest, columns[i] / s[i]);
     }
     float[] x = new float[sample.length];
-    Rounding rounding = new Rounding(Encoding.I8, largest > 0 ? largest / 127 : 1, false);
     for (int i = 0; i < x.length; i++) {
-      x[i] = rounding.round(Encoding.F32, sample[i] / s[i % k]);
+      x[i] = sample[i] / s[i % k];
     }
-    float[] y = new float[m * n];
     try (Arena arena = Arena.ofShared()) {
       MemorySegment data = arena.allocate((long) n * k * Float.BYTES, 64);
       data.copyFrom(MemorySegment.ofArray(smoothed));
       Tensor rounded = new Tensor(weight.name(), DType.F32, List.of((long) n, (long) k), data);
       try (Linear linear = Linear.of(rounded, null, Compute.F32, device)) {
-        linear.forward(MemorySegment.ofArray(x), m, MemorySegment.ofArray(y));
+        OutputError error = new OutputError(linear, x, exact, device.backend());
+        return largest > 0 ? error.best(largest, Encoding.I8, false).error() : 0;
       }
     }
-    double sum = 0;
-    for (int row = 0; row < m; row++) { // relative, or few tokens of huge activations decide
-      double error = 0;
-      double size = 0;
-      for (int i = row * n; i < (row + 1) * n; i++) {
-        error += ((double) y[i] - exact[i]) * ((double) y[i] - exact[i]);
-        size += (double) exact[i] * exact[i];
-      }
-      sum += size == 0 ? 0 : error / size;
-    }
-    return sum;
   }
 
   private static Encoding type(Tensor weight) {

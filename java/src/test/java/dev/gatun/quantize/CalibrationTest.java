@@ -26,6 +26,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.EnumMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
@@ -224,6 +225,32 @@ class CalibrationTest {
     assertThat(observer.scale()).isEqualTo(1);
     observer.observe(new float[] {0, 224}, 2, Encoding.F32);
     assertThat(observer.scale()).isPositive().isLessThanOrEqualTo(0.5f);
+  }
+
+  /** One row in thirty has a number that is a hundred times as large: all others count more. */
+  @Test
+  void theScaleThatMovesOutputsLeastClipsAnOutlier(@TempDir Path dir) {
+    Path floats = floats(dir.resolve("floats.safetensors"));
+    float[] x = numbers(30 * 64, 3);
+    x[7] = 100 * largestOfColumn(x, 1, 0);
+    Map<Calibration.Method, Float> scales = new EnumMap<>(Calibration.Method.class);
+    try (Device device = Device.of("reference", 1);
+        Checkpoint source = Checkpoint.open(floats)) {
+      for (Calibration.Method method : Calibration.Method.values()) {
+        Calibration calibration = new Calibration(Calibration.Settings.of(Encoding.I8, method));
+        try (Linear linear = calibration.linear(source, "up", device)) {
+          linear.forward(MemorySegment.ofArray(x), 30, MemorySegment.ofArray(new float[30 * 32]));
+        }
+        scales.put(method, calibration.scales().get("up").input());
+      }
+      float chosen = scales.get(Calibration.Method.OUTPUT_ERROR);
+      float widest = scales.get(Calibration.Method.ABSMAX);
+      assertThat(chosen).isLessThan(widest / 16);
+      try (Linear linear = source.linear("up", device)) {
+        OutputError error = new OutputError(linear, x, device.backend());
+        assertThat(error.best(widest * 127, Encoding.I8, false).scale()).isEqualTo(chosen);
+      }
+    }
   }
 
   /** ComfyUI's fp8: written, opened again, and run without looking at x. */

@@ -37,10 +37,11 @@ public final class CalibrateCommand implements Command {
   @Option(
       names = "--method",
       paramLabel = "M",
-      defaultValue = "MOMENTUM",
+      defaultValue = "OUTPUT_ERROR",
       description =
-          "How a scale comes from what was seen: ${COMPLETION-CANDIDATES}; default: ${DEFAULT-VALUE}, as quanto does it.")
-  private Calibration.Method method = Calibration.Method.MOMENTUM;
+          "How a scale comes from what was seen: ${COMPLETION-CANDIDATES}; MOMENTUM is quanto's (default: ${DEFAULT-VALUE}, the"
+              + " one of many with which the layer's output strays least).")
+  private Calibration.Method method = Calibration.Method.OUTPUT_ERROR;
 
   @Option(
       names = "--momentum",
@@ -58,7 +59,7 @@ public final class CalibrateCommand implements Command {
       names = "--smooth",
       paramLabel = "ALPHA",
       split = ",",
-      defaultValue = "0.5,0.6,0.7,0.8,0.9",
+      defaultValue = "0.3,0.4,0.5,0.6,0.7,0.8,0.9",
       description =
           "Of SmoothQuant, 0 to 1: outliers of x are moved into the weights of a ComfyUI int8 checkpoint with pre_quant_scale,"
               + " in each layer with the best of these (default: ${DEFAULT-VALUE}).")
