@@ -75,11 +75,15 @@ class ReadmeKernelsTest {
   }
 
   private static String table() throws IOException, InterruptedException {
-    Map<String, Map<Encoding, Set<String>>> operations = new LinkedHashMap<>();
     List<String> names = new ArrayList<>(nativeNames());
     try (VectorBackend vector = new VectorBackend(1)) {
       vector.kernels().forEach(kernel -> names.add(kernel.name()));
     }
+    return table(names, COLUMNS);
+  }
+
+  private static String table(List<String> names, List<String> columns) {
+    Map<String, Map<Encoding, Set<String>>> operations = new LinkedHashMap<>();
     for (String name : names) {
       Cell cell = Cell.of(name);
       operations
@@ -90,10 +94,10 @@ class ReadmeKernelsTest {
     Map<Map<Encoding, Set<String>>, String> alike = new LinkedHashMap<>();
     operations.forEach((operation, cells) -> alike.merge(cells, operation, (a, b) -> a + ", " + b));
     StringBuilder table = new StringBuilder("| operation | encodings |");
-    COLUMNS.forEach(column -> table.append(' ').append(column).append(" |"));
-    table.append("\n|").append(" --- |".repeat(2 + COLUMNS.size())).append('\n');
+    columns.forEach(column -> table.append(' ').append(column).append(" |"));
+    table.append("\n|").append(" --- |".repeat(2 + columns.size())).append('\n');
     Set<Encoding> all = operations.getOrDefault("pack", Map.of()).keySet();
-    alike.forEach((cells, label) -> rows(label, cells, all, table));
+    alike.forEach((cells, label) -> rows(label, cells, all, columns, table));
     return table.toString();
   }
 
@@ -112,14 +116,18 @@ class ReadmeKernelsTest {
 
   /** One row for all the encodings that have the same kernels. */
   private static void rows(
-      String operation, Map<Encoding, Set<String>> cells, Set<Encoding> all, StringBuilder table) {
+      String operation,
+      Map<Encoding, Set<String>> cells,
+      Set<Encoding> all,
+      List<String> columns,
+      StringBuilder table) {
     Map<Set<String>, List<Encoding>> groups = new LinkedHashMap<>();
     cells.forEach(
         (encoding, isas) -> groups.computeIfAbsent(isas, i -> new ArrayList<>()).add(encoding));
     groups.forEach(
         (isas, encodings) -> {
           table.append("| ").append(operation).append(" | ").append(label(encodings, all));
-          for (String column : COLUMNS) {
+          for (String column : columns) {
             table.append(isas.contains(column) ? " | yes" : " | –");
           }
           table.append(" |\n");
@@ -130,6 +138,15 @@ class ReadmeKernelsTest {
   void theTableInTheReadmeIsTheKernelTable() throws Exception {
     Native.require();
     ReadmeSection.keep("kernels", ReadmeKernelsTest.class, table());
+  }
+
+  /** The GPU library lists its kernels itself, on any machine that could build it. */
+  @Test
+  void theGpusTableInTheReadmeIsItsLibrarys() throws Exception {
+    Cuda.requireLibrary();
+    List<String> names = CudaTable.rows().stream().map(CudaTable.Row::name).toList();
+    List<String> columns = names.stream().map(name -> Cell.of(name).isa()).distinct().toList();
+    ReadmeSection.keep("kernels-cuda", ReadmeKernelsTest.class, table(names, columns));
   }
 
   @Test

@@ -36,6 +36,10 @@ public final class CudaCommand implements Command {
   private static final int BEYOND_CACHE = 6;
 
   private static final int MOST_COPIES = 48;
+
+  /** M, N and K of products of codes. */
+  private static final int[][] CODES = {{8192, 8192, 8192}, {4096, 14336, 4096}};
+
   private static final long COPY_BYTES = 4L << 30;
 
   @Mixin private CommonOptions common = new CommonOptions();
@@ -90,6 +94,9 @@ public final class CudaCommand implements Command {
       for (GpuWeight weight : GpuWeight.values()) {
         codecs(gpu, timer, weight, n, k, arena);
         linear(gpu, timer, weight, n, k, arena);
+      }
+      for (int[] size : CODES) {
+        codes(gpu, timer, size[0], size[1], size[2]);
       }
       enqueue(gpu);
       if (common.json()) {
@@ -187,6 +194,14 @@ public final class CudaCommand implements Command {
       }
     } finally {
       weights.forEach(PackedWeight::close);
+    }
+  }
+
+  private void codes(CudaDevice gpu, GpuTimer timer, int m, int n, int k) {
+    for (GpuCodes codes : GpuCodes.values()) {
+      double us = codes.microseconds(gpu, timer, m, n, k);
+      long bytes = (long) m * k + (long) n * k + 2L * m * n;
+      row(codes.label() + " " + m + "x" + n + "x" + k, us, bytes);
     }
   }
 

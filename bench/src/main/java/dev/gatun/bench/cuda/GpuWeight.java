@@ -103,6 +103,16 @@ enum GpuWeight {
     }
   }
 
+  /** Floats of about one hundredth. */
+  static MemorySegment scales(long count, Arena arena) {
+    SplittableRandom random = new SplittableRandom(7);
+    MemorySegment values = arena.allocate(count * Float.BYTES, 64);
+    for (long i = 0; i < count; i++) {
+      values.setAtIndex(ValueLayout.JAVA_FLOAT, i, (float) (0.02 * random.nextDouble()));
+    }
+    return values;
+  }
+
   /** BF16 numbers between -2 and 2. */
   static MemorySegment activations(long count, Arena arena) {
     SplittableRandom random = new SplittableRandom(9);
