@@ -69,8 +69,13 @@ public abstract class BackendShapes {
       error += Math.pow((double) found[i] - expected[i], 2);
       size += Math.pow(expected[i], 2);
     }
-    double bound = compute == Compute.BF16 ? 4e-3 : 1e-6 * Math.sqrt((double) k);
+    double bound = bound(compute, rows, k);
     assertThat(Math.sqrt(error)).isLessThanOrEqualTo(bound * Math.sqrt(size));
+  }
+
+  /** The relative error that a product of this compute type may have. */
+  protected double bound(Compute compute, long rows, long k) {
+    return compute == Compute.BF16 ? 4e-3 : 1e-6 * Math.sqrt((double) k);
   }
 
   private static void multiply(

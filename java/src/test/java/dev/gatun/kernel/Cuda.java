@@ -2,9 +2,11 @@ package dev.gatun.kernel;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.gatun.Compute;
 import dev.gatun.bindings.NativeLibrary;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Optional;
 import org.junit.jupiter.api.Assumptions;
 
 /**
@@ -15,6 +17,15 @@ public final class Cuda {
   private static final String LIBRARY = System.mapLibraryName("gatun_cuda");
 
   private Cuda() {}
+
+  /** The relative error that {@link Compute} allows a GPU where it is more than the host's. */
+  static Optional<Double> bound(Compute compute, long rows) {
+    return switch (compute) {
+      case F8_BLOCK -> Optional.of(4e-3);
+      case F8_ROW -> rows > 16 ? Optional.of(5e-4) : Optional.empty();
+      default -> Optional.empty();
+    };
+  }
 
   /** Whether there is a GPU; for {@code @EnabledIf}. */
   public static boolean hasGpu() {

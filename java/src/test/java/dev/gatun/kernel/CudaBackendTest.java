@@ -26,13 +26,9 @@ class CudaBackendTest extends BackendParity {
     return List.of(1L, 2L, 5L, 13L, 33L, 130L);
   }
 
-  /** As {@link Compute} has it for a GPU. */
   @Override
   protected double bound(Compute compute, long rows, long k) {
-    if (compute == Compute.F8_BLOCK) {
-      return rows <= 16 ? 4e-3 : 5e-4;
-    }
-    return compute == Compute.F8_ROW && rows > 16 ? 5e-4 : super.bound(compute, rows, k);
+    return Cuda.bound(compute, rows).orElseGet(() -> super.bound(compute, rows, k));
   }
 
   @Override

@@ -1,5 +1,6 @@
 package dev.gatun.kernel;
 
+import dev.gatun.Compute;
 import net.jqwik.api.lifecycle.AddLifecycleHook;
 import net.jqwik.api.lifecycle.AfterContainer;
 import net.jqwik.api.lifecycle.BeforeContainer;
@@ -30,6 +31,11 @@ class CudaShapesTest extends BackendShapes {
     if (backend != null) {
       backend.close();
     }
+  }
+
+  @Override
+  protected double bound(Compute compute, long rows, long k) {
+    return Cuda.bound(compute, rows).orElseGet(() -> super.bound(compute, rows, k));
   }
 
   @Override
