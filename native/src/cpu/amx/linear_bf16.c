@@ -11,7 +11,6 @@
 #define BF16 1
 #include "cpu/amx/tiles.h"
 #include "cpu/avx512/epilogue.h"
-#include "cpu/avx512/x.h"
 #include "cpu/kernels.h"
 
 #include "cpu/avx512/float_weights.inc"
@@ -31,19 +30,28 @@ static int64_t x_bytes(const gatun_packed *p, int64_t m) {
     return x_area_bytes(&a);
 }
 
+GATUN_INLINE void fill_rows(const bool usual, const gatun_linear_input *in, const x_area *a, const float_plan *plan,
+                            int64_t row0, int64_t row1, void *area) {
+    const int64_t end = tiles_of(row1, TILE_ROWS) * TILE_ROWS;
+    for (int64_t row = row0; row < end; row++) {
+        x_row to = x_row_of(a, area, row);
+        for (int64_t k = 0; k < a->tiles * 2 * TILE_STEPS; k += 2 * TILE_STEPS) {
+            uint8_t *at = x_row_next(a, &to);
+            for (int64_t half = 0; half < 2; half++) {
+                __m512 v = row < row1 ? x_floats(usual, in, row, k + 16 * half, in->packed->k) : _mm512_setzero_ps();
+                _mm256_storeu_si256((__m256i *)(at + 32 * half), _mm512_castsi512_si256(x_words(plan, v)));
+            }
+        }
+    }
+}
+
 static bool fill(const gatun_linear_input *in, int64_t row0, int64_t row1, void *area) {
     float_plan plan;
     x_area a = area_of(in->packed, in->m, &plan);
-    int64_t end = tiles_of(row1, TILE_ROWS) * TILE_ROWS;
-    for (int64_t row = row0; row < end; row++) {
-        for (int64_t tile = 0; tile < a.tiles; tile++) {
-            uint8_t *to = (uint8_t *)area + x_offset(&a, row / TILE_ROWS, tile) + row % TILE_ROWS * 4 * TILE_STEPS;
-            for (int64_t half = 0; half < 2; half++) {
-                int64_t k = (tile * 2 + half) * 16;
-                __m512 v = row < row1 ? load_x(in, row, k, in->packed->k) : _mm512_setzero_ps();
-                _mm256_storeu_si256((__m256i *)(to + 32 * half), _mm512_castsi512_si256(x_words(&plan, v)));
-            }
-        }
+    if (x_is_usual(in)) {
+        fill_rows(true, in, &a, &plan, row0, row1, area);
+    } else {
+        fill_rows(false, in, &a, &plan, row0, row1, area);
     }
     return true;
 }

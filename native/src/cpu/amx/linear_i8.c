@@ -20,7 +20,6 @@
 #include "cpu/amx/tiles.h"
 #include "cpu/avx512/epilogue.h"
 #include "cpu/avx512/i8_weights.h"
-#include "cpu/avx512/x.h"
 #include "cpu/kernels.h"
 
 enum {
@@ -93,16 +92,61 @@ static int64_t x_bytes(const gatun_packed *p, bool block, int64_t m) {
     return head_bytes(&plan) + x_area_bytes(&plan.x) + 4 * plan.i8.units * plan.x.row_tiles * numbers_of(&plan);
 }
 
+/* x_absmax() by integers, whose order is that of the magnitudes; INFINITY or more when there is a NaN or an infinity.
+ */
+GATUN_INLINE float largest_of(const bool usual, const gatun_linear_input *in, int64_t row, int64_t k0, int64_t k1) {
+    const __m512i magnitude = _mm512_set1_epi32(INT32_MAX);
+    __m512i largest[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+    for (int64_t k = k0; k < k1; k += 32) {
+        GATUN_UNROLL for (int i = 0; i < 2; i++) {
+            __m512i v = _mm512_castps_si512(x_floats(usual, in, row, k + 16 * i, k1));
+            largest[i] = _mm512_max_epi32(largest[i], _mm512_and_si512(v, magnitude));
+        }
+    }
+    __m128i most = _mm_cvtsi32_si128(_mm512_reduce_max_epi32(_mm512_max_epi32(largest[0], largest[1])));
+    return _mm_cvtss_f32(_mm_castsi128_ps(most));
+}
+
+/* `steps` steps of a row from k on as bytes, zeros from `end` on: what quantize_x does, a tile's row at once. */
+GATUN_INLINE __m512i quantize_steps(const bool usual, const gatun_linear_input *in, int64_t row, int64_t k, int64_t end,
+                                    int64_t steps, float scale, float reciprocal) {
+    const int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC, magnitude = 0x0B; /* of both, the larger */
+    const __m512 factor = _mm512_set1_ps(reciprocal);
+    __m512 most = _mm512_setzero_ps(); /* the largest distance to an integer */
+    __m512i q[4];
+    GATUN_UNROLL for (int i = 0; i < 4; i++) {
+        q[i] = _mm512_setzero_si512();
+        if (i < 2 || steps > 8) {
+            __m512 v = _mm512_mul_ps(x_floats(usual, in, row, k + 16 * i, end), factor);
+            q[i] = _mm512_cvtps_epi32(v);
+            most = _mm512_range_ps(most, _mm512_reduce_ps(v, nearest), magnitude);
+        }
+    }
+    if (_mm512_cmp_ps_mask(most, _mm512_set1_ps(0.4999f), _CMP_NLT_UQ) != 0 || !(reciprocal <= FLT_MAX)) {
+        __m128i parts[4];
+        GATUN_UNROLL for (int i = 0; i < 4; i++) {
+            parts[i] = quantize_x(x_floats(usual, in, row, k + 16 * i, end), scale);
+        }
+        return _mm512_maskz_loadu_epi32((__mmask16)((1u << steps) - 1), parts);
+    }
+    /* Dwords of four k: lane by lane of q[0], q[1], q[2], q[3]. */
+    const __m512i lanes = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_maskz_permutexvar_epi32((__mmask16)((1u << steps) - 1), order, lanes);
+}
+
 /* False when the row holds a NaN or an infinity. */
-static bool fill_row(const gatun_linear_input *in, const amx_plan *plan, int64_t row, void *area) {
+GATUN_INLINE bool fill_row(const bool usual, const gatun_linear_input *in, const amx_plan *plan, int64_t row,
+                           void *area) {
     const int64_t k_end = in->packed->k, steps = plan->x.steps, row_tile = row / TILE_ROWS, r = row % TILE_ROWS;
-    bool finite = true;
-    float scale = x_absmax(in, row, 0, k_end, &finite) / 127.0f;
-    if (!finite) {
+    x_row to = x_row_of(&plan->x, (uint8_t *)area + head_bytes(plan), row);
+    float scale = largest_of(usual, in, row, 0, k_end);
+    if (!(scale < INFINITY)) {
         return false;
     }
-    scale = in->x_scale != 0 ? in->x_scale : scale;
+    scale = in->x_scale != 0 ? in->x_scale : scale / 127.0f;
     ((float *)area)[row] = scale;
+    float reciprocal = 1 / scale;
     int64_t k = 0;
     for (int64_t unit = 0; unit < plan->i8.units; unit++) {
         int64_t unit_end = k + 4 * i8_unit_steps(&plan->i8, unit);
@@ -110,23 +154,17 @@ static bool fill_row(const gatun_linear_input *in, const amx_plan *plan, int64_t
         if (plan->i8.block && k < k_end) {
             int64_t k0 = k / I8_X_BLOCK * I8_X_BLOCK;
             int64_t k1 = k0 + I8_X_BLOCK < k_end ? k0 + I8_X_BLOCK : k_end;
-            scale = x_absmax(in, row, k0, k1, &finite) / 127.0f;
+            scale = largest_of(usual, in, row, k0, k1) / 127.0f;
+            reciprocal = 1 / scale;
         }
-        __m128i total = _mm_setzero_si128();
+        __m512i total = _mm512_setzero_si512();
         for (int64_t tile = 0; tile < plan->unit_tiles; tile++) {
-            int64_t at = x_offset(&plan->x, row_tile, unit * plan->unit_tiles + tile);
-            uint8_t *to = (uint8_t *)area + head_bytes(plan) + at + r * 4 * steps;
-            for (int64_t s = 0; s < steps; s += 4) {
-                __m128i q = quantize_x(load_x(in, row, k + 4 * (tile * steps + s), end), scale);
-                q = _mm_maskz_mov_epi32((__mmask8)(steps - s < 4 ? (1 << (steps - s)) - 1 : 15), q);
-                total = _mm_dpbusd_epi32(total, _mm_set1_epi8(1), q);
-                _mm_mask_storeu_epi32(to + 4 * s, (__mmask8)(steps - s < 4 ? (1 << (steps - s)) - 1 : 15), q);
-            }
+            __m512i q = quantize_steps(usual, in, row, k + 4 * tile * steps, end, steps, scale, reciprocal);
+            total = _mm512_dpbusd_epi32(total, _mm512_set1_epi8(1), q);
+            _mm512_mask_storeu_epi32(x_row_next(&plan->x, &to), (__mmask16)((1u << steps) - 1), q);
         }
         k = unit_end;
-        int32_t parts[4];
-        _mm_storeu_si128((__m128i *)parts, total);
-        float sum = (float)(parts[0] + parts[1] + parts[2] + parts[3]);
+        float sum = (float)_mm512_reduce_add_epi32(total);
         if (plan->wide) {
             ((float *)area)[plan->x.row_tiles * TILE_ROWS + row] = sum;
             continue;
@@ -141,6 +179,15 @@ static bool fill_row(const gatun_linear_input *in, const amx_plan *plan, int64_t
         }
     }
     return true;
+}
+
+GATUN_INLINE bool fill_rows(const bool usual, const gatun_linear_input *in, const amx_plan *plan, int64_t row0,
+                            int64_t row1, void *area) {
+    bool finite = true;
+    for (int64_t row = row0; row < row1; row++) {
+        finite = fill_row(usual, in, plan, row, area) && finite;
+    }
+    return finite;
 }
 
 /* Rows that are none: zeros. */
@@ -160,10 +207,8 @@ static void fill_nothing(const amx_plan *plan, int64_t row, void *area) {
 static bool fill(const gatun_linear_input *in, bool block, int64_t row0, int64_t row1, void *area) {
     amx_plan plan;
     make_amx_plan(in->packed, block, in->m, &plan);
-    bool finite = true;
-    for (int64_t row = row0; row < row1; row++) {
-        finite = fill_row(in, &plan, row, area) && finite;
-    }
+    const bool finite =
+        x_is_usual(in) ? fill_rows(true, in, &plan, row0, row1, area) : fill_rows(false, in, &plan, row0, row1, area);
     for (int64_t row = row1; row % TILE_ROWS != 0; row++) {
         fill_nothing(&plan, row, area);
     }

@@ -5,6 +5,7 @@
 #ifndef GATUN_AMX_X_AREA_H
 #define GATUN_AMX_X_AREA_H
 
+#include "cpu/avx512/x.h"
 #include "encodings/numbers.h"
 
 enum { TILE_ROWS = 16, TILE_STEPS = 16 };
@@ -31,6 +32,37 @@ static inline int64_t x_offset(const x_area *a, int64_t row_tile, int64_t tile) 
     int64_t first = tile - tile % a->run, bytes = x_tile_bytes(a);
     return (first * a->row_tiles + (row_tile - row_tile % 2) * x_run(a, first) + row_tile % 2) * bytes +
            (tile - first) * x_stride(a, row_tile);
+}
+
+/* Goes along K through what the tiles have of one row. */
+typedef struct x_row {
+    uint8_t *tiles; /* where they begin */
+    int64_t row, tile, left, stride;
+    uint8_t *next;
+} x_row;
+
+static inline x_row x_row_of(const x_area *a, void *tiles, int64_t row) {
+    return (x_row){.tiles = (uint8_t *)tiles, .row = row, .stride = x_stride(a, row / TILE_ROWS)};
+}
+static inline uint8_t *x_row_next(const x_area *a, x_row *r) {
+    if (r->left == 0) {
+        r->left = x_run(a, r->tile);
+        r->next = r->tiles + x_offset(a, r->row / TILE_ROWS, r->tile) + r->row % TILE_ROWS * 4 * a->steps;
+    }
+    uint8_t *at = r->next;
+    r->next += r->stride;
+    r->tile++;
+    r->left--;
+    return at;
+}
+
+/* load_x(); `usual`, a constant: of floats without multipliers. */
+GATUN_INLINE __m512 x_floats(const bool usual, const gatun_linear_input *in, int64_t row, int64_t k, int64_t end) {
+    return usual ? _mm512_maskz_loadu_ps(first_lanes(end - k), (const float *)in->x + row * in->ldx + k)
+                 : load_x(in, row, k, end);
+}
+static inline bool x_is_usual(const gatun_linear_input *in) {
+    return in->x_type == GATUN_F32 && in->x_multiplier == NULL;
 }
 
 #endif
