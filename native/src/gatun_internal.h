@@ -151,6 +151,7 @@ typedef struct gatun_x_layout {
     int64_t (*scratch)(const gatun_packed *packed); /* bytes a worker needs besides; null: none */
     int64_t least_rows;                             /* fewer rows of x are left to the tier below; 0: none are */
     int64_t panel_run; /* panels that a worker should get at once where there are so many; 0: one */
+    int64_t (*row_run)(const gatun_packed *packed); /* rows, a multiple of row_tile; null: all of them */
 } gatun_x_layout;
 
 /* One worker's share of `linear`: outputs of panels panel0 .. panel1-1 for rows row0 .. row1-1 of x. row0 is a multiple

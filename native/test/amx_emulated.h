@@ -109,17 +109,19 @@ static inline void emulated_bfloat_dot(int c, int a, int b) {
 #undef _tile_release
 #undef _tile_zero
 #undef _tile_loadd
+#undef _tile_stream_loadd
 #undef _tile_stored
 #undef _tile_dpbssd
 #undef _tile_dpbsud
 #undef _tile_dpbf16ps
-#define _tile_loadconfig(memory)      emulated_config(memory)
-#define _tile_release()               (emulated.configured = 0)
-#define _tile_zero(t)                 emulated_zero(t)
-#define _tile_loadd(t, base, stride)  emulated_load(t, base, stride)
-#define _tile_stored(t, base, stride) emulated_store(t, base, stride)
-#define _tile_dpbssd(c, a, b)         emulated_bytes_dot(c, a, b, 1)
-#define _tile_dpbsud(c, a, b)         emulated_bytes_dot(c, a, b, 0)
-#define _tile_dpbf16ps(c, a, b)       emulated_bfloat_dot(c, a, b)
+#define _tile_loadconfig(memory)            emulated_config(memory)
+#define _tile_release()                     (emulated.configured = 0)
+#define _tile_zero(t)                       emulated_zero(t)
+#define _tile_loadd(t, base, stride)        emulated_load(t, base, stride)
+#define _tile_stream_loadd(t, base, stride) emulated_load(t, base, stride)
+#define _tile_stored(t, base, stride)       emulated_store(t, base, stride)
+#define _tile_dpbssd(c, a, b)               emulated_bytes_dot(c, a, b, 1)
+#define _tile_dpbsud(c, a, b)               emulated_bytes_dot(c, a, b, 0)
+#define _tile_dpbf16ps(c, a, b)             emulated_bfloat_dot(c, a, b)
 
 #endif

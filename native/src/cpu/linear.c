@@ -183,7 +183,7 @@ typedef struct multiply_job {
     int64_t row1;
     int64_t panels; /* of a piece */
     int64_t rows;   /* of a piece */
-    int64_t row_pieces;
+    int64_t panel_pieces;
     int64_t pieces;
     atomic_int_least64_t next;
 } multiply_job;
@@ -222,9 +222,9 @@ static void multiply_body(void *context, int32_t worker, int32_t workers) {
     uint8_t *scratch = j->scratches + worker * j->plan->scratch;
     gatun_linear_task t = j->task;
     for (int64_t i; (i = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed)) < j->pieces;) {
-        t.panel0 = i / j->row_pieces * j->panels;
+        t.panel0 = i % j->panel_pieces * j->panels;
         t.panel1 = minimum(t.panel0 + j->panels, pieces_of(j->packed->n, GATUN_PANEL));
-        t.row0 = j->row0 + i % j->row_pieces * j->rows;
+        t.row0 = j->row0 + i / j->panel_pieces * j->rows;
         t.row1 = minimum(t.row0 + j->rows, j->row1);
         if (!j->plan->from_source) {
             t.scratch = scratch;
@@ -237,7 +237,8 @@ static void multiply_body(void *context, int32_t worker, int32_t workers) {
     }
 }
 
-/* Pieces: a few runs of panels a worker; runs of rows as well when there are too few panels for that. */
+/* Pieces: a few runs of panels a worker; runs of rows as well when there are too few panels for that, or the kernel
+ * wants them, so that a worker keeps to the same rows of x while there are panels. */
 static void multiply(multiply_job *j, int64_t row0, int64_t row1, int32_t workers) {
     if (row0 >= row1) {
         return;
@@ -248,13 +249,15 @@ static void multiply(multiply_job *j, int64_t row0, int64_t row1, int32_t worker
     int64_t wanted = workers == 1 ? 1 : (int64_t)workers * PANEL_RUNS;
     int64_t run = minimum(j->plan->row->layout->panel_run, panels / workers);
     j->panels = panels / wanted > run ? panels / wanted : run > 0 ? run : 1;
-    int64_t panel_pieces = pieces_of(panels, j->panels);
+    j->panel_pieces = pieces_of(panels, j->panels);
     int64_t tile = j->plan->row->layout->row_tile;
     int64_t tiles = pieces_of(row1 - row0, tile);
-    int64_t row_runs = workers > 1 && panel_pieces < 2 * workers ? pieces_of(2 * workers, panel_pieces) : 1;
+    int64_t row_runs = workers > 1 && j->panel_pieces < 2 * workers ? pieces_of(2 * workers, j->panel_pieces) : 1;
     j->rows = pieces_of(tiles, minimum(row_runs, tiles)) * tile;
-    j->row_pieces = pieces_of(row1 - row0, j->rows);
-    j->pieces = panel_pieces * j->row_pieces;
+    if (j->plan->row->layout->row_run != NULL) {
+        j->rows = minimum(j->rows, j->plan->row->layout->row_run(j->plan->packed));
+    }
+    j->pieces = j->panel_pieces * pieces_of(row1 - row0, j->rows);
     atomic_store(&j->next, 0);
     gatun_parallel((int32_t)minimum(workers, j->pieces), multiply_body, j);
 }

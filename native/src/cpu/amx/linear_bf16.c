@@ -3,14 +3,11 @@
  *
  *   y[m][n] = sum over k of x[m][k] * w[n][k],   w = (table[code] - zero) * scale + offset
  *
- * A run of K, half of the first-level cache, of a panel is dequantized to words [word][32] in the worker's scratch
- * (avx512/float_weights.inc), where bfloat16 panels lie so already; tiles of it are multiplied by all rows of x before
- * the next run. Sums wait in scratch. A worker goes through K with several panels at a time, so that a run of x, which
- * comes from the second-level cache, is used by all of them. tdpbf16ps takes subnormals for zero, as vdpbf16ps does.
+ * Words [word][32], as bfloat16 panels lie already, are dequantized (avx512/float_weights.inc) and multiplied as runs.h
+ * says. tdpbf16ps takes subnormals for zero, as vdpbf16ps does.
  */
 #define BF16 1
-#include "cpu/amx/tiles.h"
-#include "cpu/avx512/epilogue.h"
+#include "cpu/amx/runs.h"
 #include "cpu/kernels.h"
 
 #include "cpu/avx512/float_weights.inc"
@@ -19,8 +16,7 @@ static x_area area_of(const gatun_packed *p, int64_t m, float_plan *plan) {
     make_plan(p, AS_IS, m > FUSED_ROWS ? m : FUSED_ROWS + 1, plan);
     x_area a = {.row_tiles = tiles_of(m, TILE_ROWS), .steps = TILE_STEPS};
     a.tiles = tiles_of(plan->words, TILE_STEPS);
-    a.run = gatun_cache_bytes(1) / 2 / (TILE_STEPS * 128);
-    a.run = a.run < 1 ? 1 : a.run > a.tiles ? a.tiles : a.run;
+    a.run = run_tiles(a.tiles, a.steps);
     return a;
 }
 
@@ -58,65 +54,66 @@ static bool fill(const gatun_linear_input *in, int64_t row0, int64_t row1, void 
 
 static int64_t scratch_bytes(const gatun_packed *p) {
     float_plan plan;
-    x_area a = area_of(p, SUM_ROWS, &plan);
-    return RUN_PANELS * SUM_BYTES + a.run * TILE_STEPS * 128;
+    x_area a = area_of(p, BLOCK_ROWS, &plan);
+    return runs_scratch_bytes(&a);
 }
 
-/* The words of a run of tiles, dequantized or where they lie. */
-static const uint8_t *weights(const gatun_packed *p, const float_plan *plan, const float_table *table, int64_t panel,
-                              int64_t tile, int64_t count, uint8_t *decoded) {
-    int64_t word0 = tile * TILE_STEPS, all = count * TILE_STEPS;
-    int64_t word1 = word0 + all < plan->words ? word0 + all : plan->words;
-    if (plan->direct && word1 - word0 == all) {
-        return gatun_packed_group(p, panel, 0) + word0 * 128;
+static int64_t rows_at_once(const gatun_packed *p) {
+    float_plan plan;
+    x_area a = area_of(p, BLOCK_ROWS, &plan);
+    return block_rows(&a);
+}
+
+typedef struct own {
+    float_plan plan;
+    float_table table;
+} own;
+
+static const uint8_t *direct(const tile_runs *r, const run_place *at) {
+    const float_plan *plan = &((const own *)r->own)->plan;
+    const int64_t word0 = at->tile * TILE_STEPS, end = word0 + x_run(r->a, at->tile) * TILE_STEPS;
+    return plan->direct && end <= plan->words ? gatun_packed_group(r->t->packed, at->panel, 0) + word0 * 128 : NULL;
+}
+
+static void decode_words(const tile_runs *r, const run_place *at, int64_t word0, int64_t word1, uint8_t *run) {
+    const own *o = (const own *)r->own;
+    const int64_t before = at->tile * TILE_STEPS, left = o->plan.words - before;
+    const int64_t end = word1 < left ? word1 : left;
+    if (word0 < end) {
+        decode(r->t->packed, &o->plan, &o->table, at->panel, before + word0, before + end,
+               (uint32_t *)(void *)(run + word0 * 128));
     }
-    decode(p, plan, table, panel, word0, word1, (uint32_t *)(void *)decoded);
-    memset(decoded + (word1 - word0) * 128, 0, (size_t)((all - (word1 - word0)) * 128));
-    return decoded;
+    const int64_t none = word0 < end ? end : word0;
+    memset(run + none * 128, 0, (size_t)((word1 - none) * 128));
 }
 
-static void finish(const gatun_linear_task *t, const float_plan *plan, int64_t row0, int64_t rows, int64_t panel,
-                   float *sums) {
-    if (plan->scale_after) {
-        gatun_parameters at = gatun_packed_parameters(t->packed, panel, 0);
+static void scales(tile_runs *r, int64_t panel, float *scales) {
+    gatun_parameters at = gatun_packed_parameters(r->t->packed, panel, 0);
+    for (int h = 0; h < 2; h++) {
+        bool after = ((const own *)r->own)->plan.scale_after;
+        _mm512_store_ps(scales + 16 * h, after ? load_scale(r->t->packed, at, h) : _mm512_set1_ps(1));
+    }
+}
+
+static inline void finish(const tile_runs *r, const finished_rows *f, int64_t rows) {
+    const bool after = ((const own *)r->own)->plan.scale_after;
+    for (int64_t row = f->row; row < f->row + rows; row++) {
         for (int h = 0; h < 2; h++) {
-            __m512 scale = load_scale(t->packed, at, h);
-            for (int64_t r = 0; r < rows; r++) {
-                float *sum = sums + r * GATUN_PANEL + 16 * h;
-                _mm512_store_ps(sum, _mm512_mul_ps(_mm512_load_ps(sum), scale));
-            }
+            __m512 v = _mm512_castsi512_ps(_mm512_load_si512(finished_sums(r, f, row, h)));
+            store_half(r->t, row, f->panel, h,
+                       after ? _mm512_mul_ps(v, _mm512_load_ps(r->scales[f->slot] + 16 * h)) : v);
         }
     }
-    store_tile(t, row0, rows, panel, sums);
 }
+
+static const run_kernel KERNEL = {direct, decode_words, scales, finish};
 
 void gatun_linear_bf16__amx(const gatun_linear_task *t) {
-    float_plan plan;
-    const x_area a = area_of(t->packed, t->m, &plan);
-    const float_table table = load_table(t->packed, &plan);
-    uint8_t *decoded = t->scratch + RUN_PANELS * SUM_BYTES;
-    tiles_configure(TILE_STEPS);
-    int64_t row1, panel1;
-    for (int64_t row0 = t->row0; row0 < t->row1; row0 = row1) {
-        row1 = row0 + SUM_ROWS < t->row1 ? row0 + SUM_ROWS : t->row1;
-        for (int64_t panel0 = t->panel0; panel0 < t->panel1; panel0 = panel1) {
-            panel1 = panel0 + RUN_PANELS < t->panel1 ? panel0 + RUN_PANELS : t->panel1;
-            for (int64_t tile = 0; tile < a.tiles; tile += a.run) {
-                for (int64_t panel = panel0; panel < panel1; panel++) {
-                    const uint8_t *w = weights(t->packed, &plan, &table, panel, tile, x_run(&a, tile), decoded);
-                    read_ahead ahead = next_ahead(t->packed, &a, 2 * TILE_STEPS, tile, panel, panel0, panel1);
-                    const uint8_t *x = (const uint8_t *)t->x + x_offset(&a, row0 / TILE_ROWS, tile);
-                    tile_run(BFLOATS, t, &a, panel, tile, row0, row1, x, w, t->scratch + (panel - panel0) * SUM_BYTES,
-                             &ahead);
-                }
-            }
-            for (int64_t panel = panel0; panel < panel1; panel++) {
-                finish(t, &plan, row0, row1 - row0, panel,
-                       (float *)(void *)(t->scratch + (panel - panel0) * SUM_BYTES));
-            }
-        }
-    }
-    tiles_release();
+    own o;
+    const x_area a = area_of(t->packed, t->m, &o.plan);
+    o.table = load_table(t->packed, &o.plan);
+    tile_runs r = tile_runs_of(t, &a, &o, t->x, t->scratch);
+    run_all(BFLOATS, &KERNEL, &r);
 }
 
 bool gatun_linear_bf16_accepts__amx(const gatun_packed *p) {
@@ -129,4 +126,5 @@ const gatun_x_layout gatun_linear_bf16_x__amx = {.row_tile = ROW_TILE,
                                                  .fill = fill,
                                                  .scratch = scratch_bytes,
                                                  .least_rows = LEAST_ROWS,
-                                                 .panel_run = RUN_PANELS};
+                                                 .panel_run = 2 * PANEL_RUN,
+                                                 .row_run = rows_at_once};

@@ -6,6 +6,7 @@
 #define GATUN_AMX_X_AREA_H
 
 #include "cpu/avx512/x.h"
+#include "cpu/cache.h"
 #include "encodings/numbers.h"
 
 enum { TILE_ROWS = 16, TILE_STEPS = 16 };
@@ -32,6 +33,14 @@ static inline int64_t x_offset(const x_area *a, int64_t row_tile, int64_t tile) 
     int64_t first = tile - tile % a->run, bytes = x_tile_bytes(a);
     return (first * a->row_tiles + (row_tile - row_tile % 2) * x_run(a, first) + row_tile % 2) * bytes +
            (tile - first) * x_stride(a, row_tile);
+}
+
+/* Runs that are as long as each other, of two thirds of the first-level cache at most. */
+static inline int64_t run_tiles(int64_t tiles, int64_t steps) {
+    int64_t most = gatun_cache_bytes(1) * 2 / 3 / (steps * 128);
+    most = most < 1 ? 1 : most;
+    int64_t runs = tiles_of(tiles, most);
+    return runs == 0 ? 1 : tiles_of(tiles, runs);
 }
 
 /* Goes along K through what the tiles have of one row. */

@@ -1,0 +1,275 @@
+/*
+ * Products whose sums stay what they are along all of K, for linear_bf16.c and for integers with one scale a row.
+ *
+ * A worker goes through its rows in blocks, through a block's panels in groups, through K of a group in runs. The
+ * weights of a run of a panel, two thirds of the first-level cache, are multiplied by all rows of the block, 32 at a
+ * time; sums wait in the second-level cache for the next run. Either x of a block lies in the second-level cache for
+ * good, or a run of x does until all panels of a group have used it.
+ *
+ * Everything else is done between the products, a little after each four, while the processor multiplies: the next
+ * run's weights are dequantized or fetched, sums are fetched, and the rows that were finished last are scaled and
+ * stored.
+ */
+#ifndef GATUN_AMX_RUNS_H
+#define GATUN_AMX_RUNS_H
+
+#include "cpu/amx/tiles.h"
+#include "cpu/avx512/epilogue.h"
+
+enum { BLOCK_ROWS = 512, DECODE_WORDS = 8, SUMS_BYTES = ROW_TILE * GATUN_PANEL * 4 };
+
+/* A run of K of a panel, of the group panel0 .. panel1-1, for rows row0 .. row1-1. */
+typedef struct run_place {
+    int64_t row0, row1, panel0, panel1, panel, tile;
+} run_place;
+
+/* Rows whose sums are to be scaled and stored. */
+typedef struct finished_rows {
+    int64_t panel, row0, row, row1;
+    int slot; /* 0 or 1: whose scales */
+} finished_rows;
+
+typedef struct tile_runs tile_runs;
+/* What the two users have of their own. */
+typedef struct run_kernel {
+    /* Where the run's weights lie as tiles; null: they have to be decoded. */
+    const uint8_t *(*direct)(const tile_runs *r, const run_place *at);
+    /* Words word0 .. word1-1 of the run to [word][32 outputs]. */
+    void (*decode)(const tile_runs *r, const run_place *at, int64_t word0, int64_t word1, uint8_t *run);
+    void (*scales)(tile_runs *r, int64_t panel, float *scales); /* for `finish` */
+    /* y of `rows` rows from f->row on; sums are [2][2][16][16], by tile of rows and half of the panel. */
+    void (*finish)(const tile_runs *r, const finished_rows *f, int64_t rows);
+} run_kernel;
+
+struct tile_runs {
+    const void *own;
+    const gatun_linear_task *t;
+    const x_area *a;
+    const uint8_t *x; /* tiles */
+    int64_t block_rows, group_panels;
+    uint8_t *sums; /* [group panels][block rows][32] */
+    uint8_t *done; /* of the last 32 rows */
+    uint8_t *decoded[2];
+    run_place at, next;
+    const uint8_t *w; /* the run's */
+    uint8_t *decode_to;
+    int64_t decode_at, decode_end, decode_due; /* words of the next run; due: 1/256 */
+    read_ahead ahead;
+    finished_rows finished;
+    float scales[2][3 * GATUN_PANEL] __attribute__((aligned(64)));
+};
+
+static int64_t run_bytes(const x_area *a) { return a->run * a->steps * 128; }
+
+/* Rows of x whose K fits half of the second-level cache; many fewer than a block are not worth it. */
+static int64_t resident_rows(const x_area *a) {
+    int64_t rows = gatun_cache_bytes(2) / 2 / (a->tiles * a->steps * 4 + 1) / ROW_TILE * ROW_TILE;
+    return rows > BLOCK_ROWS ? BLOCK_ROWS : rows < BLOCK_ROWS / 2 ? 0 : rows;
+}
+static int64_t group_panels(const x_area *a) {
+    int64_t panels = gatun_cache_bytes(2) / 4 / (BLOCK_ROWS * GATUN_PANEL * 4);
+    return resident_rows(a) > 0 || panels < 1 ? 1 : panels;
+}
+static int64_t block_rows(const x_area *a) { return resident_rows(a) > 0 ? resident_rows(a) : BLOCK_ROWS; }
+
+static int64_t runs_scratch_bytes(const x_area *a) {
+    return group_panels(a) * block_rows(a) * GATUN_PANEL * 4 + SUMS_BYTES + 2 * run_bytes(a);
+}
+
+static tile_runs tile_runs_of(const gatun_linear_task *t, const x_area *a, const void *own, const void *x,
+                              uint8_t *scratch) {
+    tile_runs r = {.own = own, .t = t, .a = a, .x = (const uint8_t *)x, .done = scratch};
+    r.block_rows = block_rows(a);
+    r.group_panels = group_panels(a);
+    r.decoded[0] = scratch + SUMS_BYTES;
+    r.decoded[1] = r.decoded[0] + run_bytes(a);
+    r.sums = r.decoded[1] + run_bytes(a);
+    return r;
+}
+
+/* False after the last run. */
+static bool next_place(const tile_runs *r, run_place *p) {
+    if (++p->panel < p->panel1) {
+        return true;
+    }
+    p->panel = p->panel0;
+    p->tile += r->a->run;
+    if (p->tile < r->a->tiles) {
+        return true;
+    }
+    p->tile = 0;
+    p->panel0 = p->panel1;
+    if (p->panel0 == r->t->panel1) {
+        p->panel0 = r->t->panel0;
+        p->row0 = p->row1;
+        p->row1 = p->row0 + r->block_rows < r->t->row1 ? p->row0 + r->block_rows : r->t->row1;
+    }
+    p->panel1 = p->panel0 + r->group_panels < r->t->panel1 ? p->panel0 + r->group_panels : r->t->panel1;
+    p->panel = p->panel0;
+    return p->row0 < p->row1;
+}
+
+/* A vector of the sums of a finished row. */
+static inline __m512i *finished_sums(const tile_runs *r, const finished_rows *f, int64_t row, int h) {
+    int64_t of_tile = row - f->row0;
+    return (__m512i *)(void *)(r->done + (of_tile / TILE_ROWS * 2 + h) * 1024 + of_tile % TILE_ROWS * 64);
+}
+
+GATUN_INLINE void store_half(const gatun_linear_task *t, int64_t row, int64_t panel, int h, __m512 sums) {
+    const int64_t n = panel * GATUN_PANEL + 16 * h;
+    const __mmask16 mask = first_lanes(t->packed->n - n);
+    if (mask != 0) {
+        store_outputs(t, row, n, mask, sums);
+    }
+}
+
+GATUN_INLINE void finish_some(const run_kernel *k, tile_runs *r, int64_t rows) {
+    finished_rows *f = &r->finished;
+    if (f->row < f->row1) {
+        rows = f->row1 - f->row < rows ? f->row1 - f->row : rows;
+        k->finish(r, f, rows);
+        f->row += rows;
+    }
+}
+
+GATUN_INLINE void decode_until(const run_kernel *k, tile_runs *r, int64_t word) {
+    if (r->decode_at < word) {
+        k->decode(r, &r->next, r->decode_at, word, r->decode_to);
+        r->decode_at = word;
+    }
+}
+
+/* The lines of y that rows of a panel will be written to. */
+static inline void outputs_ahead(const gatun_linear_task *t, int64_t panel, int64_t row, int64_t rows) {
+    const int64_t size = gatun_plain_size(t->y_type);
+    for (int64_t end = row + rows < t->row1 ? row + rows : t->row1; row < end; row++) {
+        const char *y = (const char *)t->y + (row * t->ldy + panel * GATUN_PANEL) * size;
+        __asm__ volatile("prefetchw %0" : : "m"(*y));
+        __asm__ volatile("prefetchw %0" : : "m"(*(y + GATUN_PANEL * size - 1)));
+    }
+}
+
+/*
+ * The products of r->at. Tiles of sums 0 .. 3, x 4 and 5, weights 6 and 7: each is used twice, so that loads take half
+ * of the time that the products do. The tiles for the next four are loaded right behind the products that use the
+ * last, those of the next 32 rows before the sums of these are stored: loads behind a store may wait for it. x is read
+ * once a run, past the weights in the first-level cache (tileloaddt1).
+ */
+GATUN_INLINE void run_products(const int kind, const run_kernel *k, tile_runs *r) {
+    const x_area *a = r->a;
+    const run_place at = r->at;
+    const int64_t steps = a->steps, count = x_run(a, at.tile), x_bytes = x_tile_bytes(a), row_bytes = 4 * steps;
+    const int64_t row_tiles = tiles_of(at.row1 - at.row0, TILE_ROWS), pairs = tiles_of(row_tiles, 2);
+    const bool first = at.tile == 0, last = at.tile + count == a->tiles;
+    const int64_t share = tiles_of(ROW_TILE, count); /* of a pair's rows after each four products */
+    const int64_t decode_share = tiles_of((r->decode_end - r->decode_at) * 256, pairs * count);
+    const int ahead_share = (int)tiles_of((r->ahead.end - r->ahead.next) / 64, pairs * count);
+    const uint8_t *x = r->x + x_offset(a, at.row0 / TILE_ROWS, at.tile), *w = r->w;
+    uint8_t *sums = r->sums + (at.panel - at.panel0) * r->block_rows * GATUN_PANEL * 4;
+    const int slot = !r->finished.slot;
+    if (last) {
+        k->scales(r, at.panel, r->scales[slot]);
+    }
+#define FIRST_SUMS(tile, from)                                                                                         \
+    do {                                                                                                               \
+        if (first) {                                                                                                   \
+            _tile_zero(tile);                                                                                          \
+        } else {                                                                                                       \
+            _tile_loadd(tile, (from) + 1024 * (tile), 64);                                                             \
+        }                                                                                                              \
+    } while (0)
+#define LOAD_X(tile, from) _tile_stream_loadd(tile, from, row_bytes)
+    int64_t second = row_tiles > 1 ? x_bytes : 0; /* from the first tile of rows to the other */
+    tiles_fence();
+    _tile_loadd(6, w, 128);
+    LOAD_X(4, x);
+    _tile_loadd(7, w + 64, 128);
+    LOAD_X(5, x + second);
+    FIRST_SUMS(0, sums);
+    FIRST_SUMS(1, sums);
+    FIRST_SUMS(2, sums);
+    FIRST_SUMS(3, sums);
+    for (int64_t pair = 0; pair < pairs; pair++, sums += SUMS_BYTES) {
+        const int64_t row = at.row0 + pair * ROW_TILE;
+        const bool both = second != 0, more = pair + 1 < pairs;
+        for (int64_t i = 0; i < count; i++) {
+            TILE_DOT(kind, 0, 4, 6);
+            TILE_DOT(kind, 1, 4, 7);
+            if (both) {
+                TILE_DOT(kind, 2, 5, 6);
+                TILE_DOT(kind, 3, 5, 7);
+            }
+            const bool end = i + 1 == count;
+            w = end ? r->w : w + 128 * steps;
+            x += end && !more ? 0 : second + x_bytes;
+            second = end && 2 * pair + 3 >= row_tiles ? 0 : second;
+            LOAD_X(4, x);
+            _tile_loadd(6, w, 128);
+            _tile_loadd(7, w + 64, 128);
+            LOAD_X(5, x + second);
+            tiles_fence();
+            finish_some(k, r, share);
+            if (last) {
+                outputs_ahead(r->t, at.panel, row + i * share, share);
+            }
+            for (int64_t line = i * share; !first && line < (i + 1) * share && line < ROW_TILE; line++) {
+                _mm_prefetch((const char *)sums + SUMS_BYTES + 128 * line, _MM_HINT_T0);
+                _mm_prefetch((const char *)sums + SUMS_BYTES + 128 * line + 64, _MM_HINT_T0);
+            }
+            r->decode_due += decode_share;
+            if (r->decode_due >= 256 * DECODE_WORDS && r->decode_at + DECODE_WORDS <= r->decode_end) {
+                decode_until(k, r, r->decode_at + DECODE_WORDS);
+                r->decode_due -= 256 * DECODE_WORDS;
+            }
+            read_some(&r->ahead, ahead_share);
+            tiles_fence();
+        }
+        uint8_t *to = last ? r->done : sums, *next = more ? sums + SUMS_BYTES : sums;
+        _tile_stored(0, to, 64);
+        FIRST_SUMS(0, next);
+        _tile_stored(1, to + 1024, 64);
+        FIRST_SUMS(1, next);
+        _tile_stored(2, to + 2048, 64);
+        FIRST_SUMS(2, next);
+        _tile_stored(3, to + 3072, 64);
+        FIRST_SUMS(3, next);
+        tiles_fence();
+        if (last) {
+            int64_t end = row + ROW_TILE < at.row1 ? row + ROW_TILE : at.row1;
+            r->finished = (finished_rows){.panel = at.panel, .row0 = row, .row = row, .row1 = end, .slot = slot};
+        }
+    }
+#undef FIRST_SUMS
+#undef LOAD_X
+}
+
+GATUN_INLINE void run_all(const int kind, const run_kernel *k, tile_runs *r) {
+    const gatun_linear_task *t = r->t;
+    r->next = (run_place){.row1 = t->row0, .panel = t->panel1, .panel1 = t->panel1, .tile = r->a->tiles};
+    bool more = t->panel0 < t->panel1 && t->row0 < t->row1 && next_place(r, &r->next);
+    if (!more) {
+        return;
+    }
+    tiles_configure(r->a->steps);
+    r->decode_to = r->decoded[0];
+    bool decodes = k->direct(r, &r->next) == NULL;
+    r->decode_end = decodes ? x_run(r->a, r->next.tile) * r->a->steps : 0;
+    while (more) {
+        decode_until(k, r, r->decode_end);
+        r->at = r->next;
+        r->w = decodes ? r->decode_to : k->direct(r, &r->at);
+        more = next_place(r, &r->next);
+        const int64_t words = more ? x_run(r->a, r->next.tile) * r->a->steps : 0;
+        const uint8_t *next = more ? k->direct(r, &r->next) : NULL;
+        decodes = more && next == NULL;
+        r->decode_to = r->decoded[r->decode_to == r->decoded[0]];
+        r->decode_at = r->decode_due = 0;
+        r->decode_end = decodes ? words : 0;
+        r->ahead = (read_ahead){next, next == NULL ? NULL : next + words * 128};
+        run_products(kind, k, r);
+    }
+    tiles_release();
+    finish_some(k, r, ROW_TILE);
+}
+
+#endif
