@@ -6,11 +6,8 @@
 #include "cpu/avx512/i8_weights.h"
 
 enum {
-    HELD = 2,            /* tiles of weights in registers (narrow) */
-    HELD_SUMS = 4,       /* tiles of sums */
-    MOST_RUN = 12,       /* tiles along K of a run */
-    TILE_SUMS = 256,     /* 16 x 16 */
-    FLOAT_TILES = 4,     /* tiles of rows whose floats stay in the first-level cache (narrow) */
+    MOST_UNIT_TILES = 16, /* sums of 1024 k: those of x are exact as floats */
+    MOST_RUN_UNITS = 16,
     LEAST_GROUP = 16,    /* k; smaller groups leave tiles too empty */
     MOST_WIDE_K = 65536, /* 255 * 128 * K fits 32 bits */
 };
@@ -35,7 +32,7 @@ static bool make_amx_plan(const gatun_packed *p, bool block, int64_t m, amx_plan
     plan->with_sums = i8->with_sums || plan->bytes.rest != 0;
     plan->wide = p->groups == 1 && !block && p->group <= MOST_WIDE_K;
     int64_t block_k = p->groups == 1 ? I8_X_BLOCK : i8_gcd(p->group, I8_X_BLOCK);
-    int64_t parts = tiles_of(i8->group_steps, HELD * TILE_STEPS);
+    int64_t parts = tiles_of(i8->group_steps, MOST_UNIT_TILES * TILE_STEPS);
     i8->unit_steps = block                      ? block_k / 4
                      : plan->wide || parts == 1 ? i8->group_steps
                                                 : tiles_of(tiles_of(i8->group_steps, parts), 4) * 4; /* for PLANES */
@@ -48,10 +45,9 @@ static bool make_amx_plan(const gatun_packed *p, bool block, int64_t m, amx_plan
         plan->x.steps = plan->unit_tiles > 1 ? TILE_STEPS : plan->x.steps;
         plan->x.run = run_tiles(plan->x.tiles, plan->x.steps);
     } else { /* half of the first-level cache for the bytes of a run */
-        int64_t fit = gatun_cache_bytes(1) / 2 / (plan->x.steps * 128);
-        fit = fit < MOST_RUN ? fit : MOST_RUN;
-        plan->x.run = fit < HELD ? HELD : fit / HELD * HELD;
-        plan->x.run = plan->x.run > plan->x.tiles ? plan->x.tiles : plan->x.run;
+        int64_t fit = gatun_cache_bytes(1) / 2 / (plan->unit_tiles * plan->x.steps * 128);
+        fit = fit < 1 ? 1 : fit > MOST_RUN_UNITS ? MOST_RUN_UNITS : fit;
+        plan->x.run = tiles_of(i8->units, tiles_of(i8->units, fit)) * plan->unit_tiles;
     }
     plan->direct = i8->source == I8_RAW8 && i8->group_steps % i8->unit_steps == 0 &&
                    i8->unit_steps == plan->unit_tiles * plan->x.steps;

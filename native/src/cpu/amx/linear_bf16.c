@@ -99,7 +99,7 @@ static inline void finish(const tile_runs *r, const finished_rows *f, int64_t ro
     const bool after = ((const own *)r->own)->plan.scale_after;
     for (int64_t row = f->row; row < f->row + rows; row++) {
         for (int h = 0; h < 2; h++) {
-            __m512 v = _mm512_castsi512_ps(_mm512_load_si512(finished_sums(r, f, row, h)));
+            __m512 v = _mm512_castsi512_ps(finished_sums(f, row, h));
             store_half(r->t, row, f->panel, h,
                        after ? _mm512_mul_ps(v, _mm512_load_ps(r->scales[f->slot] + 16 * h)) : v);
         }
@@ -107,13 +107,14 @@ static inline void finish(const tile_runs *r, const finished_rows *f, int64_t ro
 }
 
 static const run_kernel KERNEL = {direct, decode_words, scales, finish};
+static void products(tile_runs *r) { run_products(BFLOATS, &KERNEL, r); }
 
 void gatun_linear_bf16__amx(const gatun_linear_task *t) {
     own o;
     const x_area a = area_of(t->packed, t->m, &o.plan);
     o.table = load_table(t->packed, &o.plan);
     tile_runs r = tile_runs_of(t, &a, &o, t->x, t->scratch);
-    run_all(BFLOATS, &KERNEL, &r);
+    run_all(products, &KERNEL, &r);
 }
 
 bool gatun_linear_bf16_accepts__amx(const gatun_packed *p) {

@@ -6,13 +6,11 @@
  * The names are i8_plan.h's, but for b, the weight's byte as a tile takes it: what the code means, times `factor`, as a
  * signed byte, so that `rest`, what is left of the bias, is 0; where that does not fit, the code itself.
  *
- *   wide     One scale a row: a unit is all of K, and integer sums stay what they are until its end. Runs of K as in
- *            linear_bf16.c.
- *   narrow   Scales of groups: a unit is a group, or some 128 k of one; its sums become floats, 16 rows by 16 outputs
- *            at a time. While the processor multiplies four tiles of sums, the four before, which lie in the
- *            first-level cache, are turned to floats, 16 registers of them. That takes a multiply-add and a conversion
- *            for each 16 products' row of a unit, and a store; units of 64 k or fewer are bound by it, and those of
- *            fewer than 64 leave tiles empty besides.
+ *   wide     One scale a row: a unit is all of K, and integer sums stay what they are until its end. Runs of K
+ *            as runs.h says.
+ *   narrow   Scales of groups: a unit is a group, or a part of a large one; its sums become floats (i8_narrow.h). That
+ *            takes a conversion, a multiply-add and a store for every 16 sums of a unit, as long as two products for
+ *            all 256; units of fewer than 64 k leave tiles empty besides.
  *
  * Weights of eight bits are multiplied where they lie if no tile has a rest; others become bytes in the worker's
  * scratch once for all rows.
@@ -21,28 +19,38 @@
 #include "cpu/amx/runs.h"
 #include "cpu/kernels.h"
 
-/* ---- wide ---- */
-
-/* Of r->own, a plan. */
+/* Of r->own, whatever else there is. */
 static const amx_plan *plan_of(const tile_runs *r) { return (const amx_plan *)r->own; }
 
 static const uint8_t *direct(const tile_runs *r, const run_place *at) {
-    const int64_t step = at->tile * r->a->steps;
-    return plan_of(r)->direct ? unit_codes(r->t->packed, &plan_of(r)->i8, at->panel, 0) + step * 128 : NULL;
+    const amx_plan *plan = plan_of(r);
+    const int64_t unit = at->tile / plan->unit_tiles, step = at->tile % plan->unit_tiles * r->a->steps;
+    return plan->direct ? unit_codes(r->t->packed, &plan->i8, at->panel, unit) + step * 128 : NULL;
 }
 
 static void decode_words(const tile_runs *r, const run_place *at, int64_t word0, int64_t word1, uint8_t *run) {
     const amx_plan *plan = plan_of(r);
-    const int64_t step = at->tile * r->a->steps + word0, left = plan->i8.group_steps - step, all = word1 - word0;
-    const uint8_t *codes = unit_codes(r->t->packed, &plan->i8, at->panel, 0) + step * i8_step_bytes(plan->i8.source);
-    decode_steps(plan, codes, left < 0 ? 0 : left < all ? left : all, all, run + word0 * 128);
+    const int64_t padded = plan->unit_tiles * r->a->steps, start = at->tile * r->a->steps;
+    for (int64_t word = word0, count; word < word1; word += count) {
+        const int64_t unit = (start + word) / padded, step = (start + word) % padded;
+        const int64_t left = i8_unit_steps(&plan->i8, unit) - step;
+        const uint8_t *codes = unit_codes(r->t->packed, &plan->i8, at->panel, unit);
+        count = padded - step < word1 - word ? padded - step : word1 - word;
+        decode_steps(plan, codes + step * i8_step_bytes(plan->i8.source),
+                     left < 0       ? 0
+                     : left < count ? left
+                                    : count,
+                     count, run + word * 128);
+    }
 }
 
-static void scales(tile_runs *r, int64_t panel, float *scales) {
+/* ---- wide ---- */
+
+static void wide_scales(tile_runs *r, int64_t panel, float *scales) {
     whole_scales(r->t->packed, plan_of(r), panel, 0, 1, scales);
 }
 
-static inline void finish(const tile_runs *r, const finished_rows *f, int64_t rows) {
+static inline void wide_finish(const tile_runs *r, const finished_rows *f, int64_t rows) {
     const amx_plan *plan = plan_of(r);
     const float *x_scales = (const float *)r->t->x, *x_sums = x_scales + plan->x.row_tiles * TILE_ROWS;
     for (int64_t row = f->row; row < f->row + rows; row++) {
@@ -50,7 +58,7 @@ static inline void finish(const tile_runs *r, const finished_rows *f, int64_t ro
         const __m512i rest = _mm512_set1_epi32(plan->bytes.rest * (int32_t)x_sums[row]);
         for (int h = 0; h < 2; h++) {
             const float *scales = r->scales[f->slot] + 16 * h;
-            __m512 v = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_load_si512(finished_sums(r, f, row, h)), rest));
+            __m512 v = _mm512_cvtepi32_ps(_mm512_sub_epi32(finished_sums(f, row, h), rest));
             if (plan->with_sums) {
                 v = _mm512_fnmadd_ps(_mm512_load_ps(scales + GATUN_PANEL), x_sum, v);
             }
@@ -63,35 +71,71 @@ static inline void finish(const tile_runs *r, const finished_rows *f, int64_t ro
     }
 }
 
-static const run_kernel WIDE = {direct, decode_words, scales, finish};
+static const run_kernel WIDE = {direct, decode_words, wide_scales, wide_finish};
+static void wide_signed(tile_runs *r) { run_products(SIGNED_BYTES, &WIDE, r); }
+static void wide_unsigned(tile_runs *r) { run_products(UNSIGNED_BYTES, &WIDE, r); }
+
+/* ---- narrow ---- */
+
+static inline void narrow_finish(const tile_runs *r, const finished_rows *f, int64_t rows) {
+    for (int64_t row = f->row; row < f->row + rows; row++) {
+        const __m512 scale = _mm512_set1_ps(plan_of(r)->i8.block ? 1 : ((const float *)r->t->x)[row]);
+        for (int h = 0; h < 2; h++) {
+            store_half(r->t, row, f->panel, h, _mm512_mul_ps(scale, _mm512_castsi512_ps(finished_sums(f, row, h))));
+        }
+    }
+}
+
+static const run_kernel NARROW = {direct, decode_words, NULL, narrow_finish};
+/* By signedness of the weights, form of x's scales, sums of x, rows scaled after a product. */
+#define UNITS(kind, block, with_sums, share)                                                                           \
+    static void units_##kind##_##block##_##with_sums##_##share(tile_runs *r) {                                         \
+        unit_products(kind, block, with_sums, share, &NARROW, r);                                                      \
+    }
+#define UNITS_OF(kind)                                                                                                 \
+    UNITS(kind, 0, 0, 16)                                                                                              \
+    UNITS(kind, 0, 0, 8)                                                                                               \
+    UNITS(kind, 0, 0, 4)                                                                                               \
+    UNITS(kind, 0, 1, 16) UNITS(kind, 0, 1, 8) UNITS(kind, 0, 1, 4) UNITS(kind, 1, 0, 16) UNITS(kind, 1, 1, 16)
+UNITS_OF(SIGNED_BYTES)
+UNITS_OF(UNSIGNED_BYTES)
+
+/* Rows that have to be scaled after each product, a power of two: of 64 in a unit's products. */
+static run_multiply *narrow_products(const amx_plan *plan) {
+#define UNITS_BY_SHARE(kind, with_sums)                                                                                \
+    (plan->i8.block          ? units_##kind##_1_##with_sums##_16                                                       \
+     : plan->unit_tiles == 1 ? units_##kind##_0_##with_sums##_16                                                       \
+     : plan->unit_tiles < 4  ? units_##kind##_0_##with_sums##_8                                                        \
+                             : units_##kind##_0_##with_sums##_4)
+    if (plan->bytes.is_unsigned) {
+        return plan->with_sums ? UNITS_BY_SHARE(UNSIGNED_BYTES, 1) : UNITS_BY_SHARE(UNSIGNED_BYTES, 0);
+    }
+    return plan->with_sums ? UNITS_BY_SHARE(SIGNED_BYTES, 1) : UNITS_BY_SHARE(SIGNED_BYTES, 0);
+}
 
 /* ---- the kernels ---- */
 
 static int64_t scratch_bytes(const gatun_packed *p, bool block) {
     amx_plan plan;
     make_amx_plan(p, block, BLOCK_ROWS, &plan);
-    return plan.wide ? runs_scratch_bytes(&plan.x) : cut_scratch(&plan, NULL).bytes;
+    return runs_scratch_bytes(&plan.x) + (plan.wide ? 0 : narrow_scratch_bytes(&plan));
 }
 
 static int64_t rows_at_once(const gatun_packed *p, bool block) {
     amx_plan plan;
     make_amx_plan(p, block, BLOCK_ROWS, &plan);
-    return plan.wide ? block_rows(&plan.x) : SUM_ROWS;
+    return block_rows(&plan.x);
 }
 
 static void run(const gatun_linear_task *t, bool block) {
-    amx_plan plan;
-    make_amx_plan(t->packed, block, t->m, &plan);
-    if (!plan.wide) {
-        run_narrow(t, &plan);
-        return;
-    }
-    tile_runs r = tile_runs_of(t, &plan.x, &plan, (const uint8_t *)t->x + head_bytes(&plan), t->scratch);
-    if (plan.bytes.is_unsigned) {
-        run_all(UNSIGNED_BYTES, &WIDE, &r);
-    } else {
-        run_all(SIGNED_BYTES, &WIDE, &r);
-    }
+    narrow_own own;
+    amx_plan *plan = &own.plan;
+    make_amx_plan(t->packed, block, t->m, plan);
+    own.units = (int32_t *)(void *)(t->scratch + runs_scratch_bytes(&plan->x));
+    own.scales = (float *)(void *)(own.units + 2 * STEP_SUMS);
+    tile_runs r = tile_runs_of(t, &plan->x, &own, (const uint8_t *)t->x + head_bytes(plan), t->scratch);
+    run_multiply *wide = plan->bytes.is_unsigned ? wide_unsigned : wide_signed;
+    run_all(plan->wide ? wide : narrow_products(plan), plan->wide ? &WIDE : &NARROW, &r);
 }
 
 #define KERNEL(name, block)                                                                                            \

@@ -26,7 +26,8 @@ typedef struct run_place {
 /* Rows whose sums are to be scaled and stored. */
 typedef struct finished_rows {
     int64_t panel, row0, row, row1;
-    int slot; /* 0 or 1: whose scales */
+    const uint8_t *sums; /* [2][2][16][16], by tile of rows and half of the panel */
+    int slot;            /* 0 or 1: whose scales */
 } finished_rows;
 
 typedef struct tile_runs tile_runs;
@@ -36,7 +37,7 @@ typedef struct run_kernel {
     const uint8_t *(*direct)(const tile_runs *r, const run_place *at);
     /* Words word0 .. word1-1 of the run to [word][32 outputs]. */
     void (*decode)(const tile_runs *r, const run_place *at, int64_t word0, int64_t word1, uint8_t *run);
-    void (*scales)(tile_runs *r, int64_t panel, float *scales); /* for `finish` */
+    void (*scales)(tile_runs *r, int64_t panel, float *scales); /* for `finish`; null where it needs none */
     /* y of `rows` rows from f->row on; sums are [2][2][16][16], by tile of rows and half of the panel. */
     void (*finish)(const tile_runs *r, const finished_rows *f, int64_t rows);
 } run_kernel;
@@ -110,9 +111,14 @@ static bool next_place(const tile_runs *r, run_place *p) {
 }
 
 /* A vector of the sums of a finished row. */
-static inline __m512i *finished_sums(const tile_runs *r, const finished_rows *f, int64_t row, int h) {
+static inline __m512i finished_sums(const finished_rows *f, int64_t row, int h) {
     int64_t of_tile = row - f->row0;
-    return (__m512i *)(void *)(r->done + (of_tile / TILE_ROWS * 2 + h) * 1024 + of_tile % TILE_ROWS * 64);
+    return _mm512_load_si512(f->sums + (of_tile / TILE_ROWS * 2 + h) * 1024 + of_tile % TILE_ROWS * 64);
+}
+
+/* Where the sums of the first rows of a block wait. */
+static inline uint8_t *group_sums(const tile_runs *r, int64_t panel) {
+    return r->sums + (panel - r->at.panel0) * r->block_rows * GATUN_PANEL * 4;
 }
 
 GATUN_INLINE void store_half(const gatun_linear_task *t, int64_t row, int64_t panel, int h, __m512 sums) {
@@ -149,6 +155,39 @@ static inline void outputs_ahead(const gatun_linear_task *t, int64_t panel, int6
     }
 }
 
+/* What is done after each four products besides. */
+typedef struct run_shares {
+    int64_t rows, decode; /* of 32; in 1/256 words */
+    int lines;
+} run_shares;
+
+static run_shares shares_of(const tile_runs *r) {
+    const int64_t count = x_run(r->a, r->at.tile), all = tiles_of(r->at.row1 - r->at.row0, ROW_TILE) * count;
+    return (run_shares){.rows = tiles_of(ROW_TILE, count),
+                        .decode = tiles_of((r->decode_end - r->decode_at) * 256, all),
+                        .lines = (int)tiles_of((r->ahead.end - r->ahead.next) / 64, all)};
+}
+
+GATUN_INLINE void side_work(const run_kernel *k, tile_runs *r, const run_shares *shares) {
+    finish_some(k, r, shares->rows);
+    r->decode_due += shares->decode;
+    if (r->decode_due >= 256 * DECODE_WORDS && r->decode_at + DECODE_WORDS <= r->decode_end) {
+        decode_until(k, r, r->decode_at + DECODE_WORDS);
+        r->decode_due -= 256 * DECODE_WORDS;
+    }
+    read_some(&r->ahead, shares->lines);
+}
+
+/* A part of 32 rows' sums, to the first-level cache. */
+static inline void sums_ahead(const uint8_t *sums, int64_t part, int64_t rows) {
+    for (int64_t row = part * rows; row < (part + 1) * rows && row < ROW_TILE; row++) {
+        _mm_prefetch((const char *)sums + 128 * row, _MM_HINT_T0);
+        _mm_prefetch((const char *)sums + 128 * row + 64, _MM_HINT_T0);
+    }
+}
+
+#define LOAD_X(tile, from) _tile_stream_loadd(tile, from, row_bytes)
+
 /*
  * The products of r->at. Tiles of sums 0 .. 3, x 4 and 5, weights 6 and 7: each is used twice, so that loads take half
  * of the time that the products do. The tiles for the next four are loaded right behind the products that use the
@@ -161,11 +200,9 @@ GATUN_INLINE void run_products(const int kind, const run_kernel *k, tile_runs *r
     const int64_t steps = a->steps, count = x_run(a, at.tile), x_bytes = x_tile_bytes(a), row_bytes = 4 * steps;
     const int64_t row_tiles = tiles_of(at.row1 - at.row0, TILE_ROWS), pairs = tiles_of(row_tiles, 2);
     const bool first = at.tile == 0, last = at.tile + count == a->tiles;
-    const int64_t share = tiles_of(ROW_TILE, count); /* of a pair's rows after each four products */
-    const int64_t decode_share = tiles_of((r->decode_end - r->decode_at) * 256, pairs * count);
-    const int ahead_share = (int)tiles_of((r->ahead.end - r->ahead.next) / 64, pairs * count);
+    const run_shares shares = shares_of(r);
     const uint8_t *x = r->x + x_offset(a, at.row0 / TILE_ROWS, at.tile), *w = r->w;
-    uint8_t *sums = r->sums + (at.panel - at.panel0) * r->block_rows * GATUN_PANEL * 4;
+    uint8_t *sums = group_sums(r, at.panel);
     const int slot = !r->finished.slot;
     if (last) {
         k->scales(r, at.panel, r->scales[slot]);
@@ -178,7 +215,6 @@ GATUN_INLINE void run_products(const int kind, const run_kernel *k, tile_runs *r
             _tile_loadd(tile, (from) + 1024 * (tile), 64);                                                             \
         }                                                                                                              \
     } while (0)
-#define LOAD_X(tile, from) _tile_stream_loadd(tile, from, row_bytes)
     int64_t second = row_tiles > 1 ? x_bytes : 0; /* from the first tile of rows to the other */
     tiles_fence();
     _tile_loadd(6, w, 128);
@@ -208,20 +244,13 @@ GATUN_INLINE void run_products(const int kind, const run_kernel *k, tile_runs *r
             _tile_loadd(7, w + 64, 128);
             LOAD_X(5, x + second);
             tiles_fence();
-            finish_some(k, r, share);
+            side_work(k, r, &shares);
             if (last) {
-                outputs_ahead(r->t, at.panel, row + i * share, share);
+                outputs_ahead(r->t, at.panel, row + i * shares.rows, shares.rows);
             }
-            for (int64_t line = i * share; !first && line < (i + 1) * share && line < ROW_TILE; line++) {
-                _mm_prefetch((const char *)sums + SUMS_BYTES + 128 * line, _MM_HINT_T0);
-                _mm_prefetch((const char *)sums + SUMS_BYTES + 128 * line + 64, _MM_HINT_T0);
+            if (!first) {
+                sums_ahead(sums + SUMS_BYTES, i, shares.rows);
             }
-            r->decode_due += decode_share;
-            if (r->decode_due >= 256 * DECODE_WORDS && r->decode_at + DECODE_WORDS <= r->decode_end) {
-                decode_until(k, r, r->decode_at + DECODE_WORDS);
-                r->decode_due -= 256 * DECODE_WORDS;
-            }
-            read_some(&r->ahead, ahead_share);
             tiles_fence();
         }
         uint8_t *to = last ? r->done : sums, *next = more ? sums + SUMS_BYTES : sums;
@@ -236,14 +265,16 @@ GATUN_INLINE void run_products(const int kind, const run_kernel *k, tile_runs *r
         tiles_fence();
         if (last) {
             int64_t end = row + ROW_TILE < at.row1 ? row + ROW_TILE : at.row1;
-            r->finished = (finished_rows){.panel = at.panel, .row0 = row, .row = row, .row1 = end, .slot = slot};
+            r->finished = (finished_rows){at.panel, row, row, end, r->done, slot};
         }
     }
 #undef FIRST_SUMS
-#undef LOAD_X
 }
 
-GATUN_INLINE void run_all(const int kind, const run_kernel *k, tile_runs *r) {
+/* The products of r->at. */
+typedef void run_multiply(tile_runs *r);
+
+static void run_all(run_multiply *const multiply, const run_kernel *k, tile_runs *r) {
     const gatun_linear_task *t = r->t;
     r->next = (run_place){.row1 = t->row0, .panel = t->panel1, .panel1 = t->panel1, .tile = r->a->tiles};
     bool more = t->panel0 < t->panel1 && t->row0 < t->row1 && next_place(r, &r->next);
@@ -266,7 +297,7 @@ GATUN_INLINE void run_all(const int kind, const run_kernel *k, tile_runs *r) {
         r->decode_at = r->decode_due = 0;
         r->decode_end = decodes ? words : 0;
         r->ahead = (read_ahead){next, next == NULL ? NULL : next + words * 128};
-        run_products(kind, k, r);
+        multiply(r);
     }
     tiles_release();
     finish_some(k, r, ROW_TILE);
