@@ -251,7 +251,7 @@ static void try_kernel(random_state *r, int32_t encoding, int32_t compute) {
 static void try_long(random_state *r, int32_t encoding, int32_t compute) {
     static const int64_t rows[] = {16, 32, 33, 65, 130, 530}, groups[] = {32, 64, 96, 128, 260, 640};
     int64_t m = rows[random_below(r, 6)], n = 1 + random_below(r, m > 500 ? 33 : 70);
-    int64_t k = 1 + random_below(r, m > 500 ? 200 : 900), group = groups[random_below(r, 6)];
+    int64_t k = 1 + random_below(r, m > 500 ? 200 : m > 100 ? 900 : 2600), group = groups[random_below(r, 6)];
     if (gatun_is_gguf(encoding)) {
         try_cut(r, encoding, compute, m, n, (k + 255) / 256 * 256, PER_TENSOR, 0, 0, GATUN_NONE, GATUN_F32, 0);
         return;
