@@ -254,7 +254,7 @@ static void multiply(multiply_job *j, int64_t row0, int64_t row1, int32_t worker
     int64_t tiles = pieces_of(row1 - row0, tile);
     int64_t row_runs = workers > 1 && j->panel_pieces < 2 * workers ? pieces_of(2 * workers, j->panel_pieces) : 1;
     j->rows = pieces_of(tiles, minimum(row_runs, tiles)) * tile;
-    if (j->plan->row->layout->row_run != NULL) {
+    if (j->plan->row->layout->row_run != NULL && !j->plan->from_source) { /* a panel is dequantized once a piece */
         j->rows = minimum(j->rows, j->plan->row->layout->row_run(j->plan->packed));
     }
     j->pieces = j->panel_pieces * pieces_of(row1 - row0, j->rows);

@@ -1,13 +1,13 @@
 /*
- * AMX tiles as `linear` uses them, and the product that both its kernels are made of.
+ * AMX tiles as `linear` uses them.
  *
  * A step is four bytes of every output: four k of int8, or a pair of bfloat16. A tile of x has 16 rows of T steps, one
  * of weights T steps of 16 outputs of a panel, [step][16 outputs][4 bytes] with 128 bytes from step to step, and one of
  * sums 16 rows of 16 outputs. A product of two takes 16 cycles whatever T, so T is 16 wherever a scale reaches so far.
  *
- * What was measured, on Sapphire Rapids: tile registers are not renamed, so that a load into one waits for the product
- * that reads it, and sums that begin anew for the product that made the last ones (52 cycles) and for their store; a
- * load takes 9 cycles and a store 16; x from the second-level cache costs a tenth, and prefetching it more than that.
+ * What was measured (bench/RESULTS.md): a load takes 9.5 cycles, a store 16. Four products of two tiles of x and two of
+ * weights run at full speed as long as one of both comes from the first-level cache, at three quarters of it when both
+ * come from the second-level one. x that is loaded by tileloaddt1 leaves the weights in the first-level cache.
  *
  * A thread configures its tiles before its first product and releases them after its last: their 8 KiB would otherwise
  * be saved and restored with every switch of threads from then on.
@@ -27,6 +27,7 @@
 #include "cpu/unroll.h"
 
 enum { LEAST_ROWS = 16, ROW_TILE = 2 * TILE_ROWS, PANEL_RUN = 4 };
+
 /* The intrinsics do not tell the compiler that they read and write memory. */
 static inline void tiles_fence(void) { __asm__ volatile("" ::: "memory"); }
 
