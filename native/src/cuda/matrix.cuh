@@ -187,7 +187,8 @@ __device__ inline float unrotated_value(const gatun_matrix &m, int64_t row, int6
     if (m.scale_order == GATUN_SCALES_THEN_GLOBAL)
         v = round_to(arithmetic, __fmul_rn(v, round_to(arithmetic, m.global_scale)));
     if (m.row_scales)
-        v = round_to(rounded ? m.result : (int32_t)GATUN_F32, __fmul_rn(fminf(fmaxf(rintf(v), -127.0f), 127.0f), m.row_scales[row]));
+        v = round_to(rounded ? m.result : (int32_t)GATUN_F32,
+                     __fmul_rn(fminf(fmaxf(rintf(v), -127.0f), 127.0f), m.row_scales[row]));
     if (m.offset_type != GATUN_NONE)
         v = round_to(arithmetic, __fadd_rn(v, offset_at(m, index)));
     return v;

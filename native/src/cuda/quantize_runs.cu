@@ -240,9 +240,16 @@ __global__ void __launch_bounds__(256)
                 eights[r][c].clear();
         }
     }
+    auto codes_of = [&](int r) {
+        const int64_t start = in_row[r] * runs.length + (m.code_row_stride ? 0 : row[r] * m.k);
+        return (uint8_t *)m.codes + row[r] * m.code_row_stride + start * Kind::BITS / 8;
+    };
     table.fill();
     if (ENCODING == GATUN_NF4)
         __syncthreads();
+    const float most = Kind::most(rule.code_min, rule.code_max);
+    Quotient quotient[RUNS];
+    uint32_t unsure = 0;
 #pragma unroll
     for (int r = 0; r < RUNS; r++) {
         uint32_t largest = 0;
@@ -264,32 +271,36 @@ __global__ void __launch_bounds__(256)
             continue;
 
         const int64_t index = m.flat_block ? in_row[r] : row[r] * m.scale_row_stride + in_row[r] * m.scale_col_stride;
-        Quotient quotient = {0.0f, 0.0f, multiply};
         float stored;
         if (rule.keep_scales) {
-            quotient.scale = scale_at(m, index);
+            quotient[r].scale = scale_at(m, index);
             stored = __fmul_rn(stored_scale(m, index), m.global_scale);
         } else {
-            quotient.scale = stored = new_scale(__uint_as_float(largest), rule);
+            quotient[r].scale = stored = new_scale(__uint_as_float(largest), rule);
             if (member == 0)
-                store_plain(m.scale_type, m.scales, index, quotient.scale);
+                store_plain(m.scale_type, m.scales, index, stored);
         }
-        quotient.reciprocal = __fdiv_rn(1.0f, multiply ? stored : quotient.scale);
-        const int64_t start = in_row[r] * runs.length;
-        uint8_t *codes = (uint8_t *)m.codes + row[r] * m.code_row_stride +
-                         ((m.code_row_stride ? 0 : row[r] * m.k) + start) * Kind::BITS / 8;
-        if (quotient.holds(__uint_as_float(largest), Kind::most(rule.code_min, rule.code_max))) {
+        quotient[r].multiply = multiply;
+        quotient[r].reciprocal = __fdiv_rn(1.0f, multiply ? stored : quotient[r].scale);
+        if (!quotient[r].holds(__uint_as_float(largest), most)) {
+            unsure |= 1 << r;
+            continue;
+        }
+        uint8_t *codes = codes_of(r);
 #pragma unroll
-            for (int c = 0; c < CHUNKS; c++) {
-                const int at = (c * team + member) * RUN;
-                if (at < length[r])
-                    Kind::store(table, eights[r][c], quotient, m.code_order, codes + at * Kind::BITS / 8);
-            }
-        } else {
-            encode_by_definition<Kind::BITS>(m, rule, w, TYPE, row[r] * ldw + start, length[r], codes, member, team,
-                                             quotient.scale, quotient.reciprocal);
+        for (int c = 0; c < CHUNKS; c++) {
+            const int at = (c * team + member) * RUN;
+            if (at < length[r])
+                Kind::store(table, eights[r][c], quotient[r], m.code_order, codes + at * Kind::BITS / 8);
         }
     }
+    if (unsure == 0)
+        return;
+#pragma unroll
+    for (int r = 0; r < RUNS; r++) /* registers have no index */
+        if (unsure >> r & 1)
+            encode_by_definition<Kind::BITS>(m, rule, w, TYPE, row[r] * ldw + in_row[r] * runs.length, length[r],
+                                             codes_of(r), member, team, quotient[r].scale, quotient[r].reciprocal);
 }
 
 /* What a thread holds of a long run, in 64 registers. */
@@ -307,8 +318,8 @@ static bool launch(const gatun_matrix &m, const gatun_quantize_rule &rule, const
     };
 #define GATUN_RUNS(team, chunks, n)                                                                                    \
     quantize_aligned<ENCODING, TYPE, team, chunks, n><<<grid(256 / team * n), 256, 0, stream>>>(m, rule, w, ldw, runs)
-    if (l <= 4 * 2 * RUN)
-        GATUN_RUNS(4, 2, 4);
+    if (l <= 2 * 4 * RUN)
+        GATUN_RUNS(2, 4, 2);
     else if (l <= 16 * 2 * RUN)
         GATUN_RUNS(16, 2, 4);
     else if (l <= 32 * 4 * RUN)
