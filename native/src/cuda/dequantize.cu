@@ -1,89 +1,39 @@
 /*
  * dequantize, embedding and convert.
  *
- * out[i][k] = value(row(i), k) in F32, F16 or BF16. Three kernels:
+ * out[i][k] = value(row(i), k) in F32, F16 or BF16. Kernels:
  *  - runs: a thread takes eight consecutive codes of a row (one or two words in, one or two 16-byte stores out, so that
  * a warp reads and writes whole lines) which share their scale; columns are fixed per thread, so that all index
  * arithmetic over columns is done once for the rows it walks down. Most libraries compute in float and round once, or
  * in the type that is asked for: those are a product and a conversion an element; a second instance does every rounding
  * of the definition.
- *  - blocks: the same for GGUF's blocks, one instance an encoding, so that what a run shares of a block is decoded
- * once. Where the blocks of all rows follow each other, a block of threads copies 8192 elements' worth of them at a
- * time to shared memory in words of 16 bytes, while it decodes the ones before: blocks are not aligned to more than two
- * bytes.
+ *  - plain: the same for what lies without gaps, with as little as possible beside loads and stores.
+ *  - blocks: GGUF's, in dequantize_blocks.cu.
  *  - elements: a thread an element by the definition in matrix.cuh: any order, any width, any granularity.
  */
-#include "linear.cuh"
-
 #include <cuda_fp8.h>
 
+#include "dequantize.cuh"
+
 namespace gatun {
-
-enum { RUN = 8 };
-
-/* Eight numbers in the output type, aligned to 16 bytes. The hardware's conversion gives another NaN than the
- * definition. */
-__device__ inline void store_run(int32_t type, void *out, int64_t at, const float *v) {
-    if (type == GATUN_F32) {
-        float4 *p = (float4 *)((float *)out + at);
-        __stcs(p, make_float4(v[0], v[1], v[2], v[3]));
-        __stcs(p + 1, make_float4(v[4], v[5], v[6], v[7]));
-        return;
-    }
-    uint32_t w[4];
-    float sum = ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
-    if (is_nan(sum)) { /* one of them is, or infinities of both signs */
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            w[i] = type == GATUN_F16 ? to_f16(v[2 * i]) | (uint32_t)to_f16(v[2 * i + 1]) << 16
-                                     : to_bf16(v[2 * i]) | (uint32_t)to_bf16(v[2 * i + 1]) << 16;
-    } else if (type == GATUN_F16) {
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(w[i]) : "f"(v[2 * i + 1]), "f"(v[2 * i]));
-    } else {
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(w[i]) : "f"(v[2 * i + 1]), "f"(v[2 * i]));
-    }
-    __stcs((uint4 *)((uint16_t *)out + at), make_uint4(w[0], w[1], w[2], w[3]));
-}
 
 /* How the codes of a run become numbers. */
 enum Decode { TABLE4, INT8, UINT8, E4M3, E5M2, ANY8 };
 
-/* The two values of a byte of 4-bit codes, in shared memory: 16 copies, so that no two lanes of half a warp meet in a
- * bank. */
-struct TablePairs {
-    enum { COPIES = 16 };
-    float2 values[256][COPIES];
+/* What decode_run wants of a lane. */
+__device__ inline float lane_value(const gatun_matrix &m, float zero) {
+    const uint32_t code = threadIdx.x % 16;
+    return (m.codebook ? m.codebook[code] : decode_code(m.encoding, code)) - zero;
+}
 
-    __device__ void fill(const gatun_matrix &m, float zero) {
-        __shared__ float single[16];
-        if (threadIdx.x < 16)
-            single[threadIdx.x] =
-                (m.codebook ? m.codebook[threadIdx.x] : decode_code(m.encoding, (uint32_t)threadIdx.x)) - zero;
-        __syncthreads();
-        for (int i = threadIdx.x; i < 256 * COPIES; i += blockDim.x) {
-            const int low = i / COPIES & 15, high = i / COPIES >> 4;
-            values[i / COPIES][i % COPIES] = m.code_order == GATUN_ORDER_HIGH_FIRST
-                                                 ? make_float2(single[high], single[low])
-                                                 : make_float2(single[low], single[high]);
-        }
-        __syncthreads();
-    }
-};
-
-/* lane_pairs: the lane's copy of TablePairs. */
-template <Decode D>
-__device__ inline void decode_run(uint2 word, int32_t encoding, const float2 *lane_pairs, float *v) {
+/* own: of 4-bit codes, the value of the lane's number, modulo 16. Whole warps come here together. */
+template <Decode D> __device__ inline void decode_run(uint2 word, const gatun_matrix &m, float own, float *v) {
     if constexpr (D == TABLE4) {
+        const uint32_t codes =
+            m.code_order == GATUN_ORDER_HIGH_FIRST ? (word.x & 0x0F0F0F0F) << 4 | (word.x >> 4 & 0x0F0F0F0F) : word.x;
 #pragma unroll
-        for (int i = 0; i < RUN / 2; i++) { /* an entry's copies take 128 bytes: its offset is cut out in place */
-            const uint32_t offset = (i == 0 ? word.x << 7 : word.x >> (8 * i - 7)) & 0x7F80;
-            const float2 pair = *(const float2 *)((const char *)lane_pairs + offset);
-            v[2 * i] = pair.x, v[2 * i + 1] = pair.y;
-        }
+        for (int i = 0; i < RUN; i++)
+            v[i] = __shfl_sync(0xFFFFFFFF, own, codes >> 4 * i, 16);
     } else {
 #pragma unroll
         for (int i = 0; i < RUN; i += 2) {
@@ -99,27 +49,11 @@ __device__ inline void decode_run(uint2 word, int32_t encoding, const float2 *la
             } else if (D == UINT8) {
                 v[i] = (float)(two & 255), v[i + 1] = (float)(two >> 8 & 255);
             } else {
-                v[i] = decode_code(encoding, two & 255), v[i + 1] = decode_code(encoding, two >> 8 & 255);
+                v[i] = decode_code(m.encoding, two & 255), v[i + 1] = decode_code(m.encoding, two >> 8 & 255);
             }
         }
     }
 }
-
-/* What a launch writes: rows row0 .. of the matrix, or those that ids name. */
-struct Output {
-    const int64_t *ids;
-    int64_t row0, rows;
-    void *data;
-    int64_t ld;
-    int32_t type;
-    bool plain_scales; /* F32, F16 or BF16, aligned, as they are */
-
-    /* -1 for an id outside the matrix. */
-    __device__ int64_t source(int64_t i, int64_t n) const {
-        int64_t row = ids ? ids[i] : row0 + i;
-        return row >= 0 && row < n ? row : -1;
-    }
-};
 
 /* Rows of the output that a thread walks down with their loads in flight together. */
 enum { ROWS_AT_ONCE = 4 };
@@ -128,13 +62,14 @@ enum { ROWS_AT_ONCE = 4 };
 template <Decode D, bool SINGLE>
 __global__ void __launch_bounds__(256) dequantize_runs(const __grid_constant__ gatun_matrix m, Output out) {
     constexpr int BITS = D == TABLE4 ? 4 : 8;
-    __shared__ TablePairs table[1];
-    if (BITS == 4)
-        table[0].fill(m, SINGLE ? (float)m.zero_point : 0.0f);
+    const float own = BITS == 4 ? lane_value(m, SINGLE ? (float)m.zero_point : 0.0f) : 0.0f;
     int64_t column = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * RUN;
-    if (column >= m.k)
-        return;
-    const float2 *lane_pairs = &table[0].values[0][threadIdx.x % TablePairs::COPIES];
+    const bool inside = column < m.k; /* the others are there for what warps do together */
+    if (!inside) {
+        if (BITS == 8)
+            return;
+        column = 0;
+    }
     int64_t stride = m.code_row_stride ? m.code_row_stride : m.k * BITS / 8;
     int64_t scale_column = m.flat_block ? column / m.flat_block : column / m.block_cols;
     int64_t scale_stride = m.flat_block ? m.k / m.flat_block : m.scale_row_stride;
@@ -165,7 +100,7 @@ __global__ void __launch_bounds__(256) dequantize_runs(const __grid_constant__ g
             if (first + r >= out.rows)
                 break;
             float v[RUN];
-            decode_run<D>(word[r], m.encoding, lane_pairs, v);
+            decode_run<D>(word[r], m, own, v);
             if (SINGLE) {
 #pragma unroll
                 for (int i = 0; i < RUN; i++)
@@ -182,114 +117,48 @@ __global__ void __launch_bounds__(256) dequantize_runs(const __grid_constant__ g
             if (source[r] < 0)
                 for (int i = 0; i < RUN; i++)
                     v[i] = __uint_as_float(0x7FC00000);
-            store_run(out.type, out.data, (first + r) * out.ld + column, v);
+            if (BITS == 8 || inside)
+                store_run(out.type, out.data, (first + r) * out.ld + column, v);
         }
     }
 }
 
-/* Run `run` of the block at b, before `result`: by the definition, the two commonest with wider loads. */
-template <int ENCODING> __device__ inline void block_run(const uint8_t *b, int run, float *v) {
-    if constexpr (ENCODING == GATUN_Q4_0) {
-        const uint16_t *q = (const uint16_t *)(b + 2 + run % 2 * 8);
-        const float d = from_f16(*(const uint16_t *)b);
-#pragma unroll
-        for (int e = 0; e < RUN; e++) {
-            const int nibble = q[e / 2] >> (e % 2 * 8 + run / 2 * 4) & 15;
-            v[e] = __fmul_rn((float)(nibble - 8), d);
-        }
-    } else if constexpr (ENCODING == GATUN_Q4_K) {
-        const int sub = run / 4;
-        int scale, minimum;
-        k_scale_min(b + 4, sub, &scale, &minimum);
-        const uint32_t both = *(const uint32_t *)b;
-        const float d = __fmul_rn(from_f16((uint16_t)both), (float)scale);
-        const float m = __fmul_rn(from_f16((uint16_t)(both >> 16)), (float)minimum);
-        const uint32_t *q = (const uint32_t *)(b + 16 + sub / 2 * 32 + run % 4 * RUN);
-        const uint32_t words[2] = {q[0] >> sub % 2 * 4, q[1] >> sub % 2 * 4};
-#pragma unroll
-        for (int e = 0; e < RUN; e++)
-            v[e] = __fsub_rn(__fmul_rn(d, (float)(words[e / 4] >> e % 4 * 8 & 15)), m);
-    } else {
-#pragma unroll
-        for (int e = 0; e < RUN; e++) /* or, not plus: the compiler sees what the eight share */
-            v[e] = block_value(ENCODING, b, run << 3 | e);
-    }
-}
-
-template <int ENCODING>
-__global__ void __launch_bounds__(256) dequantize_blocks(const __grid_constant__ gatun_matrix m, Output out) {
-    constexpr BlockShape shape = block_shape(ENCODING);
-    int64_t column = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * RUN;
-    if (column >= m.k)
-        return;
-    int64_t stride = m.code_row_stride ? m.code_row_stride : m.k / shape.elements * shape.bytes;
-    const uint8_t *block = (const uint8_t *)m.codes + column / shape.elements * shape.bytes;
-    const int run = (int)(column % shape.elements / RUN);
-#pragma unroll 2 /* two rows' loads in flight */
-    for (int64_t i = blockIdx.y; i < out.rows; i += gridDim.y) {
-        int64_t source = out.source(i, m.n);
-        float v[RUN];
-#pragma unroll
-        for (int e = 0; e < RUN; e++)
-            v[e] = source < 0 ? __uint_as_float(0x7FC00000)
-                              : round_to(m.result, block_value(ENCODING, block + source * stride, run << 3 | e));
-        store_run(out.type, out.data, i * out.ld + column, v);
-    }
-}
-
-/* The same for blocks that follow each other, into rows that do: `count` elements from `codes` on. */
-template <int ENCODING>
+/* The same with one rounding for codes that follow each other, into rows that do, where the scales do too, each of
+ * RUN << share elements: as little as possible beside loads and stores. */
+template <Decode D>
 __global__ void __launch_bounds__(256)
-    dequantize_stream(const uint8_t *codes, int64_t count, int32_t result, void *out, int32_t out_type) {
-    constexpr BlockShape shape = block_shape(ENCODING);
-    constexpr int CHUNK = 8192, BYTES = CHUNK / shape.elements * shape.bytes, WORDS = BYTES / 16;
-    constexpr int OWN = (WORDS + 255) / 256;
-    constexpr int UNROLL = ENCODING == GATUN_Q4_0 || ENCODING == GATUN_Q4_K ? 4 : 1; /* of what is short */
-    __shared__ uint4 staged[WORDS];
-    const int64_t bytes = count / shape.elements * shape.bytes, chunks = (count + CHUNK - 1) / CHUNK;
-    uint4 next[OWN];
-    auto load = [&](int64_t chunk) {
+    dequantize_plain(const __grid_constant__ gatun_matrix m, int64_t row0, int64_t runs, int share, Output out) {
+    constexpr int BITS = D == TABLE4 ? 4 : 8, AT_ONCE = 32 / BITS;
+    const float own = BITS == 4 ? lane_value(m, (float)m.zero_point) : 0.0f;
+    const int64_t before = row0 * (m.k / RUN), first = (int64_t)blockIdx.x * (256 * AT_ONCE) + threadIdx.x;
+    uint2 word[AT_ONCE];
+    float scale[AT_ONCE];
+    int64_t at[AT_ONCE];
 #pragma unroll
-        for (int i = 0; i < OWN; i++) {
-            const int word = i * 256 + (int)threadIdx.x;
-            const int64_t at = chunk * BYTES + word * 16LL;
-            if (word >= WORDS || at >= bytes)
-                continue;
-            if (at + 16 <= bytes) {
-                next[i] = __ldcs((const uint4 *)(codes + at));
-            } else { /* the last bytes */
-                uint32_t words[4] = {};
-                for (int b = 0; at + b < bytes; b++)
-                    words[b / 4] |= (uint32_t)codes[at + b] << b % 4 * 8;
-                next[i] = make_uint4(words[0], words[1], words[2], words[3]);
-            }
+    for (int r = 0; r < AT_ONCE; r++) {
+        at[r] = min(first + r * 256, runs - 1) + before;
+        word[r] = BITS == 4 ? make_uint2(__ldcs((const uint32_t *)m.codes + at[r]), 0)
+                            : __ldcs((const uint2 *)m.codes + at[r]);
+    }
+    if (m.scale_type == GATUN_F32)
+#pragma unroll
+        for (int r = 0; r < AT_ONCE; r++)
+            scale[r] = ((const float *)m.scales)[at[r] >> share];
+    else
+#pragma unroll
+        for (int r = 0; r < AT_ONCE; r++) {
+            const uint16_t bits = ((const uint16_t *)m.scales)[at[r] >> share];
+            scale[r] = m.scale_type == GATUN_F16 ? from_f16(bits) : from_bf16(bits);
         }
-    };
-    if (blockIdx.x < chunks)
-        load(blockIdx.x);
-    for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
-        __syncthreads();
 #pragma unroll
-        for (int i = 0; i < OWN; i++)
-            if (i * 256 + (int)threadIdx.x < WORDS)
-                staged[i * 256 + threadIdx.x] = next[i];
-        __syncthreads();
-        if (chunk + gridDim.x < chunks)
-            load(chunk + gridDim.x);
-#pragma unroll UNROLL
-        for (int i = 0; i < CHUNK / (256 * RUN); i++) {
-            const int element = (i * 256 + (int)threadIdx.x) * RUN;
-            if (chunk * CHUNK + element >= count)
-                break;
-            const uint8_t *block = (const uint8_t *)staged + element / shape.elements * shape.bytes;
-            float v[RUN];
-            block_run<ENCODING>(block, element % shape.elements / RUN, v);
-            if (result != GATUN_F32)
+    for (int r = 0; r < AT_ONCE; r++) {
+        float v[RUN];
+        decode_run<D>(word[r], m, own, v);
 #pragma unroll
-                for (int e = 0; e < RUN; e++)
-                    v[e] = round_to(result, v[e]);
-            store_run(out_type, out, chunk * CHUNK + element, v);
-        }
+        for (int i = 0; i < RUN; i++)
+            v[i] = __fmul_rn(BITS == 4 ? v[i] : __fsub_rn(v[i], (float)m.zero_point), scale[r]);
+        if (first + r * 256 < runs)
+            store_run(out.type, out.data, (first + r * 256) * RUN, v);
     }
 }
 
@@ -346,52 +215,35 @@ static bool rounds_once(const gatun_matrix &m, int32_t out_type) {
            (m.arithmetic == GATUN_F32 || m.arithmetic == out_type) && (m.result == GATUN_F32 || m.result == out_type);
 }
 
+/* Binary logarithm of the runs that share a scale, for dequantize_plain; -1: it cannot. */
+static int plain_share(const gatun_matrix &m, const Output &out) {
+    const int64_t share = m.flat_block ? m.flat_block : m.block_cols < m.k ? m.block_cols : m.k, runs = share / RUN;
+    const bool follow = (m.code_row_stride == 0 || m.code_row_stride == m.k * code_bits(m.encoding) / 8) &&
+                        out.ld == m.k && !out.ids && out.rows * m.k / RUN < (int64_t)INT32_MAX * 256;
+    const bool scales =
+        m.flat_block || (m.block_rows == 1 && m.scale_order == GATUN_SCALES_STRIDED && m.k % share == 0 &&
+                         m.scale_row_stride == m.k / share && (m.scale_col_stride == 1 || share == m.k));
+    if (!follow || !scales || !out.plain_scales || !rounds_once(m, out.type) || (runs & (runs - 1)) != 0 ||
+        (m.arithmetic != GATUN_F32 && m.arithmetic != m.scale_type))
+        return -1;
+    int logarithm = 0;
+    while (1LL << logarithm < runs)
+        logarithm++;
+    return logarithm;
+}
+
 template <Decode D> static void launch_runs(const gatun_matrix &m, const Output &out, dim3 grid, cudaStream_t stream) {
+    const int share = plain_share(m, out), at_once = 256 * (D == TABLE4 ? 8 : 4);
+    if (share >= 0) {
+        const int64_t runs = out.rows * (m.k / RUN);
+        dequantize_plain<D>
+            <<<(unsigned)((runs + at_once - 1) / at_once), 256, 0, stream>>>(m, out.row0, runs, share, out);
+        return;
+    }
     if (rounds_once(m, out.type))
         dequantize_runs<D, true><<<grid, 256, 0, stream>>>(m, out);
     else
         dequantize_runs<D, false><<<grid, 256, 0, stream>>>(m, out);
-}
-
-template <int ENCODING>
-static void launch_block(const gatun_matrix &m, const Output &out, dim3 grid, int multiprocessors,
-                         cudaStream_t stream) {
-    constexpr BlockShape shape = block_shape(ENCODING);
-    const int64_t row = m.k / shape.elements * shape.bytes;
-    const uint8_t *codes = (const uint8_t *)m.codes + out.row0 * row;
-    const bool follow = (m.code_row_stride == 0 || m.code_row_stride == row) && out.ld == m.k && !out.ids;
-    if (follow && (uintptr_t)codes % 16 == 0)
-        dequantize_stream<ENCODING>
-            <<<multiprocessors * 6, 256, 0, stream>>>(codes, out.rows * m.k, m.result, out.data, out.type);
-    else
-        dequantize_blocks<ENCODING><<<grid, 256, 0, stream>>>(m, out);
-}
-
-static bool launch_blocks(const gatun_matrix &m, const Output &out, dim3 grid, int multiprocessors,
-                          cudaStream_t stream) {
-    switch (m.encoding) {
-#define GATUN_BLOCK(name)                                                                                              \
-    case GATUN_##name:                                                                                                 \
-        launch_block<GATUN_##name>(m, out, grid, multiprocessors, stream);                                             \
-        return true;
-        GATUN_BLOCK(Q4_0)
-        GATUN_BLOCK(Q4_1)
-        GATUN_BLOCK(Q5_0)
-        GATUN_BLOCK(Q5_1)
-        GATUN_BLOCK(Q8_0)
-        GATUN_BLOCK(Q2_K)
-        GATUN_BLOCK(Q3_K)
-        GATUN_BLOCK(Q4_K)
-        GATUN_BLOCK(Q5_K)
-        GATUN_BLOCK(Q6_K)
-        GATUN_BLOCK(IQ4_NL)
-        GATUN_BLOCK(IQ4_XS)
-        GATUN_BLOCK(MXFP4)
-        GATUN_BLOCK(NVFP4)
-#undef GATUN_BLOCK
-    default:
-        return false;
-    }
 }
 
 static gatun_status gather(int32_t operation, int32_t device, const gatun_matrix *m, Output out,
@@ -407,17 +259,15 @@ static gatun_status gather(int32_t operation, int32_t device, const gatun_matrix
     cudaStream_t raw = gatun_cuda_raw(stream);
     DeviceTraits traits;
     GATUN_CUDA_TRY(device_traits(device, &traits));
-    auto grid = [&](int64_t threads, int64_t rows, int64_t most = 65535) {
+    auto grid = [&](int64_t threads, int64_t rows) {
         int64_t down = (out.rows + rows - 1) / rows;
-        return dim3((unsigned)((threads + 255) / 256), (unsigned)(down < most ? down : most));
+        return dim3((unsigned)((threads + 255) / 256), (unsigned)(down < 65535 ? down : 65535));
     };
     out.plain_scales = is_plain(m->scale_type) && m->global_scale == 1.0f &&
                        (uintptr_t)m->scales % (m->scale_type == GATUN_F32 ? 4 : 2) == 0;
     bool stores = stores_runs(*m, out);
     if (stores && has_runs(*m)) {
-        /* Blocks that fill a table do it once: as many as run side by side. */
-        int64_t across = (m->k / RUN + 255) / 256, side_by_side = (traits.multiprocessors * 8 + across - 1) / across;
-        dim3 runs = grid(m->k / RUN, ROWS_AT_ONCE, code_bits(m->encoding) == 4 ? side_by_side : 65535);
+        dim3 runs = grid(m->k / RUN, ROWS_AT_ONCE);
         switch (m->encoding) {
         case GATUN_I8:
             launch_runs<INT8>(*m, out, runs, raw);
