@@ -6,6 +6,8 @@
  *    bytes, while it decodes the ones before: blocks are not aligned to more than two bytes.
  *  - blocks: rows with gaps, or rows that ids name.
  */
+#include <type_traits>
+
 #include "dequantize.cuh"
 
 namespace gatun {
@@ -16,7 +18,8 @@ namespace gatun {
  */
 template <int ENCODING> struct Nibbles;
 constexpr bool has_nibbles(int encoding) {
-    return encoding == GATUN_Q4_0 || encoding == GATUN_Q4_1 || encoding == GATUN_Q4_K;
+    return encoding == GATUN_Q4_0 || encoding == GATUN_Q4_1 || encoding == GATUN_Q4_K || encoding == GATUN_IQ4_NL ||
+           encoding == GATUN_MXFP4 || encoding == GATUN_NVFP4;
 }
 
 /* Below the bits of 2^23 it is that much more, exactly; conversions are slow. */
@@ -77,6 +80,57 @@ template <> struct Nibbles<GATUN_Q4_K> {
     }
 };
 
+/* Blocks whose codes have their values in a table. `number`: see dequantize_nibbles. */
+struct TableNibbles {
+    uint32_t words[2];
+    float scale;
+
+    __device__ float value(int, float number) const { return __fmul_rn(number, scale); }
+};
+
+template <> struct Nibbles<GATUN_IQ4_NL> : TableNibbles {
+    enum { PARTS = 2, SPAN = 16, ALIGNMENT = 2 };
+
+    __device__ static float of_code(uint32_t code) { return (float)iq4_values[code]; }
+    __device__ static int first(int part) { return part * RUN; }
+    __device__ void load(const uint8_t *b, int part) {
+        const uint16_t *q = (const uint16_t *)(b + 2) + part * 4;
+        scale = from_f16(*(const uint16_t *)b);
+        words[0] = q[0] | (uint32_t)q[1] << 16, words[1] = q[2] | (uint32_t)q[3] << 16;
+    }
+};
+
+/* Twice E2M1's, without a negative zero. */
+__device__ inline float doubled_e2m1(uint32_t code) {
+    return code == 8 ? 0.0f : 2.0f * decode_code(GATUN_F4_E2M1, code);
+}
+
+template <> struct Nibbles<GATUN_MXFP4> : TableNibbles {
+    enum { PARTS = 2, SPAN = 16, ALIGNMENT = 1 };
+
+    __device__ static float of_code(uint32_t code) { return doubled_e2m1(code); }
+    __device__ static int first(int part) { return part * RUN; }
+    __device__ void load(const uint8_t *b, int part) {
+        scale = power_of_two((int)b[0] - 128);
+        words[0] = words[1] = 0;
+#pragma unroll
+        for (int i = 0; i < RUN; i++)
+            words[i / 4] |= (uint32_t)b[1 + part * RUN + i] << 8 * (i % 4);
+    }
+};
+
+template <> struct Nibbles<GATUN_NVFP4> : TableNibbles {
+    enum { PARTS = 4, SPAN = 8, ALIGNMENT = 4 };
+
+    __device__ static float of_code(uint32_t code) { return doubled_e2m1(code); }
+    __device__ static int first(int part) { return part * 16; }
+    __device__ void load(const uint8_t *b, int part) {
+        const uint32_t *q = (const uint32_t *)(b + 4) + part * 2;
+        scale = __fmul_rn(ue4m3(b[part]), 0.5f);
+        words[0] = q[0], words[1] = q[1];
+    }
+};
+
 /* Blocks that follow each other, into rows that do: `parts` eights of bytes from `codes` on. */
 enum { NIBBLES_AT_ONCE = 4 };
 template <int ENCODING>
@@ -87,6 +141,10 @@ __global__ void __launch_bounds__(256)
     constexpr int BLOCKS = 256 / Part::PARTS; /* of the threads' parts */
     const int64_t first = (int64_t)blockIdx.x * NIBBLES_AT_ONCE * BLOCKS + threadIdx.x / Part::PARTS;
     const int part = (int)threadIdx.x % Part::PARTS;
+    constexpr bool TABLE = std::is_base_of_v<TableNibbles, Part>;
+    float lane_value = 0.0f; /* of the code that is the lane's number, modulo 16 */
+    if constexpr (TABLE)
+        lane_value = Part::of_code(threadIdx.x % 16);
     const int64_t last = parts / Part::PARTS - 1;
     Part own[NIBBLES_AT_ONCE];
 #pragma unroll
@@ -102,7 +160,8 @@ __global__ void __launch_bounds__(256)
             for (int e = 0; e < RUN; e++) {
                 const uint32_t nibbles = own[i].words[e / 4] >> 4 * half & 0x0F0F0F0F;
                 const uint32_t code = __byte_perm(nibbles, 0, 0x4440 | e % 4);
-                v[e] = own[i].value(half, small_number(code));
+                const float number = TABLE ? __shfl_sync(0xFFFFFFFF, lane_value, (int)code, 16) : small_number(code);
+                v[e] = own[i].value(half, number);
                 if (result != GATUN_F32)
                     v[e] = round_to(result, v[e]);
             }
