@@ -343,6 +343,33 @@ GATUN_API gatun_status gatun_linear(const void *packed, int64_t packed_size, con
                                     int64_t ld_other, int32_t compute, int32_t isa, int32_t threads, void *workspace,
                                     int64_t workspace_size);
 
+/* ---- grouped linear: runs of rows, each with a weight of its own (mixture of experts) ---- */
+
+/* One of the weights. */
+typedef struct gatun_expert {
+    const void *packed;
+    int64_t packed_size;
+    const float *bias;         /* N floats or null */
+    const float *x_multiplier; /* K floats or null */
+} gatun_expert;
+
+/* Bytes of 64-byte-aligned scratch that gatun_linear_grouped needs for these offsets. */
+GATUN_API gatun_status gatun_linear_grouped_workspace(const gatun_expert *experts, int64_t count,
+                                                      const int64_t *offsets, int32_t compute, int32_t threads,
+                                                      int64_t *size);
+/*
+ * gatun_linear of rows offsets[e] .. offsets[e+1]-1 of x, y and other with expert e, for all of them at once: threads
+ * share the pieces of all experts. Every row comes out as gatun_linear of its expert's rows gives it, bit for bit.
+ *
+ * offsets: count + 1 numbers from 0 on, none smaller than the one before; the last is M. Experts without rows are not
+ * looked at by kernels, but all must have the same N and K.
+ */
+GATUN_API gatun_status gatun_linear_grouped(const gatun_expert *experts, int64_t count, const int64_t *offsets,
+                                            const void *x, int32_t x_type, int64_t ldx, void *y, int32_t y_type,
+                                            int64_t ldy, int32_t activation, int32_t combine, const void *other,
+                                            int64_t ld_other, int32_t compute, int32_t isa, int32_t threads,
+                                            void *workspace, int64_t workspace_size);
+
 /* ---- static activations: layers whose scales were found by calibration ---- */
 /*
  * Rounds rows x columns numbers with a scale that is known beforehand:

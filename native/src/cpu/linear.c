@@ -16,25 +16,10 @@
 #include <stdatomic.h>
 
 #include "cpu/kernels.h"
+#include "cpu/linear_plan.h"
 #include "encodings/numbers.h"
 
 enum { PANEL_RUNS = 8, FILL_ELEMENTS = 16384 };
-
-static int64_t align(int64_t size) { return (size + 63) / 64 * 64; }
-static int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t pieces_of(int64_t count, int64_t size) { return count / size + (count % size != 0); }
-
-/* How a call is carried out: the same for every worker. */
-typedef struct plan {
-    const gatun_kernel_row *row;
-    const gatun_packed *packed; /* what the kernel and its layout see */
-    gatun_packed plain;         /* from_source: the header of a PLAIN weight of the same shape */
-    bool from_source;
-    int64_t area;        /* bytes of x's */
-    int64_t panel_bytes; /* from_source: header and panel */
-    int64_t scratch;     /* bytes of a worker */
-    int64_t rescue_area; /* integer kernels: for a row that the scalar kernel does instead */
-} plan;
 
 static bool is_integer(int32_t compute) { return compute == GATUN_COMPUTE_I8 || compute == GATUN_COMPUTE_I8_BLOCK; }
 
@@ -60,9 +45,9 @@ static gatun_status plain_header(const gatun_packed *packed, int32_t compute, in
     return gatun_packed_plan(&m, header);
 }
 
-static gatun_status make_plan(const gatun_packed *packed, int64_t m, int32_t compute, const gatun_kernel_row *row,
-                              plan *p) {
-    *p = (plan){.row = row, .packed = packed};
+gatun_status gatun_linear_plan_make(const gatun_packed *packed, int64_t m, int32_t compute, const gatun_kernel_row *row,
+                                    gatun_linear_plan *p) {
+    *p = (gatun_linear_plan){.row = row, .packed = packed};
     p->from_source = row->from_source && packed->form == GATUN_FORM_SOURCE;
     if (p->from_source) {
         gatun_status status = plain_header(packed, compute, packed->n, &p->plain);
@@ -81,10 +66,12 @@ static gatun_status make_plan(const gatun_packed *packed, int64_t m, int32_t com
     return GATUN_OK;
 }
 
-static int64_t workspace_of(const plan *p, int32_t workers) { return p->area + p->rescue_area + workers * p->scratch; }
+static int64_t workspace_of(const gatun_linear_plan *p, int32_t workers) {
+    return p->area + p->rescue_area + workers * p->scratch;
+}
 
 /* Shapes whose workspace could overflow 63 bits are refused before anything is multiplied. */
-static gatun_status check_rows(const gatun_packed *packed, int64_t m) {
+gatun_status gatun_linear_check_rows(const gatun_packed *packed, int64_t m) {
     if (m < 0 || m > INT64_MAX / 1024 / (packed->k + 4096)) {
         return gatun_fail(GATUN_INVALID_ARGUMENT, "linear: found %lld rows of %lld, expected 0 to what memory can hold",
                           (long long)m, (long long)packed->k);
@@ -92,7 +79,7 @@ static gatun_status check_rows(const gatun_packed *packed, int64_t m) {
     return GATUN_OK;
 }
 
-static gatun_status check_compute(int32_t compute) {
+gatun_status gatun_linear_check_compute(int32_t compute) {
     if (compute < GATUN_COMPUTE_F32 || compute > GATUN_COMPUTE_I8_BLOCK) {
         return gatun_fail(GATUN_INVALID_ARGUMENT, "linear: found compute %d, expected 1 to 4", compute);
     }
@@ -108,8 +95,8 @@ gatun_status gatun_linear_workspace(const void *packed, int64_t packed_size, int
     const gatun_packed *h = (const gatun_packed *)packed;
     int32_t workers;
     gatun_status status = gatun_packed_header_check(packed, packed_size);
-    status = status != GATUN_OK ? status : check_compute(compute);
-    status = status != GATUN_OK ? status : check_rows(h, m);
+    status = status != GATUN_OK ? status : gatun_linear_check_compute(compute);
+    status = status != GATUN_OK ? status : gatun_linear_check_rows(h, m);
     status = status != GATUN_OK ? status : gatun_workers(threads, &workers);
     if (status != GATUN_OK) {
         return status;
@@ -120,11 +107,11 @@ gatun_status gatun_linear_workspace(const void *packed, int64_t packed_size, int
         int32_t index = gatun_isa_usable(isa)
                             ? gatun_kernel_choose(GATUN_OP_LINEAR, compute, h->matrix.encoding, isa, h, m, NULL)
                             : -1;
-        plan p;
+        gatun_linear_plan p;
         if (index < 0) {
             continue;
         }
-        status = make_plan(h, m, compute, gatun_table_row(index), &p);
+        status = gatun_linear_plan_make(h, m, compute, gatun_table_row(index), &p);
         if (status != GATUN_OK) {
             return status;
         }
@@ -137,13 +124,23 @@ gatun_status gatun_linear_workspace(const void *packed, int64_t packed_size, int
 
 /* ---- laying out x ---- */
 
+void gatun_linear_fill_cut(const gatun_linear_plan *p, const gatun_linear_input *input, void *area,
+                           gatun_linear_fill *f) {
+    *f = (gatun_linear_fill){.layout = p->row->layout, .input = *input, .area = area};
+    f->input.packed = p->packed;
+    int64_t tile = f->layout->row_tile;
+    f->at_once = FILL_ELEMENTS / (tile * (p->packed->k + 1)) + 1;
+    f->pieces = pieces_of(pieces_of(input->m, tile), f->at_once);
+}
+
+bool gatun_linear_fill_piece(const gatun_linear_fill *f, int64_t piece) {
+    int64_t row0 = piece * f->at_once * f->layout->row_tile;
+    int64_t row1 = minimum(row0 + f->at_once * f->layout->row_tile, f->input.m);
+    return f->layout->fill(&f->input, row0, row1, f->area);
+}
+
 typedef struct fill_job {
-    const gatun_x_layout *layout;
-    gatun_linear_input input;
-    void *area;
-    int64_t tiles;   /* of row_tile rows */
-    int64_t at_once; /* tiles of a piece */
-    int64_t pieces;
+    gatun_linear_fill fill;
     atomic_int_least64_t next;
     atomic_bool refused;
 } fill_job;
@@ -151,45 +148,25 @@ typedef struct fill_job {
 static void fill_body(void *context, int32_t worker, int32_t workers) {
     (void)worker, (void)workers;
     fill_job *j = (fill_job *)context;
-    for (int64_t i; (i = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed)) < j->pieces;) {
-        int64_t row0 = i * j->at_once * j->layout->row_tile;
-        int64_t row1 = minimum(row0 + j->at_once * j->layout->row_tile, j->input.m);
-        if (!j->layout->fill(&j->input, row0, row1, j->area)) {
+    for (int64_t i; (i = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed)) < j->fill.pieces;) {
+        if (!gatun_linear_fill_piece(&j->fill, i)) {
             atomic_store_explicit(&j->refused, true, memory_order_relaxed);
         }
     }
 }
 
 /* Whether the kernel can take all rows. */
-static bool lay_out_x(const plan *p, const gatun_linear_input *input, void *area, int32_t workers) {
-    fill_job j = {.layout = p->row->layout, .input = *input, .area = area};
-    j.input.packed = p->packed;
-    int64_t tile = j.layout->row_tile;
-    j.tiles = pieces_of(input->m, tile);
-    j.at_once = FILL_ELEMENTS / (tile * (p->packed->k + 1)) + 1;
-    j.pieces = pieces_of(j.tiles, j.at_once);
-    gatun_parallel((int32_t)minimum(workers, j.pieces), fill_body, &j);
+static bool lay_out_x(const gatun_linear_plan *p, const gatun_linear_input *input, void *area, int32_t workers) {
+    fill_job j = {.refused = false};
+    gatun_linear_fill_cut(p, input, area, &j.fill);
+    gatun_parallel((int32_t)minimum(workers, j.fill.pieces), fill_body, &j);
     return !atomic_load(&j.refused);
 }
 
 /* ---- multiplying ---- */
 
-typedef struct multiply_job {
-    const plan *plan;
-    const gatun_packed *packed; /* as it was handed in */
-    gatun_linear_task task;     /* without its ranges and scratch */
-    uint8_t *scratches;
-    int64_t row0; /* all that is to be done, row0 at a tile */
-    int64_t row1;
-    int64_t panels; /* of a piece */
-    int64_t rows;   /* of a piece */
-    int64_t panel_pieces;
-    int64_t pieces;
-    atomic_int_least64_t next;
-} multiply_job;
-
 /* Dequantizes the rows of a panel and calls the kernel for it, as the only panel of a block. */
-static void multiply_source(const multiply_job *j, gatun_linear_task *t, int64_t panel, uint8_t *scratch) {
+static void multiply_source(const gatun_linear_share *j, gatun_linear_task *t, int64_t panel, uint8_t *scratch) {
     const gatun_packed *source = j->packed;
     int64_t first = panel * GATUN_PANEL;
     int64_t count = minimum(GATUN_PANEL, source->n - first);
@@ -216,50 +193,63 @@ static void multiply_source(const multiply_job *j, gatun_linear_task *t, int64_t
     j->plan->row->linear(&one);
 }
 
-static void multiply_body(void *context, int32_t worker, int32_t workers) {
-    (void)workers;
-    multiply_job *j = (multiply_job *)context;
-    uint8_t *scratch = j->scratches + worker * j->plan->scratch;
+void gatun_linear_share_piece(const gatun_linear_share *j, int64_t piece, uint8_t *scratch) {
     gatun_linear_task t = j->task;
-    for (int64_t i; (i = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed)) < j->pieces;) {
-        t.panel0 = i % j->panel_pieces * j->panels;
-        t.panel1 = minimum(t.panel0 + j->panels, pieces_of(j->packed->n, GATUN_PANEL));
-        t.row0 = j->row0 + i / j->panel_pieces * j->rows;
-        t.row1 = minimum(t.row0 + j->rows, j->row1);
-        if (!j->plan->from_source) {
-            t.scratch = scratch;
-            j->plan->row->linear(&t);
-            continue;
-        }
-        for (int64_t panel = t.panel0; panel < t.panel1; panel++) {
-            multiply_source(j, &t, panel, scratch);
-        }
+    t.panel0 = piece % j->panel_pieces * j->panels;
+    t.panel1 = minimum(t.panel0 + j->panels, pieces_of(j->packed->n, GATUN_PANEL));
+    t.row0 = j->row0 + piece / j->panel_pieces * j->rows;
+    t.row1 = minimum(t.row0 + j->rows, j->row1);
+    if (!j->plan->from_source) {
+        t.scratch = scratch;
+        j->plan->row->linear(&t);
+        return;
+    }
+    for (int64_t panel = t.panel0; panel < t.panel1; panel++) {
+        multiply_source(j, &t, panel, scratch);
     }
 }
 
-/* Pieces: a few runs of panels a worker; runs of rows as well when there are too few panels for that, or the kernel
- * wants them, so that a worker keeps to the same rows of x while there are panels. */
-static void multiply(multiply_job *j, int64_t row0, int64_t row1, int32_t workers) {
-    if (row0 >= row1) {
-        return;
-    }
+void gatun_linear_share_cut(gatun_linear_share *j, int64_t row0, int64_t row1, int32_t workers, int64_t shares) {
     j->row0 = row0;
     j->row1 = row1;
     int64_t panels = pieces_of(j->packed->n, GATUN_PANEL);
-    int64_t wanted = workers == 1 ? 1 : (int64_t)workers * PANEL_RUNS;
+    int64_t wanted = workers == 1 ? 1 : pieces_of((int64_t)workers * PANEL_RUNS, shares);
     int64_t run = minimum(j->plan->row->layout->panel_run, panels / workers);
     j->panels = panels / wanted > run ? panels / wanted : run > 0 ? run : 1;
     j->panel_pieces = pieces_of(panels, j->panels);
     int64_t tile = j->plan->row->layout->row_tile;
     int64_t tiles = pieces_of(row1 - row0, tile);
-    int64_t row_runs = workers > 1 && j->panel_pieces < 2 * workers ? pieces_of(2 * workers, j->panel_pieces) : 1;
+    int64_t least = pieces_of(2 * (int64_t)workers, shares);
+    int64_t row_runs = workers > 1 && j->panel_pieces < least ? pieces_of(least, j->panel_pieces) : 1;
     j->rows = pieces_of(tiles, minimum(row_runs, tiles)) * tile;
     if (j->plan->row->layout->row_run != NULL && !j->plan->from_source) { /* a panel is dequantized once a piece */
         j->rows = minimum(j->rows, j->plan->row->layout->row_run(j->plan->packed));
     }
     j->pieces = j->panel_pieces * pieces_of(row1 - row0, j->rows);
+}
+
+typedef struct multiply_job {
+    gatun_linear_share share;
+    uint8_t *scratches;
+    atomic_int_least64_t next;
+} multiply_job;
+
+static void multiply_body(void *context, int32_t worker, int32_t workers) {
+    (void)workers;
+    multiply_job *j = (multiply_job *)context;
+    uint8_t *scratch = j->scratches + worker * j->share.plan->scratch;
+    for (int64_t i; (i = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed)) < j->share.pieces;) {
+        gatun_linear_share_piece(&j->share, i, scratch);
+    }
+}
+
+static void multiply(multiply_job *j, int64_t row0, int64_t row1, int32_t workers) {
+    if (row0 >= row1) {
+        return;
+    }
+    gatun_linear_share_cut(&j->share, row0, row1, workers, 1);
     atomic_store(&j->next, 0);
-    gatun_parallel((int32_t)minimum(workers, j->pieces), multiply_body, j);
+    gatun_parallel((int32_t)minimum(workers, j->share.pieces), multiply_body, j);
 }
 
 /* ---- rows with NaN and infinity ---- */
@@ -274,7 +264,7 @@ static bool is_finite_row(const gatun_linear_input *in, int64_t row) {
     return true;
 }
 
-static void scalar_row(const multiply_job *j, const gatun_linear_input *input, int64_t row, uint8_t *area) {
+static void scalar_row(const gatun_linear_share *j, const gatun_linear_input *input, int64_t row, uint8_t *area) {
     int32_t compute = j->plan->row->info.compute;
     const gatun_x_layout *layout = scalar_layout(compute);
     gatun_linear_input in = *input;
@@ -296,7 +286,7 @@ static void scalar_row(const multiply_job *j, const gatun_linear_input *input, i
 
 /* Runs of tiles that are finite to the kernel, the rows of the others to the scalar one. */
 static void multiply_around(multiply_job *j, const gatun_linear_input *input, uint8_t *area, int32_t workers) {
-    int64_t tile = j->plan->row->layout->row_tile;
+    int64_t tile = j->share.plan->row->layout->row_tile;
     int64_t run = 0; /* first row not done */
     for (int64_t row0 = 0; row0 < input->m; row0 += tile) {
         int64_t row1 = minimum(row0 + tile, input->m);
@@ -309,7 +299,7 @@ static void multiply_around(multiply_job *j, const gatun_linear_input *input, ui
         }
         multiply(j, run, row0, workers);
         for (int64_t row = row0; row < row1; row++) {
-            scalar_row(j, input, row, area);
+            scalar_row(&j->share, input, row, area);
         }
         run = row1;
     }
@@ -318,8 +308,8 @@ static void multiply_around(multiply_job *j, const gatun_linear_input *input, ui
 
 /* ---- the operation ---- */
 
-static gatun_status check_operand(const char *what, const void *data, int32_t type, int64_t rows, int64_t columns,
-                                  int64_t ld) {
+gatun_status gatun_linear_check_operand(const char *what, const void *data, int32_t type, int64_t rows, int64_t columns,
+                                        int64_t ld) {
     if (!gatun_is_plain(type)) {
         return gatun_fail(GATUN_INVALID_ARGUMENT, "linear: found %s of type %d, expected F32, F16 or BF16", what, type);
     }
@@ -335,8 +325,8 @@ static gatun_status check_operand(const char *what, const void *data, int32_t ty
     return GATUN_OK;
 }
 
-static gatun_status check_epilogue(int64_t n, const void *y, int32_t y_type, int64_t ldy, int64_t m, int32_t activation,
-                                   int32_t combine, const void *other, int64_t ld_other) {
+gatun_status gatun_linear_check_epilogue(int64_t n, const void *y, int32_t y_type, int64_t ldy, int64_t m,
+                                         int32_t activation, int32_t combine, const void *other, int64_t ld_other) {
     if (activation < GATUN_ACTIVATION_NONE || activation > GATUN_ACTIVATION_SILU) {
         return gatun_fail(GATUN_INVALID_ARGUMENT, "linear: found activation %d, expected 0 to 3", activation);
     }
@@ -349,20 +339,20 @@ static gatun_status check_epilogue(int64_t n, const void *y, int32_t y_type, int
     if (other == y && ld_other != ldy) {
         return gatun_fail(GATUN_INVALID_ARGUMENT, "linear: found other at y's address with another stride");
     }
-    return check_operand("other", other, y_type, m, n, ld_other);
+    return gatun_linear_check_operand("other", other, y_type, m, n, ld_other);
 }
 
-/* The workers that the workspace has room for; the pool may have grown since it was sized. */
-static gatun_status fit_workers(const plan *p, const void *workspace, int64_t size, int32_t *workers) {
-    int64_t need = workspace_of(p, *workers);
+gatun_status gatun_linear_fit_workers(int64_t fixed, int64_t each, const void *workspace, int64_t size,
+                                      int32_t *workers) {
+    int64_t need = fixed + *workers * each;
     if (need > 0 && (workspace == NULL || (uintptr_t)workspace % GATUN_PACKED_ALIGNMENT != 0)) {
         return gatun_fail(GATUN_INVALID_ARGUMENT, "linear: found %s workspace, expected one aligned to %d bytes",
                           workspace == NULL ? "a null" : "an unaligned", GATUN_PACKED_ALIGNMENT);
     }
-    while (*workers > 1 && workspace_of(p, *workers) > size) {
+    while (*workers > 1 && fixed + *workers * each > size) {
         --*workers;
     }
-    if (workspace_of(p, *workers) > size) {
+    if (fixed + *workers * each > size) {
         return gatun_fail(GATUN_BUFFER_TOO_SMALL, "linear: found a workspace of %lld bytes, expected %lld",
                           (long long)size, (long long)need);
     }
@@ -377,12 +367,13 @@ static gatun_status linear(const void *packed, int64_t packed_size, const void *
     const gatun_packed *h = (const gatun_packed *)packed;
     int32_t workers;
     gatun_status status = gatun_packed_header_check(packed, packed_size);
-    status = status != GATUN_OK ? status : check_compute(compute);
-    status = status != GATUN_OK ? status : check_rows(h, m);
-    status = status != GATUN_OK ? status : check_operand("x", x, x_type, m, h->k, ldx);
-    status = status != GATUN_OK ? status : check_operand("y", y, y_type, m, h->n, ldy);
-    status =
-        status != GATUN_OK ? status : check_epilogue(h->n, y, y_type, ldy, m, activation, combine, other, ld_other);
+    status = status != GATUN_OK ? status : gatun_linear_check_compute(compute);
+    status = status != GATUN_OK ? status : gatun_linear_check_rows(h, m);
+    status = status != GATUN_OK ? status : gatun_linear_check_operand("x", x, x_type, m, h->k, ldx);
+    status = status != GATUN_OK ? status : gatun_linear_check_operand("y", y, y_type, m, h->n, ldy);
+    status = status != GATUN_OK
+                 ? status
+                 : gatun_linear_check_epilogue(h->n, y, y_type, ldy, m, activation, combine, other, ld_other);
     status = status != GATUN_OK ? status : gatun_isa_resolve(isa, &isa);
     status = status != GATUN_OK ? status : gatun_workers(threads, &workers);
     if (status != GATUN_OK) {
@@ -392,9 +383,11 @@ static gatun_status linear(const void *packed, int64_t packed_size, const void *
     if (index < 0) {
         return GATUN_UNSUPPORTED;
     }
-    plan p;
-    status = make_plan(h, m, compute, gatun_table_row(index), &p);
-    status = status != GATUN_OK ? status : fit_workers(&p, workspace, workspace_size, &workers);
+    gatun_linear_plan p;
+    status = gatun_linear_plan_make(h, m, compute, gatun_table_row(index), &p);
+    status = status != GATUN_OK
+                 ? status
+                 : gatun_linear_fit_workers(p.area + p.rescue_area, p.scratch, workspace, workspace_size, &workers);
     if (status != GATUN_OK) {
         return status;
     }
@@ -405,18 +398,18 @@ static gatun_status linear(const void *packed, int64_t packed_size, const void *
     gatun_linear_input input = {h, x, x_type, ldx, m, x_multiplier, x_scale};
     uint8_t *area = (uint8_t *)workspace;
     bool finite = lay_out_x(&p, &input, area, workers);
-    multiply_job j = {.plan = &p, .packed = h, .scratches = area + p.area + p.rescue_area};
-    j.task = (gatun_linear_task){.packed = p.packed,
-                                 .x = area,
-                                 .m = m,
-                                 .y = y,
-                                 .y_type = y_type,
-                                 .activation = activation,
-                                 .ldy = ldy,
-                                 .bias = bias,
-                                 .other = combine == GATUN_COMBINE_NONE ? NULL : other,
-                                 .ld_other = ld_other,
-                                 .combine = combine};
+    multiply_job j = {.share = {.plan = &p, .packed = h}, .scratches = area + p.area + p.rescue_area};
+    j.share.task = (gatun_linear_task){.packed = p.packed,
+                                       .x = area,
+                                       .m = m,
+                                       .y = y,
+                                       .y_type = y_type,
+                                       .activation = activation,
+                                       .ldy = ldy,
+                                       .bias = bias,
+                                       .other = combine == GATUN_COMBINE_NONE ? NULL : other,
+                                       .ld_other = ld_other,
+                                       .combine = combine};
     if (finite || p.rescue_area == 0) {
         multiply(&j, 0, m, workers);
     } else {

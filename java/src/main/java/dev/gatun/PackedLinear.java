@@ -2,6 +2,7 @@ package dev.gatun;
 
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.LinearCall;
+import dev.gatun.kernel.PackedGroup;
 import dev.gatun.kernel.PackedWeight;
 import dev.gatun.kernel.Pool;
 import dev.gatun.kernel.codec.Activations;
@@ -230,7 +231,30 @@ final class PackedLinear implements Linear {
     }
   }
 
-  private void enter() {
+  /** Whether a layer can run together with this one. */
+  boolean goesWith(Linear other) {
+    return other instanceof PackedLinear linear
+        && linear.backend.equals(backend)
+        && linear.compute == compute
+        && linear.roundings.input == null
+        && roundings.input == null;
+  }
+
+  /** This layer's part of a group. */
+  PackedGroup.Expert expert() {
+    return new PackedGroup.Expert(packed, bias, xMultiplier);
+  }
+
+  Backend backend() {
+    return backend;
+  }
+
+  int threads() {
+    return threads;
+  }
+
+  /** Every successful call is followed by one of {@link #leave}. */
+  void enter() {
     long count = users.incrementAndGet();
     if (count < 0 || count >= CLOSED) {
       leave();
@@ -238,7 +262,7 @@ final class PackedLinear implements Linear {
     }
   }
 
-  private void leave() {
+  void leave() {
     if (users.decrementAndGet() == CLOSED) {
       free();
     }

@@ -2626,6 +2626,148 @@ public class gatun_h extends gatun_h$shared {
         }
     }
 
+    private static class gatun_linear_grouped_workspace {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_POINTER,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_INT,
+            gatun_h.C_INT,
+            gatun_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_linear_grouped_workspace");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_linear_grouped_workspace(const gatun_expert *experts, int64_t count, const int64_t *offsets, int32_t compute, int32_t threads, int64_t *size)
+     * }
+     */
+    public static FunctionDescriptor gatun_linear_grouped_workspace$descriptor() {
+        return gatun_linear_grouped_workspace.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_linear_grouped_workspace(const gatun_expert *experts, int64_t count, const int64_t *offsets, int32_t compute, int32_t threads, int64_t *size)
+     * }
+     */
+    public static MethodHandle gatun_linear_grouped_workspace$handle() {
+        return gatun_linear_grouped_workspace.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_linear_grouped_workspace(const gatun_expert *experts, int64_t count, const int64_t *offsets, int32_t compute, int32_t threads, int64_t *size)
+     * }
+     */
+    public static MemorySegment gatun_linear_grouped_workspace$address() {
+        return gatun_linear_grouped_workspace.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_linear_grouped_workspace(const gatun_expert *experts, int64_t count, const int64_t *offsets, int32_t compute, int32_t threads, int64_t *size)
+     * }
+     */
+    public static int gatun_linear_grouped_workspace(MemorySegment experts, long count, MemorySegment offsets, int compute, int threads, MemorySegment size) {
+        var mh$ = gatun_linear_grouped_workspace.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_linear_grouped_workspace", experts, count, offsets, compute, threads, size);
+            }
+            return (int)mh$.invokeExact(experts, count, offsets, compute, threads, size);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gatun_linear_grouped {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_h.C_INT,
+            gatun_h.C_POINTER,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_POINTER,
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_POINTER,
+            gatun_h.C_INT,
+            gatun_h.C_LONG,
+            gatun_h.C_INT,
+            gatun_h.C_INT,
+            gatun_h.C_POINTER,
+            gatun_h.C_LONG,
+            gatun_h.C_INT,
+            gatun_h.C_INT,
+            gatun_h.C_INT,
+            gatun_h.C_POINTER,
+            gatun_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_linear_grouped");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_linear_grouped(const gatun_expert *experts, int64_t count, const int64_t *offsets, const void *x, int32_t x_type, int64_t ldx, void *y, int32_t y_type, int64_t ldy, int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t compute, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
+     * }
+     */
+    public static FunctionDescriptor gatun_linear_grouped$descriptor() {
+        return gatun_linear_grouped.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_linear_grouped(const gatun_expert *experts, int64_t count, const int64_t *offsets, const void *x, int32_t x_type, int64_t ldx, void *y, int32_t y_type, int64_t ldy, int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t compute, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
+     * }
+     */
+    public static MethodHandle gatun_linear_grouped$handle() {
+        return gatun_linear_grouped.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_linear_grouped(const gatun_expert *experts, int64_t count, const int64_t *offsets, const void *x, int32_t x_type, int64_t ldx, void *y, int32_t y_type, int64_t ldy, int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t compute, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
+     * }
+     */
+    public static MemorySegment gatun_linear_grouped$address() {
+        return gatun_linear_grouped.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_linear_grouped(const gatun_expert *experts, int64_t count, const int64_t *offsets, const void *x, int32_t x_type, int64_t ldx, void *y, int32_t y_type, int64_t ldy, int32_t activation, int32_t combine, const void *other, int64_t ld_other, int32_t compute, int32_t isa, int32_t threads, void *workspace, int64_t workspace_size)
+     * }
+     */
+    public static int gatun_linear_grouped(MemorySegment experts, long count, MemorySegment offsets, MemorySegment x, int x_type, long ldx, MemorySegment y, int y_type, long ldy, int activation, int combine, MemorySegment other, long ld_other, int compute, int isa, int threads, MemorySegment workspace, long workspace_size) {
+        var mh$ = gatun_linear_grouped.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_linear_grouped", experts, count, offsets, x, x_type, ldx, y, y_type, ldy, activation, combine, other, ld_other, compute, isa, threads, workspace, workspace_size);
+            }
+            return (int)mh$.invokeExact(experts, count, offsets, x, x_type, ldx, y, y_type, ldy, activation, combine, other, ld_other, compute, isa, threads, workspace, workspace_size);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
     private static class gatun_round_static {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
             gatun_h.C_INT,

@@ -151,6 +151,17 @@ public interface Backend {
   void linear(PackedWeight packed, LinearCall<MemorySegment> call);
 
   /**
+   * Weights that are multiplied together, each for a run of rows of its own. The weights stay the
+   * caller's, who keeps them open for as long as the group is used.
+   *
+   * @param experts at least one, packed by this backend, all N × K
+   * @throws GatunException when they do not go together
+   */
+  default PackedGroup group(List<PackedGroup.Expert> experts) {
+    return new LoopedGroup(this, experts);
+  }
+
+  /**
    * Rounds {@code rows} × {@code columns} numbers as a calibrated layer does: {@code y = round(x ·
    * xMultiplier)}, the product rounded to {@code xType} too.
    *

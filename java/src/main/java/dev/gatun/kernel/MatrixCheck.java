@@ -7,6 +7,7 @@ import dev.gatun.kernel.codec.Fp8;
 import dev.gatun.kernel.codec.GgufQuantizer;
 import dev.gatun.kernel.codec.Hadamard;
 import java.lang.foreign.MemorySegment;
+import java.util.List;
 import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
@@ -446,6 +447,70 @@ public final class MatrixCheck {
               + epilogue.combine()
               + ", expected "
               + (combines ? "M x N numbers" : "none"));
+    }
+  }
+
+  /** Experts of a grouped product: at least one, all of one shape. */
+  static void experts(List<PackedGroup.Expert> experts) {
+    if (experts.isEmpty()) {
+      throw new GatunException("grouped linear: found no experts, expected at least 1");
+    }
+    PackedWeight first = experts.getFirst().packed();
+    for (PackedGroup.Expert expert : experts) {
+      PackedWeight weight = expert.packed();
+      if (weight.n() != first.n() || weight.k() != first.k()) {
+        throw new GatunException(
+            "grouped linear: found an expert of "
+                + weight.n()
+                + " x "
+                + weight.k()
+                + ", expected "
+                + first.n()
+                + " x "
+                + first.k()
+                + " as the first");
+      }
+    }
+  }
+
+  /**
+   * The offsets of a grouped product: one more than there are experts, from 0 on, none below the
+   * one before.
+   *
+   * @return the last one: M
+   * @throws GatunException when they do not hold together
+   */
+  public static long offsets(long[] offsets, int experts) {
+    if (offsets.length != experts + 1 || offsets[0] != 0) {
+      throw new GatunException(
+          "grouped linear: found "
+              + offsets.length
+              + " offsets"
+              + (offsets.length == 0 ? "" : " from " + offsets[0] + " on")
+              + ", expected "
+              + (experts + 1)
+              + " from 0 on");
+    }
+    for (int e = 0; e < experts; e++) {
+      if (offsets[e + 1] < offsets[e]) {
+        throw new GatunException(
+            "grouped linear: found offset "
+                + offsets[e + 1]
+                + " after "
+                + offsets[e]
+                + " for expert "
+                + e
+                + ", expected none below the one before");
+      }
+    }
+    return offsets[experts];
+  }
+
+  /** The same, and that they are those of a call with so many rows. */
+  static void offsets(long[] offsets, int experts, long m) {
+    if (offsets(offsets, experts) != m) {
+      throw new GatunException(
+          "grouped linear: found offsets up to " + offsets[experts] + ", expected " + m + " rows");
     }
   }
 

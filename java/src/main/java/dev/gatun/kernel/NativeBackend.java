@@ -338,6 +338,14 @@ final class NativeBackend implements Backend {
   }
 
   @Override
+  public PackedGroup group(List<PackedGroup.Expert> experts) {
+    MatrixCheck.experts(experts);
+    NativePacked[] weights =
+        experts.stream().map(e -> mine(e.packed())).toArray(NativePacked[]::new);
+    return new NativeGroup(this, experts, weights, threads);
+  }
+
+  @Override
   public void round(
       Rounding rounding,
       MemorySegment x,

@@ -121,16 +121,34 @@ final class NativePacked implements PackedWeight {
           scratch.workspaceSize());
     }
     if (copyY) {
-      long row = n() * ySize;
-      for (long i = 0; i < m; i++) {
-        MemorySegment.copy(nativeY, i * row, y, i * call.ldy() * ySize, row);
-      }
+      copyRows(nativeY, y, m, n() * ySize, call.ldy() * ySize);
     }
   }
 
+  /** Rows of so many bytes to rows that lie further apart. */
+  static void copyRows(MemorySegment from, MemorySegment to, long count, long bytes, long apart) {
+    for (long i = 0; i < count; i++) {
+      MemorySegment.copy(from, i * bytes, to, i * apart, bytes);
+    }
+  }
+
+  /** Every successful call is followed by one of {@link #leave}. */
+  void enter() {
+    uses.enter();
+  }
+
+  void leave() {
+    uses.leave();
+  }
+
+  /** The packed form's address, for those who have entered. */
+  MemorySegment address() {
+    return address;
+  }
+
   /** What C is handed for memory that it reads: the memory itself, a copy, or null. */
-  private static MemorySegment passed(
-      @Nullable MemorySegment memory, int size, boolean isShort, Buffer room, long count) {
+  static MemorySegment passed(
+      @Nullable MemorySegment memory, int size, boolean isShort, NativeBuffer room, long count) {
     if (memory == null) {
       return MemorySegment.NULL;
     }
@@ -140,7 +158,7 @@ final class NativePacked implements PackedWeight {
   /**
    * Whether C can take the memory as it lies: native or in the heap for a short call, and aligned.
    */
-  private static boolean passes(MemorySegment memory, int size, boolean isShort) {
+  static boolean passes(MemorySegment memory, int size, boolean isShort) {
     return (isShort || memory.isNative()) && memory.address() % size == 0;
   }
 
@@ -237,13 +255,13 @@ final class NativePacked implements PackedWeight {
 
   /** One caller's working memory. It grows to what was needed most, and stays. */
   private static final class NativeScratch {
-    private final Buffer size = new Buffer();
-    private final Buffer workspace = new Buffer();
-    private final Buffer x = new Buffer();
-    private final Buffer y = new Buffer();
-    private final Buffer bias = new Buffer();
-    private final Buffer multiplier = new Buffer();
-    private final Buffer other = new Buffer();
+    private final NativeBuffer size = new NativeBuffer();
+    private final NativeBuffer workspace = new NativeBuffer();
+    private final NativeBuffer x = new NativeBuffer();
+    private final NativeBuffer y = new NativeBuffer();
+    private final NativeBuffer bias = new NativeBuffer();
+    private final NativeBuffer multiplier = new NativeBuffer();
+    private final NativeBuffer other = new NativeBuffer();
     private int compute;
     private int threads;
     private long rows;
@@ -284,36 +302,6 @@ final class NativePacked implements PackedWeight {
       bias.close();
       multiplier.close();
       other.close();
-    }
-  }
-
-  /** Native memory that grows. */
-  private static final class Buffer {
-    private @Nullable Arena arena;
-    private MemorySegment memory = MemorySegment.NULL;
-
-    MemorySegment atLeast(long bytes) {
-      if (memory.byteSize() < bytes) {
-        close();
-        Arena fresh = Arena.ofShared();
-        arena = fresh;
-        memory = fresh.allocate(bytes, 64);
-      }
-      return memory;
-    }
-
-    MemorySegment copy(MemorySegment from, long bytes) {
-      MemorySegment to = atLeast(bytes);
-      MemorySegment.copy(from, 0, to, 0, bytes);
-      return to;
-    }
-
-    void close() {
-      if (arena != null) {
-        arena.close();
-      }
-      arena = null;
-      memory = MemorySegment.NULL;
     }
   }
 }

@@ -291,7 +291,8 @@ final class Peers {
     }
   }
 
-  private static float[] random(int count) {
+  /** Floats between -1 and 1. */
+  static float[] random(int count) {
     SplittableRandom random = new SplittableRandom(11);
     float[] values = new float[count];
     for (int i = 0; i < count; i++) {

@@ -9,7 +9,6 @@ import dev.gatun.cli.CommonOptions;
 import java.io.IOException;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
@@ -116,53 +115,19 @@ public final class PeersCommand implements Command {
   }
 
   private Peers.Plan plan() {
+    Plans plans = new Plans(common);
     List<Work> chosen =
         works.isEmpty()
             ? List.of(Work.values())
-            : works.stream().map(this::work).distinct().toList();
-    String[] sizes = shape.split("[xX×]", -1);
-    int n = sizes.length == 2 ? size(sizes[0]) : 0;
-    int k = sizes.length == 2 ? size(sizes[1]) : 0;
-    // Floats of this shape must fit into an array, with room for their header.
-    if (n < 64 || k < 1 || (long) n * k > (1 << 29) - 64) {
-      throw common.usage(
-          "--shape: found '"
-              + shape
-              + "', expected NxK, N at least 64, with less than 2^29 weights");
-    }
-    for (int m : rows) {
-      if (m < 1 || m > 1 << 16 || (long) m * Math.max(n, k) > 1 << 28) {
-        throw common.usage(
-            "--m: found " + m + ", expected 1 to 65536, and less than 2^28 numbers in x and y");
-      }
-    }
-    if (threads < 1 || threads > 1024) {
-      throw common.usage("--threads: found " + threads + ", expected 1 to 1024");
-    }
+            : works.stream().map(plans::work).distinct().toList();
+    int[] size = plans.shape(shape);
+    plans.rows(rows, size);
+    plans.threads(threads);
     if (cold < 1 || cold > 1 << 14) {
       throw common.usage("--cold: found " + cold + ", expected 1 to 16384");
     }
-    if (!(seconds >= 0 && seconds <= 3600)) {
-      throw common.usage("--seconds: found " + seconds + ", expected 0 to 3600");
-    }
-    return new Peers.Plan(chosen, rows, n, k, threads, (long) cold << 20, seconds);
-  }
-
-  private static int size(String text) {
-    return text.matches("\\d{1,9}") ? Integer.parseInt(text) : 0;
-  }
-
-  private Work work(String name) {
-    return Arrays.stream(Work.values())
-        .filter(work -> work.label().equals(name.toLowerCase(Locale.ROOT)))
-        .findFirst()
-        .orElseThrow(
-            () ->
-                common.usage(
-                    "--work: found '"
-                        + name
-                        + "', expected one of "
-                        + Arrays.stream(Work.values()).map(Work::label).toList()));
+    plans.seconds(seconds);
+    return new Peers.Plan(chosen, rows, size[0], size[1], threads, (long) cold << 20, seconds);
   }
 
   private static Map<String, @Nullable Object> toJson(Peers.Result result) {

@@ -1,6 +1,6 @@
 /**
  * {@code gatun bench peers}: our linear layers beside other engines', measured in turns in one
- * process.
+ * process; {@code gatun bench scaling}: beside themselves on fewer threads and with more callers.
  */
 @NullMarked
 package dev.gatun.bench.peers;

@@ -1,0 +1,200 @@
+package dev.gatun;
+
+import dev.gatun.kernel.LinearCall;
+import dev.gatun.kernel.MatrixCheck;
+import dev.gatun.kernel.PackedGroup;
+import dev.gatun.kernel.Pool;
+import java.lang.foreign.MemorySegment;
+import java.util.List;
+import java.util.Objects;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Linear layers of one shape, each for a run of rows of its own: the experts of a mixture. Rows of
+ * x are sorted by expert, and one call multiplies them all; on the native backend threads share the
+ * work of all experts, so that those with few rows cost no more than their share. Thread-safe.
+ *
+ * <pre>{@code
+ * try (GroupedLinear up = GroupedLinear.of(experts)) {
+ *   up.forward(x, new long[] {0, 3, 3, 8}, y); // three experts; the second one has no rows
+ * }
+ * }</pre>
+ */
+public final class GroupedLinear implements AutoCloseable {
+  private final List<Linear> experts;
+
+  /** Null when the layers cannot be run together: then they run one after the other. */
+  private final @Nullable PackedGroup group;
+
+  private final int threads;
+  private final Pool<LinearCall<MemorySegment>> calls = new Pool<>(LinearCall::new);
+
+  private GroupedLinear(List<Linear> experts, @Nullable PackedGroup group, int threads) {
+    this.experts = experts;
+    this.group = group;
+    this.threads = threads;
+  }
+
+  /**
+   * Groups layers, which are this one's from now on: closing it closes them.
+   *
+   * <p>Layers of one device and compute type run together; others, with static activations or of
+   * {@code cuda}, one after the other.
+   *
+   * @param experts at least one, all with the same numbers of outputs and inputs
+   * @throws GatunException when their shapes differ
+   */
+  public static GroupedLinear of(List<Linear> experts) {
+    List<Linear> all = List.copyOf(experts);
+    if (all.isEmpty()) {
+      throw new GatunException("grouped linear: found no experts, expected at least 1");
+    }
+    Linear first = all.getFirst();
+    for (int e = 1; e < all.size(); e++) {
+      Linear expert = all.get(e);
+      if (expert.outFeatures() != first.outFeatures()
+          || expert.inFeatures() != first.inFeatures()) {
+        throw new GatunException(
+            "grouped linear: found expert "
+                + e
+                + " of "
+                + expert.outFeatures()
+                + " x "
+                + expert.inFeatures()
+                + ", expected "
+                + first.outFeatures()
+                + " x "
+                + first.inFeatures()
+                + " as the first");
+      }
+    }
+    if (!(first instanceof PackedLinear packed)
+        || !all.stream().allMatch(expert -> packed.goesWith(expert))) {
+      return new GroupedLinear(all, null, 0);
+    }
+    List<PackedGroup.Expert> parts =
+        all.stream().map(expert -> ((PackedLinear) expert).expert()).toList();
+    return new GroupedLinear(all, packed.backend().group(parts), packed.threads());
+  }
+
+  /** How many experts there are. */
+  public int experts() {
+    return experts.size();
+  }
+
+  /** N: output features of every expert. */
+  public long outFeatures() {
+    return experts.getFirst().outFeatures();
+  }
+
+  /** K: input features of every expert. */
+  public long inFeatures() {
+    return experts.getFirst().inFeatures();
+  }
+
+  /**
+   * y = x · Wᵀ + b in floats, W and b being those of a row's expert.
+   *
+   * @param x M × K floats, row-major, sorted by expert
+   * @param offsets expert e has rows {@code offsets[e] .. offsets[e+1]-1}: one more than there are
+   *     experts, from 0 on, none below the one before; the last is M, which may be 0
+   * @param y M × N floats, row-major; must not overlap x
+   * @throws GatunException when the offsets do not hold together
+   * @throws IndexOutOfBoundsException when x or y is too short
+   * @throws IllegalStateException when this is closed
+   */
+  public void forward(MemorySegment x, long[] offsets, MemorySegment y) {
+    long n = outFeatures();
+    forward(x, Encoding.F32, inFeatures(), offsets, y, Encoding.F32, n, Epilogue.NONE, null, n);
+  }
+
+  /**
+   * The same with other types of x and y (F32, F16, BF16), rows {@code ldx}, {@code ldy} and {@code
+   * ldOther} elements apart, and an epilogue.
+   *
+   * @param other M × N numbers of y's type: y itself or memory that does not overlap it; null when
+   *     the epilogue combines nothing
+   */
+  public void forward(
+      MemorySegment x,
+      Encoding xType,
+      long ldx,
+      long[] offsets,
+      MemorySegment y,
+      Encoding yType,
+      long ldy,
+      Epilogue epilogue,
+      @Nullable MemorySegment other,
+      long ldOther) {
+    long m = MatrixCheck.offsets(Objects.requireNonNull(offsets, "offsets"), experts.size());
+    if (m == 0) {
+      return;
+    }
+    LinearCall<MemorySegment> call = calls.take();
+    try {
+      call.operands(x, xType, ldx, m, y, yType, ldy)
+          .bias(null)
+          .multiplier(null)
+          .epilogue(epilogue, other, ldOther)
+          .compute(experts.getFirst().compute())
+          .threads(threads);
+      PackedLinear.check(outFeatures(), inFeatures(), call);
+      if (group == null) {
+        oneByOne(call, offsets);
+      } else {
+        together(group, call, offsets);
+      }
+    } finally {
+      call.clear();
+      calls.give(call);
+    }
+  }
+
+  private void together(PackedGroup group, LinearCall<MemorySegment> call, long[] offsets) {
+    int entered = 0;
+    try {
+      while (entered < experts.size()) {
+        ((PackedLinear) experts.get(entered)).enter();
+        entered++;
+      }
+      group.linear(call, offsets);
+    } finally {
+      while (entered > 0) {
+        entered--;
+        ((PackedLinear) experts.get(entered)).leave();
+      }
+    }
+  }
+
+  private void oneByOne(LinearCall<MemorySegment> call, long[] offsets) {
+    int ySize = call.yType().bits() / 8;
+    MemorySegment other = call.other();
+    for (int e = 0; e < experts.size(); e++) {
+      long row = offsets[e];
+      if (offsets[e + 1] > row) {
+        experts
+            .get(e)
+            .forward(
+                call.x().asSlice(row * call.ldx() * (call.xType().bits() / 8)),
+                call.xType(),
+                call.ldx(),
+                offsets[e + 1] - row,
+                call.y().asSlice(row * call.ldy() * ySize),
+                call.yType(),
+                call.ldy(),
+                call.epilogue(),
+                other == null ? null : other.asSlice(row * call.ldOther() * ySize),
+                call.ldOther());
+      }
+    }
+  }
+
+  /** Closes the experts. A second call does nothing. */
+  @Override
+  public void close() {
+    experts.forEach(Linear::close);
+    if (group != null) {
+      group.close();
+    }
+  }
+}
