@@ -60,6 +60,9 @@ gatun_status launch_linear_tiles(const TileLinear &p, int bits, uint32_t *worksp
 /* compute BF16 on Hopper for 4-bit codes; x in rows of bfloat16 that fit the copy engine: rows_to_copy. hopper_fused.cu
  */
 gatun_status launch_fused(const TileLinear &p, int multiprocessors, cudaStream_t stream);
+/* The same for up to eight rows of pairs (rows_of_pairs), one or two scale groups a step, the latter of 16 bits,
+ * without zero points and offsets. hopper_narrow.cu */
+gatun_status launch_narrow(const TileLinear &p, const DeviceTraits &device, cudaStream_t stream);
 /* x as rows of bfloat16, 16 bytes aligned: as it came, if it is that. */
 XRows rows_to_copy(const TileLinear &p, uint32_t *workspace, cudaStream_t stream);
 

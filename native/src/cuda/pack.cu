@@ -312,6 +312,10 @@ gatun_status gatun_cuda_pack(int32_t device, const gatun_matrix *matrix, gatun_c
     else
         pack_codes<8><<<blocks_of(words), 256, 0, raw>>>(*matrix, p.steps, words, codes);
     pack_scales<<<blocks_of(p.tiles * p.groups * GATUN_CUDA_TILE_ROWS), 256, 0, raw>>>(*matrix, p, block);
+    /* Last once more, and not by a kernel: a product that follows may begin to read before the kernel ahead of it has
+     * ended. */
+    GATUN_CUDA_TRY(
+        gatun_cuda_status(cudaMemsetAsync(block + p.block_size - GATUN_CUDA_SLACK, 0, GATUN_CUDA_SLACK, raw), "pack"));
     GATUN_CUDA_TRY(gatun_cuda_launched(GATUN_OP_PACK, 0, matrix->encoding, "pack"));
     *packed = p;
     return GATUN_OK;
