@@ -90,7 +90,7 @@ GATUN_INLINE float largest_of(const bool usual, const gatun_linear_input *in, in
 /* `steps` steps of a row from k on as bytes, zeros from `end` on: what quantize_x does, a tile's row at once. */
 GATUN_INLINE __m512i quantize_steps(const bool usual, const gatun_linear_input *in, int64_t row, int64_t k, int64_t end,
                                     int64_t steps, float scale, float reciprocal) {
-    const int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC, magnitude = 0x0B; /* of both, the larger */
+    enum { nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC, magnitude = 0x0B /* of both, the larger */ };
     const __m512 factor = _mm512_set1_ps(reciprocal);
     __m512 most = _mm512_setzero_ps(); /* the largest distance to an integer */
     __m512i q[4];

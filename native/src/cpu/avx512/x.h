@@ -30,7 +30,7 @@ static inline float x_absmax(const gatun_linear_input *in, int64_t row, int64_t 
 /* Sixteen numbers to int8, ties to even, as if by division: products with the reciprocal are as good unless they come
  * near a tie, since they are off by no more than 127 * 3 * 2^-24. */
 GATUN_INLINE __m128i quantize_x(__m512 v, float scale) {
-    const int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    enum { nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC };
     const float reciprocal = 1 / scale;
     __m512 q = _mm512_mul_ps(v, _mm512_set1_ps(reciprocal));
     __m512 rest = _mm512_abs_ps(_mm512_sub_ps(q, _mm512_roundscale_ps(q, nearest)));
