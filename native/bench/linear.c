@@ -1,10 +1,12 @@
 /*
  * gatun_bench_linear: what `linear` reaches on machines without a JVM, beside the multipliers' peak in the same run.
  *
- *   gatun_bench_linear [M,M,...] [threads,threads,...] [N] [K]
+ *   gatun_bench_linear [M,M,...] [threads,threads,...] [N] [K] [kinds, comma separated] [MiB of cold weights]
  *
  * For each kind of weight, M and thread count: the peak's and the layer's rounds by turns, the best of each. GATUN_ISA
- * chooses the instruction set of both. The weights are random and lie in one place, as do x and y.
+ * chooses the instruction set of both. The weights are random; up to 8 rows they come from memory: each call takes
+ * another of copies that are together so large (0: they lie in one place), and the rate at which memory is read is
+ * measured in between, over all of them.
  */
 #include <math.h>
 #include <stdbool.h>
@@ -33,10 +35,19 @@ static const kind KINDS[] = {
     {"nf4 g64", GATUN_NF4, GATUN_F32, GATUN_COMPUTE_BF16, PROBE_BF16, 64},
     {"q4_0", GATUN_Q4_0, GATUN_NONE, GATUN_COMPUTE_BF16, PROBE_BF16, 32},
     {"f8 row", GATUN_F8_E4M3, GATUN_F32, GATUN_COMPUTE_BF16, PROBE_BF16, 0},
+    {"iq4_nl", GATUN_IQ4_NL, GATUN_NONE, GATUN_COMPUTE_I8, PROBE_I8, 32},
+    {"mxfp4", GATUN_MXFP4, GATUN_NONE, GATUN_COMPUTE_I8_BLOCK, PROBE_I8, 32},
+    {"q6_k", GATUN_Q6_K, GATUN_NONE, GATUN_COMPUTE_I8, PROBE_I8, 16},
+    {"nf4 f32", GATUN_NF4, GATUN_F32, GATUN_COMPUTE_F32, PROBE_F32, 64},
+    {"f8 f32", GATUN_F8_E4M3, GATUN_F32, GATUN_COMPUTE_F32, PROBE_F32, 0},
+    {"q4_0 f32", GATUN_Q4_0, GATUN_NONE, GATUN_COMPUTE_F32, PROBE_F32, 32},
+    {"q8_0 f32", GATUN_Q8_0, GATUN_NONE, GATUN_COMPUTE_F32, PROBE_F32, 32},
+    {"q4_k f32", GATUN_Q4_K, GATUN_NONE, GATUN_COMPUTE_F32, PROBE_F32, 32},
+    {"q6_k f32", GATUN_Q6_K, GATUN_NONE, GATUN_COMPUTE_F32, PROBE_F32, 16},
     {"bf16", GATUN_BF16, GATUN_NONE, GATUN_COMPUTE_BF16, PROBE_BF16, 0},
     {"f32", GATUN_F32, GATUN_NONE, GATUN_COMPUTE_F32, PROBE_F32, 0},
 };
-enum { KINDS_COUNT = sizeof KINDS / sizeof KINDS[0], MOST = 16 };
+enum { KINDS_COUNT = sizeof KINDS / sizeof KINDS[0], MOST = 16, COLD_ROWS = 8 };
 
 static void *memory(int64_t size) {
     void *p = NULL;
@@ -112,31 +123,77 @@ static void *pack(const kind *w, int64_t n, int64_t k, int64_t *size) {
     return packed;
 }
 
-static void measure(const kind *w, const void *packed, int64_t size, int64_t m, int64_t n, int64_t k, int32_t threads,
-                    const void *x, void *y) {
+/* A packed weight, and copies of it one behind the other. */
+typedef struct weight {
+    const kind *kind;
+    uint8_t *copies;
+    int64_t size, stride, count, n, k;
+} weight;
+
+static weight copies_of(const kind *w, int64_t n, int64_t k, int64_t cold) {
+    weight of = {.kind = w, .n = n, .k = k};
+    void *packed = pack(w, n, k, &of.size);
+    of.stride = (of.size + 4095) / 4096 * 4096;
+    of.count = cold / of.stride + 1;
+    of.copies = gatun_probe_allocate(of.stride * of.count);
+    if (of.copies == NULL) {
+        fprintf(stderr, "no memory for %lld copies\n", (long long)of.count);
+        exit(1);
+    }
+    for (int64_t i = 0; i < of.count; i++) {
+        memcpy(of.copies + i * of.stride, packed, (size_t)of.size);
+    }
+    free(packed);
+    return of;
+}
+
+static void measure(const weight *w, int64_t m, int32_t threads, const void *x, void *y) {
+    const int32_t compute = w->kind->compute;
+    const bool cold = w->count > 1 && m <= COLD_ROWS;
     int64_t need;
-    expect_ok(gatun_linear_workspace(packed, size, m, w->compute, threads, &need));
+    expect_ok(gatun_linear_workspace(w->copies, w->size, m, compute, threads, &need));
     void *workspace = memory(need);
-    double best = INFINITY, peak = 0;
+    double best = INFINITY, peak = 0, read = 0;
     const double start = now_seconds();
-    for (int round = 0; round < 3 || (round < 200 && now_seconds() - start < 0.4); round++) {
+    for (int round = 0; round < 3 || (round < 400 && now_seconds() - start < 0.5); round++) {
         if (round % 4 == 0) {
-            double now = gatun_probe_peak(w->peak, threads, 1);
+            double now = gatun_probe_peak(w->kind->peak, threads, 1);
             peak = now > peak ? now : peak;
         }
+        if (cold && round % 64 == 0) {
+            double now = gatun_probe_read(w->copies, w->stride * w->count / 4096 * 4096, threads, 1);
+            read = now > read ? now : read;
+        }
+        const uint8_t *packed = w->copies + (cold ? round % w->count : 0) * w->stride;
         double before = now_seconds();
-        expect_ok(gatun_linear(packed, size, x, GATUN_F32, k, m, y, GATUN_F32, n, NULL, NULL, GATUN_ACTIVATION_NONE,
-                               GATUN_COMBINE_NONE, NULL, 0, w->compute, GATUN_ISA_BEST, threads, workspace, need));
+        expect_ok(gatun_linear(packed, w->size, x, GATUN_F32, w->k, m, y, GATUN_F32, w->n, NULL, NULL,
+                               GATUN_ACTIVATION_NONE, GATUN_COMBINE_NONE, NULL, 0, compute, GATUN_ISA_BEST, threads,
+                               workspace, need));
         double seconds = now_seconds() - before;
         best = seconds < best ? seconds : best;
     }
     gatun_kernel kernel;
     expect_ok(gatun_kernel_at(gatun_last_kernel(), &kernel));
-    double rate = 2.0 * (double)m * (double)n * (double)k / best * 1e-9;
-    printf("| %s | %s | %lld | %d | %.3f | %.0f | %.0f | %.1f %% |\n", w->name, kernel.name, (long long)m, threads,
-           best * 1e3, rate, peak, peak > 0 ? 100 * rate / peak : 0);
+    double rate = 2.0 * (double)m * (double)w->n * (double)w->k / best * 1e-9, bytes = (double)w->size / best * 1e-9;
+    printf("| %s | %s | %lld | %d | %.3f | %.0f | %.0f | %.1f %% | %.1f |", w->kind->name, kernel.name, (long long)m,
+           threads, best * 1e3, rate, peak, peak > 0 ? 100 * rate / peak : 0, bytes);
+    if (read > 0) {
+        printf(" %.1f | %.1f %% |\n", read, 100 * bytes / read);
+    } else {
+        printf(" | |\n");
+    }
     fflush(stdout);
     free(workspace);
+}
+
+static bool is_chosen(const char *names, const char *name) {
+    size_t length = strlen(name);
+    for (const char *at = strstr(names, name); at != NULL; at = strstr(at + 1, name)) {
+        if ((at == names || at[-1] == ',') && (at[length] == 0 || at[length] == ',')) {
+            return true;
+        }
+    }
+    return names[0] == 0;
 }
 
 static int list(const char *text, int64_t *out) {
@@ -170,17 +227,20 @@ int main(int count, char **arguments) {
     printf("%s\nN = %lld, K = %lld; I8 peak: %s, BF16: %s, F32: %s\n\n", gatun_cpu_features(), (long long)n,
            (long long)k, gatun_probe_peak_name(PROBE_I8), gatun_probe_peak_name(PROBE_BF16),
            gatun_probe_peak_name(PROBE_F32));
-    printf("| weight | kernel | M | threads | ms | GOP/s | peak GOP/s | share |\n|---|---|---|---|---|---|---|---|\n");
+    printf("| weight | kernel | M | threads | ms | GOP/s | peak GOP/s | share | weight GB/s | read GB/s | share |\n"
+           "|---|---|---|---|---|---|---|---|---|---|---|\n");
     for (int i = 0; i < KINDS_COUNT; i++) {
-        int64_t size;
-        void *packed = pack(&KINDS[i], n, k, &size);
+        if (!is_chosen(count > 5 ? arguments[5] : "", KINDS[i].name)) {
+            continue;
+        }
+        weight w = copies_of(&KINDS[i], n, k, (count > 6 ? strtoll(arguments[6], NULL, 10) : 384) << 20);
         for (int t = 0; t < thread_counts; t++) {
             expect_ok(gatun_threads_set((int32_t)threads[t], 200));
             for (int r = 0; r < row_counts; r++) {
-                measure(&KINDS[i], packed, size, rows[r], n, k, (int32_t)threads[t], x, y);
+                measure(&w, rows[r], (int32_t)threads[t], x, y);
             }
         }
-        free(packed);
+        gatun_probe_free(w.copies);
     }
     return 0;
 }
