@@ -16,6 +16,7 @@ import dev.gatun.kernel.codec.Numbers;
 import dev.gatun.layout.TorchAoLayout;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.ArrayList;
 import java.util.Collection;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -115,12 +116,10 @@ final class TorchAoWriter implements LayerWriter {
   private Blank bytes(String layer, long n, long k, Encoding dtype, Arena arena) {
     Encoding encoding = scheme.encoding();
     List<Long> block = scheme.block(n, k);
-    long down = n / block.get(0);
-    long across = k / block.get(1);
-    String prefix = TorchAoTensors.prefix(layer + Parts.WEIGHT);
-    DType type = DType.valueOf(encoding.name());
-    Tensor codes = WriterSupport.allocate(arena, prefix + "qdata", type, n, k);
-    Tensor scales = WriterSupport.allocate(arena, prefix + "scale", DType.F32, down, across);
+    List<Tensor> tensors =
+        bytes(layer, n, k).stream().map(e -> WriterSupport.allocate(arena, e)).toList();
+    Tensor codes = tensors.get(tensors.size() - 2);
+    Tensor scales = tensors.getLast();
     Matrix matrix =
         new TorchAoLayout(scheme.type().className(), encoding)
             .blocks(
@@ -132,11 +131,38 @@ final class TorchAoWriter implements LayerWriter {
                 Parts.values(scales),
                 Optional.empty(),
                 dtype);
-    if (encoding != Encoding.I8) {
-      return Blank.of(List.of(codes, scales), matrix);
+    return Blank.of(tensors, matrix);
+  }
+
+  /** Zero points of integers, codes and scales. */
+  private List<SafetensorsWriter.Entry> bytes(String layer, long n, long k) {
+    Encoding encoding = scheme.encoding();
+    List<Long> block = scheme.block(n, k);
+    long down = n / block.get(0);
+    long across = k / block.get(1);
+    String prefix = TorchAoTensors.prefix(layer + Parts.WEIGHT);
+    List<SafetensorsWriter.Entry> entries = new ArrayList<>();
+    if (encoding == Encoding.I8) {
+      entries.add(WriterSupport.entry(prefix + "zero_point", DType.I8, down, across));
     }
-    Tensor zeros = WriterSupport.allocate(arena, prefix + "zero_point", DType.I8, down, across);
-    return Blank.of(List.of(zeros, codes, scales), matrix);
+    entries.add(WriterSupport.entry(prefix + "qdata", DType.valueOf(encoding.name()), n, k));
+    entries.add(WriterSupport.entry(prefix + "scale", DType.F32, down, across));
+    return entries;
+  }
+
+  /** Codes of a byte with scales of rows or of parts of them. */
+  @Override
+  public Optional<RowQuantizer> byRows(String layer, Tensor weight) {
+    long k = weight.shape().get(1);
+    boolean codes =
+        scheme.type() == TorchAoWeights.Type.INT8 || scheme.type() == TorchAoWeights.Type.FLOAT8;
+    return codes && scheme.block(2, k).get(0) == 1
+        ? Optional.of(
+            SlicedRows.of(
+                weight,
+                rows -> bytes(layer, rows, k),
+                (rows, backend, arena) -> quantize(layer, rows, backend, arena)))
+        : Optional.empty();
   }
 
   @Override
