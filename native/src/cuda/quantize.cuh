@@ -41,9 +41,9 @@ struct Encoder {
     __device__ uint32_t operator()(float v, float scale, float reciprocal) const {
         if (scale == 0.0f && zero_code >= 0)
             return (uint32_t)zero_code;
-        float q = multiply ? __fmul_rn(v, reciprocal) : __fdiv_rn(v, scale);
-        /* Before it is rounded: bfloat16 has one NaN, of neither sign. */
-        q = round_to(arithmetic, as_processors(q, v, multiply ? reciprocal : scale));
+        float q = round_to(arithmetic, multiply ? __fmul_rn(v, reciprocal) : __fdiv_rn(v, scale));
+        if (arithmetic != GATUN_BF16) /* which has one NaN, and that is positive */
+            q = as_processors(q, v, multiply ? reciprocal : scale);
         q = q < low ? low : q > high ? high : q;
         return encode_any(encoding, q);
     }

@@ -28,8 +28,9 @@ public enum Compute {
    */
   F8_ROW(5),
   /**
-   * The same, but x quantized per 128 consecutive k, as DeepSeek's checkpoints have it. For up to
-   * 16 rows of x a GPU rounds the product of a code of x and its scale to bfloat16.
+   * The same, but x quantized per 128 consecutive k, as DeepSeek's checkpoints have it. A GPU
+   * rounds the product of a code of x and its scale to bfloat16 where it does not multiply bytes:
+   * for up to 16 rows of x, weights other than F8_E4M3, and scales of other blocks.
    */
   F8_BLOCK(6),
   /**
