@@ -180,14 +180,17 @@ __global__ void __launch_bounds__(256) dequantize_blocks(const __grid_constant__
     int64_t stride = m.code_row_stride ? m.code_row_stride : m.k / shape.elements * shape.bytes;
     const uint8_t *block = (const uint8_t *)m.codes + column / shape.elements * shape.bytes;
     const int run = (int)(column % shape.elements / RUN);
+    const float factor = block_factor(m);
 #pragma unroll 2 /* two rows' loads in flight */
     for (int64_t i = blockIdx.y; i < out.rows; i += gridDim.y) {
         int64_t source = out.source(i, m.n);
         float v[RUN];
 #pragma unroll
         for (int e = 0; e < RUN; e++)
-            v[e] = source < 0 ? __uint_as_float(0x7FC00000)
-                              : round_to(m.result, block_value(ENCODING, block + source * stride, run << 3 | e));
+            v[e] = source < 0
+                       ? __uint_as_float(0x7FC00000)
+                       : round_to(m.result,
+                                  __fmul_rn(block_value(ENCODING, block + source * stride, run << 3 | e), factor));
         store_run(out.type, out.data, i * out.ld + column, v);
     }
 }
@@ -252,7 +255,8 @@ static void launch_block(const gatun_matrix &m, const Output &out, dim3 grid, in
     constexpr BlockShape shape = block_shape(ENCODING);
     const int64_t row = m.k / shape.elements * shape.bytes;
     const uint8_t *codes = (const uint8_t *)m.codes + out.row0 * row;
-    const bool follow = (m.code_row_stride == 0 || m.code_row_stride == row) && out.ld == m.k && !out.ids;
+    const bool follow =
+        (m.code_row_stride == 0 || m.code_row_stride == row) && out.ld == m.k && !out.ids && block_factor(m) == 1.0f;
     if constexpr (has_nibbles(ENCODING)) {
         using Part = Nibbles<ENCODING>;
         const int64_t parts = out.rows * m.k / (2 * RUN), at_once = 256 * NIBBLES_AT_ONCE;

@@ -170,6 +170,11 @@ __device__ inline float number_at(const gatun_matrix &m, int64_t row, int64_t co
     return m.codebook ? m.codebook[code] : decode_code(m.encoding, code);
 }
 
+/* What the numbers of GGUF blocks are multiplied by: most descriptions leave it unset. */
+__host__ __device__ inline float block_factor(const gatun_matrix &m) {
+    return m.global_scale == 0.0f ? 1.0f : m.global_scale;
+}
+
 /* Rounded to the matrix's arithmetic, before any rotation and before `result`. Not `rounded`: what a product of codes
  * multiplies, which scales sums and so rounds no weight. */
 __device__ inline float unrotated_value(const gatun_matrix &m, int64_t row, int64_t column, bool rounded = true) {
@@ -179,7 +184,7 @@ __device__ inline float unrotated_value(const gatun_matrix &m, int64_t row, int6
         int64_t per_row = m.k / shape.elements * shape.bytes;
         int64_t stride = m.code_row_stride ? m.code_row_stride : per_row;
         const uint8_t *block = (const uint8_t *)m.codes + row * stride + column / shape.elements * shape.bytes;
-        return block_value(m.encoding, block, (int)(column % shape.elements));
+        return __fmul_rn(block_value(m.encoding, block, (int)(column % shape.elements)), block_factor(m));
     }
     int64_t index = scale_index(m, row, column);
     float v = __fsub_rn(number_at(m, row, column), zero_at(m, index));

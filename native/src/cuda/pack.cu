@@ -68,7 +68,9 @@ static void plan(const gatun_matrix &m, gatun_cuda_packed *out) {
     if (tiles) {
         bool plain16 = (m.scale_type == GATUN_F16 || m.scale_type == GATUN_BF16) &&
                        (m.arithmetic == GATUN_F32 || m.arithmetic == m.scale_type) && m.global_scale == 1.0f;
-        if (block.bits)
+        if (block.bits && block_factor(m) != 1.0f)
+            out->scale_type = GATUN_F32;
+        else if (block.bits)
             out->scale_type = m.encoding == GATUN_MXFP4 || m.encoding == GATUN_NVFP4 ? GATUN_BF16 : GATUN_F16;
         else if (plain16)
             out->scale_type = m.scale_type;
@@ -140,11 +142,11 @@ __device__ static float tile_scale(const gatun_matrix &m, int64_t row, int64_t c
     case GATUN_Q4_1:
     case GATUN_IQ4_NL:
     case GATUN_Q8_0:
-        return block_half(block_of(m, row, column));
+        return __fmul_rn(block_half(block_of(m, row, column)), block_factor(m));
     case GATUN_MXFP4:
-        return power_of_two((int)block_of(m, row, column)[0] - 128);
+        return __fmul_rn(power_of_two((int)block_of(m, row, column)[0] - 128), block_factor(m));
     case GATUN_NVFP4:
-        return __fmul_rn(ue4m3(block_of(m, row, column)[column % 64 / 16]), 0.5f);
+        return __fmul_rn(__fmul_rn(ue4m3(block_of(m, row, column)[column % 64 / 16]), 0.5f), block_factor(m));
     default: {
         float scale = scale_at(m, scale_index(m, row, column));
         return m.scale_order == GATUN_SCALES_THEN_GLOBAL ? __fmul_rn(scale, m.global_scale) : scale;
@@ -213,7 +215,7 @@ __global__ void __launch_bounds__(256)
     if (p.offsets_offset) {
         float v = 0.0f;
         if (inside)
-            v = m.encoding == GATUN_Q4_1 ? block_half(block_of(m, row, column) + 2)
+            v = m.encoding == GATUN_Q4_1 ? __fmul_rn(block_half(block_of(m, row, column) + 2), block_factor(m))
                                          : offset_at(m, scale_index(m, row, column));
         ((float *)(block + p.offsets_offset))[at] = v;
     }

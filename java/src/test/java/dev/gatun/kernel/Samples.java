@@ -36,6 +36,11 @@ final class Samples {
       samples.add(encoding(e, 70, e.isBlock() ? 3L * e.blockElements() : 544));
     }
     peculiar(samples);
+    for (Encoding e :
+        List.of(Encoding.Q4_1, Encoding.Q8_0, Encoding.MXFP4, Encoding.NVFP4, Encoding.Q4_K)) {
+      Matrix m = encoding(e, 37, 2L * e.blockElements()).matrix();
+      samples.add(new Sample("global scale: " + e, m.toBuilder().globalScale(0.037f).build()));
+    }
     return samples;
   }
 
