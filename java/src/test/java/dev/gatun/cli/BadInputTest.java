@@ -225,7 +225,10 @@ class BadInputTest {
     assertThat(quantized).hasBinaryContent(quantizedBefore);
   }
 
-  /** A full disk fails in the middle of the work: what was there stays, and nothing is added. */
+  /**
+   * A disk that is too small is refused before quantizing begins, and fails the other commands in
+   * the middle of their work: what was there stays, and nothing is added.
+   */
   @Test
   @EnabledOnOs(OS.LINUX)
   void keepsTheOldFileWhenTheDiskIsFull() throws Exception {
@@ -243,9 +246,12 @@ class BadInputTest {
       wide.putAs("a.weight", weight, DType.F32);
       wide.putFloats("x", List.of(200L, 1536L), new float[200 * 1536]);
       Path in = wide.write(temp.resolve("wide.safetensors"));
+      Cli.run("quantize", in, "-o", out, "--format", "qint8")
+          .fails(out, "bytes free", "expected at least");
+      assertThat(Cli.names(disk)).containsExactly("out.safetensors");
+      assertThat(out).hasContent("old");
       for (Object[] command :
           List.of(
-              new Object[] {"quantize", in, "-o", out, "--format", "qint8"},
               new Object[] {
                 "convert", Golden.dir("bnb", "nf4_bf16"), "-o", out, "--format", "qint8"
               },
