@@ -145,6 +145,32 @@ public final class LinearCall<T> {
     return this;
   }
 
+  /**
+   * Takes all that another call holds. A backend checks and runs such a copy: the caller's own call
+   * may change under it when threads share it against the rules, and native memory has no bounds.
+   */
+  LinearCall<T> set(LinearCall<T> from) {
+    x = from.x;
+    xType = from.xType;
+    ldx = from.ldx;
+    m = from.m;
+    y = from.y;
+    yType = from.yType;
+    ldy = from.ldy;
+    bias = from.bias;
+    multiplier = from.multiplier;
+    epilogue = from.epilogue;
+    other = from.other;
+    ldOther = from.ldOther;
+    xScale = from.xScale;
+    xScales = from.xScales;
+    xScaleRowStride = from.xScaleRowStride;
+    xScaleColumnStride = from.xScaleColumnStride;
+    compute = from.compute;
+    threads = from.threads;
+    return this;
+  }
+
   /** Lets go of all memory. */
   public void clear() {
     x = null;

@@ -331,10 +331,7 @@ final class NativeBackend implements Backend {
 
   @Override
   public void linear(PackedWeight packed, LinearCall<MemorySegment> call) {
-    NativePacked weight = mine(packed);
-    call.check(weight.n(), weight.k());
-    call.checkNumbers("native");
-    weight.linear(call, call.threads() == 0 ? threads : call.threads());
+    mine(packed).linear(call, threads);
   }
 
   @Override

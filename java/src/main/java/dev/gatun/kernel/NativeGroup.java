@@ -25,6 +25,7 @@ final class NativeGroup implements PackedGroup {
 
   /** One caller's working memory. */
   private static final class Scratch {
+    final LinearCall<MemorySegment> call = new LinearCall<>();
     final NativeBuffer offsets = new NativeBuffer();
     final NativeBuffer size = new NativeBuffer();
     final NativeBuffer workspace = new NativeBuffer();
@@ -68,11 +69,6 @@ final class NativeGroup implements PackedGroup {
 
   @Override
   public void linear(LinearCall<MemorySegment> call, long[] offsets) {
-    MatrixCheck.offsets(offsets, weights.length, call.m());
-    if (call.m() == 0) {
-      return;
-    }
-    call.bias(null).multiplier(null).check(weights[0].n(), weights[0].k());
     uses.enter();
     int entered = 0;
     try {
@@ -82,8 +78,15 @@ final class NativeGroup implements PackedGroup {
       }
       Scratch scratch = pool.take();
       try {
-        linear(call, offsets, scratch);
+        LinearCall<MemorySegment> own = scratch.call.set(call).bias(null).multiplier(null);
+        MatrixCheck.offsets(offsets, weights.length, own.m());
+        if (own.m() > 0) {
+          own.check(weights[0].n(), weights[0].k());
+          own.checkNumbers("native");
+          linear(own, offsets, scratch);
+        }
       } finally {
+        scratch.call.clear();
         if (!pool.give(scratch)) {
           scratch.close();
         }

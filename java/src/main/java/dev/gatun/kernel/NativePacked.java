@@ -45,14 +45,22 @@ final class NativePacked implements PackedWeight {
     this.address = MemorySegment.ofAddress(block.address());
   }
 
-  /** The call has been checked. */
+  /**
+   * {@link Backend#linear}.
+   *
+   * @param threads of a call that does not say how many
+   */
   void linear(LinearCall<MemorySegment> call, int threads) {
     uses.enter();
     try {
       NativeScratch scratch = take();
       try {
-        linear(call, threads, scratch);
+        LinearCall<MemorySegment> own = scratch.call.set(call);
+        own.check(n(), k());
+        own.checkNumbers("native");
+        linear(own, own.threads() == 0 ? threads : own.threads(), scratch);
       } finally {
+        scratch.call.clear();
         give(scratch);
       }
     } finally {
@@ -255,6 +263,7 @@ final class NativePacked implements PackedWeight {
 
   /** One caller's working memory. It grows to what was needed most, and stays. */
   private static final class NativeScratch {
+    private final LinearCall<MemorySegment> call = new LinearCall<>();
     private final NativeBuffer size = new NativeBuffer();
     private final NativeBuffer workspace = new NativeBuffer();
     private final NativeBuffer x = new NativeBuffer();

@@ -106,6 +106,45 @@ class NativePackedTest {
     }
   }
 
+  /**
+   * A call is for one thread; shared against that rule, it may fail, but writes only what it has.
+   */
+  @Test
+  void aCallThatAnotherThreadChangesWritesNothingBeyondItsMemory() throws Exception {
+    int rows = 4;
+    int rounds = 50_000;
+    try (Arena arena = Arena.ofShared();
+        PackedWeight packed = backend.pack(matrix(arena))) {
+      MemorySegment x = arena.allocateFrom(ValueLayout.JAVA_FLOAT, numbers(rows * K));
+      MemorySegment wide = arena.allocate(rows * N * 4L, 64);
+      MemorySegment whole = arena.allocate(rows * N * 4L, 64);
+      MemorySegment tight = whole.asSlice(0, N * 4L);
+      LinearCall<MemorySegment> call =
+          LinearCall.of(x, Encoding.F32, K, 1, tight, Encoding.F32, N).threads(1);
+      AtomicBoolean done = new AtomicBoolean();
+      try (var pool = Executors.newSingleThreadExecutor()) {
+        Future<?> changes =
+            pool.submit(
+                () -> {
+                  while (!done.get()) {
+                    call.operands(x, Encoding.F32, K, rows, wide, Encoding.F32, N);
+                    call.operands(x, Encoding.F32, K, 1, tight, Encoding.F32, N);
+                  }
+                });
+        for (int i = 0; i < rounds; i++) {
+          try {
+            backend.linear(packed, call);
+          } catch (IndexOutOfBoundsException torn) {
+            assertThat(torn).hasMessageContaining("y");
+          }
+        }
+        done.set(true);
+        changes.get();
+      }
+      assertThat(whole.asSlice(N * 4L).toArray(ValueLayout.JAVA_FLOAT)).containsOnly(0f);
+    }
+  }
+
   @Test
   void gapsBetweenHeapRowsAreKept() {
     try (Arena arena = Arena.ofConfined();
