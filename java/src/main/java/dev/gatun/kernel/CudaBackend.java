@@ -24,6 +24,7 @@ public final class CudaBackend implements Backend, AutoCloseable {
   private final CudaTable table;
   private final CudaScratch.Kept pool;
   private final CudaUploads uploads;
+  private final Pool<LinearCall<CudaMemory>> calls = new Pool<>(LinearCall::new);
 
   CudaBackend(int device) {
     this.gpu = CudaGpu.at(device);
@@ -318,9 +319,7 @@ public final class CudaBackend implements Backend, AutoCloseable {
 
   @Override
   public void linear(PackedWeight packed, LinearCall<MemorySegment> call) {
-    CudaPacked weight = mine(packed);
-    call.check(weight.n(), weight.k());
-    onHost(weight, call, null, null);
+    onHost(mine(packed), call, null, null);
   }
 
   /**
@@ -336,7 +335,6 @@ public final class CudaBackend implements Backend, AutoCloseable {
       @Nullable CudaMemory bias,
       @Nullable CudaMemory multiplier) {
     CudaPacked weight = mine(packed);
-    call.check(weight.n(), weight.k());
     UseCount b = (bias == null ? CudaMemory.NONE : bias).uses();
     UseCount f = (multiplier == null ? CudaMemory.NONE : multiplier).uses();
     b.enter();
@@ -378,7 +376,14 @@ public final class CudaBackend implements Backend, AutoCloseable {
    * @throws IllegalStateException when something of it is closed
    */
   public void linear(CudaStream stream, PackedWeight packed, LinearCall<CudaMemory> call) {
-    CudaProducts.onDevice(stream, mine(packed), call);
+    CudaPacked weight = mine(packed);
+    LinearCall<CudaMemory> own = calls.take();
+    try {
+      CudaProducts.onDevice(stream, weight, own.set(call));
+    } finally {
+      own.clear();
+      calls.give(own);
+    }
   }
 
   private CudaPacked mine(PackedWeight packed) {

@@ -17,6 +17,8 @@ final class CudaProducts {
   /**
    * Gives the product to the stream; see {@link CudaBackend#linear(CudaStream, PackedWeight,
    * LinearCall)}.
+   *
+   * @param call that no other thread knows
    */
   static void onDevice(CudaStream stream, CudaPacked weight, LinearCall<CudaMemory> call) {
     check(weight, call);
@@ -94,6 +96,21 @@ final class CudaProducts {
    * @param multiplier in place of the call's, or null
    */
   static void onHost(
+      CudaScratch scratch,
+      CudaPacked weight,
+      LinearCall<MemorySegment> call,
+      @Nullable CudaMemory bias,
+      @Nullable CudaMemory multiplier) {
+    LinearCall<MemorySegment> own = scratch.call().set(call);
+    try {
+      own.check(weight.n(), weight.k());
+      run(scratch, weight, own, bias, multiplier);
+    } finally {
+      own.clear();
+    }
+  }
+
+  private static void run(
       CudaScratch scratch,
       CudaPacked weight,
       LinearCall<MemorySegment> call,

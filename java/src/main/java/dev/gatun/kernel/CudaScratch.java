@@ -14,6 +14,7 @@ final class CudaScratch {
   private @Nullable CudaMemory room;
   private long used;
   private final CudaOperands operands = new CudaOperands();
+  private final LinearCall<MemorySegment> call = new LinearCall<>();
 
   private CudaScratch(CudaContext context) {
     this.stream = new CudaStream(context);
@@ -49,6 +50,11 @@ final class CudaScratch {
     long address = whole.address() + used;
     used += piece(bytes);
     return address;
+  }
+
+  /** For a copy of the call under way: see {@link LinearCall#set}. */
+  LinearCall<MemorySegment> call() {
+    return call;
   }
 
   /** For the call under way. */
