@@ -90,19 +90,19 @@ static peak find(int32_t kind) {
     if (kind == PROBE_BF16 && !below("amx") && has_amx()) {
         return (peak){kind, "amx tdpbf16ps", PEAK_AMX_STEP / 2, bf16_amx};
     }
-    if (kind == PROBE_F32 && HAS("avx512f")) {
+    if (kind == PROBE_F32 && !below("avx512") && HAS("avx512f")) {
         return (peak){kind, "avx512 vfmadd231ps", 2 * 16, f32_avx512};
     }
     if (kind == PROBE_F32 && HAS("avx2") && HAS("fma")) {
         return (peak){kind, "avx2 vfmadd231ps", 2 * 8, f32_avx2};
     }
-    if (kind == PROBE_I8 && HAS("avx512vnni")) {
+    if (kind == PROBE_I8 && !below("avx512") && HAS("avx512vnni")) {
         return (peak){kind, "avx512 vpdpbusd", 2 * 64, i8_avx512};
     }
     if (kind == PROBE_I8 && has_avxvnni()) {
         return (peak){kind, "avx2 vpdpbusd", 2 * 32, i8_avxvnni};
     }
-    if (kind == PROBE_BF16 && HAS("avx512bf16")) {
+    if (kind == PROBE_BF16 && !below("avx512") && HAS("avx512bf16")) {
         return (peak){kind, "avx512 vdpbf16ps", 2 * 32, bf16_avx512};
     }
 #elif defined(__aarch64__)

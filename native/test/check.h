@@ -77,7 +77,8 @@ static inline void *buffer(int64_t size, int32_t fill) {
     return p;
 }
 
-/* A buffer whose last byte is the last of a page, with a page behind it and one before it that nobody may touch. */
+/* A buffer whose last byte is the last of a page, or whose first one is the first of a page, with a page behind it and
+ * one before it that nobody may touch. */
 typedef struct guarded {
     void *map;
     size_t mapped;
@@ -85,7 +86,7 @@ typedef struct guarded {
     void *data;
 } guarded;
 
-static inline guarded guard(int64_t size) {
+static inline guarded guard_at(int64_t size, bool front) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t inside = ((size_t)size + page - 1) / page * page + (size == 0 ? page : 0);
     guarded g = {.mapped = inside + 2 * page, .size = size};
@@ -95,17 +96,21 @@ static inline guarded guard(int64_t size) {
         fprintf(stderr, "no memory for guarded %lld bytes\n", (long long)size);
         exit(1);
     }
-    g.data = (uint8_t *)g.map + page + inside - (size_t)size;
+    g.data = (uint8_t *)g.map + page + (front ? 0 : inside - (size_t)size);
     return g;
 }
 
-static inline guarded guard_copy(const void *from, int64_t size) {
-    guarded g = guard(size);
+static inline guarded guard(int64_t size) { return guard_at(size, false); }
+
+static inline guarded guard_copy_at(const void *from, int64_t size, bool front) {
+    guarded g = guard_at(size, front);
     if (size > 0) {
         memcpy(g.data, from, (size_t)size);
     }
     return g;
 }
+
+static inline guarded guard_copy(const void *from, int64_t size) { return guard_copy_at(from, size, false); }
 
 static inline void unguard(guarded *g) { munmap(g->map, g->mapped); }
 

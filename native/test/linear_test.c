@@ -1,7 +1,8 @@
 /*
  * Every `linear` kernel of one instruction set against plain double arithmetic on dequantized weights: shapes with
- * tails, all granularities, biases, activations, strides, 16-bit x and y, NaN and infinity; and the kernel that ran is
- * the one that the table promises. Usage: linear_test <isa>; exit code 77 when this machine lacks it.
+ * tails, all granularities, biases, activations, strides, 16-bit x and y, NaN and infinity, everything beside pages
+ * that nobody may touch; and the kernel that ran is the one that the table promises. Usage: linear_test <isa>; exit
+ * code 77 when this machine lacks it.
  */
 #include <math.h>
 
@@ -83,8 +84,10 @@ static void check_y(const gatun_matrix *m, const float *x, int64_t ldx, int64_t 
             double sum = 0, terms = 0;
             for (int64_t i = 0; i < m->k; i++) {
                 double product = xs[r * m->k + i] * (double)w[i];
+                double offset = m->offset_type == GATUN_NONE ? 0 : (double)gatun_offset_at(m, n, i);
+                double apart = fabs(product) + 2 * fabs(xs[r * m->k + i] * offset); /* a code may cancel its offset */
                 sum += product;
-                terms += product * product;
+                terms += apart * apart;
             }
             double expected = activate(v.activation, v.bias ? sum + (double)bias[n] : sum);
             if (v.combine != GATUN_COMBINE_NONE) {
@@ -148,13 +151,18 @@ static void multiply(random_state *r, const gatun_matrix *m, int64_t rows, int32
     void *y = buffer(y_bytes, 0);
     memcpy(y, other, (size_t)y_bytes);
     CHECK_STATUS(GATUN_OK, gatun_linear_workspace(packed, size, rows, compute, THREADS, &bytes));
-    /* Everything ends where its last page does. */
+    /* Everything ends where its last page does, or begins where its first one does. */
+    bool front[7];
+    for (size_t i = 0; i < sizeof front / sizeof front[0]; i++) {
+        front[i] = random_below(r, 2) == 1;
+    }
     int64_t x_size = gatun_plain_size(v.x_type);
     int64_t x_used = rows == 0 ? 0 : ((rows - 1) * ldx + m->k) * x_size;
     int64_t y_used = rows == 0 ? 0 : ((rows - 1) * ldy + m->n) * gatun_plain_size(v.y_type);
-    guarded p = guard_copy(packed, size), xs = guard_copy(x_in, x_used), ys = guard_copy(y, y_used);
-    guarded others = guard_copy(other, y_used), biases = guard_copy(bias, 4 * m->n);
-    guarded multipliers = guard_copy(multiplier, 4 * m->k), workspace = guard(bytes);
+    guarded p = guard_copy_at(packed, size, front[0]), xs = guard_copy_at(x_in, x_used, front[1]);
+    guarded ys = guard_copy_at(y, y_used, front[2]), others = guard_copy_at(other, y_used, front[3]);
+    guarded biases = guard_copy_at(bias, 4 * m->n, front[4]);
+    guarded multipliers = guard_copy_at(multiplier, 4 * m->k, front[5]), workspace = guard_at(bytes, front[6]);
     memset(workspace.data, 0xFF, (size_t)bytes);
     int32_t threads = 1 + (int32_t)random_below(r, THREADS);
     CHECK_STATUS(GATUN_OK,

@@ -159,6 +159,30 @@ static inline void free_matrix(gatun_matrix *m) {
     free((void *)m->row_scales);
 }
 
+/* The same matrix, each of its buffers beside a page that nobody may touch: behind it or before it. */
+static inline gatun_matrix guard_matrix(const gatun_matrix *m, bool front, guarded parts[GATUN_PARTS]) {
+    const void *data[GATUN_PARTS];
+    const int64_t sizes[GATUN_PARTS] = {
+        m->codes_size,         m->scales_size,   m->zeros_size,         m->offsets_size,   1024,
+        m->nested_scales_size, m->codebook_size, m->column_groups_size, m->row_scales_size};
+    gatun_matrix_buffers(m, data);
+    for (int32_t part = 0; part < GATUN_PARTS; part++) {
+        parts[part] = guard_copy_at(data[part], data[part] == NULL ? 0 : sizes[part], front);
+        data[part] = data[part] == NULL ? NULL : parts[part].data;
+    }
+    gatun_matrix g = *m;
+    g.codes = (void *)data[GATUN_PART_CODES];
+    g.scales = (void *)data[GATUN_PART_SCALES];
+    g.zeros = (void *)data[GATUN_PART_ZEROS];
+    g.offsets = (void *)data[GATUN_PART_OFFSETS];
+    g.nested_codebook = (const float *)data[GATUN_PART_NESTED_CODEBOOK];
+    g.nested_scales = (const float *)data[GATUN_PART_NESTED_SCALES];
+    g.codebook = (const float *)data[GATUN_PART_CODEBOOK];
+    g.column_groups = (const int32_t *)data[GATUN_PART_COLUMN_GROUPS];
+    g.row_scales = (const float *)data[GATUN_PART_ROW_SCALES];
+    return g;
+}
+
 /* A matrix of the same description with buffers of its own, all zero. */
 static inline gatun_matrix empty_like(const gatun_matrix *m) {
     gatun_matrix e = *m;
