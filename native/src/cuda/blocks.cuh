@@ -78,7 +78,8 @@ __device__ inline float affine(float scale, int q, float minimum) {
 
 /* ggml's unsigned e4m3, 0 for 0x7F. */
 __device__ inline float ue4m3(uint32_t code) {
-    return (code & 0x7F) == 0x7F ? 0.0f : fp8_decode(GATUN_F8_E4M3, code & 0x7F);
+    code &= 0x7F; /* exponent and mantissa lie as in a float whose exponent is 120 less */
+    return code == 0x7F ? 0.0f : __fmul_rn(__uint_as_float(code << 20), 0x1p120f);
 }
 
 __device__ inline float trit_value(uint32_t byte, int n) {

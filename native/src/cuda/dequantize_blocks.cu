@@ -31,7 +31,7 @@ template <> struct Nibbles<GATUN_Q4_0> {
     float scale;
 
     __device__ static int first(int part) { return part * RUN; }
-    __device__ void load(const uint8_t *b, int part) {
+    __device__ void load(const uint8_t *b, int part, const uint8_t *) {
         const uint16_t *q = (const uint16_t *)(b + 2) + part * 4;
         scale = __half2float(*(const __half *)b);
         words[0] = q[0] | (uint32_t)q[1] << 16, words[1] = q[2] | (uint32_t)q[3] << 16;
@@ -45,7 +45,7 @@ template <> struct Nibbles<GATUN_Q4_1> {
     float scale, minimum;
 
     __device__ static int first(int part) { return part * RUN; }
-    __device__ void load(const uint8_t *b, int part) {
+    __device__ void load(const uint8_t *b, int part, const uint8_t *) {
         const uint32_t both = *(const uint32_t *)b, *q = (const uint32_t *)(b + 4) + part * 2;
         scale = from_f16((uint16_t)both), minimum = from_f16((uint16_t)(both >> 16));
         words[0] = q[0], words[1] = q[1];
@@ -59,7 +59,7 @@ template <> struct Nibbles<GATUN_Q4_K> {
     float scale[2], minimum[2];
 
     __device__ static int first(int part) { return part / 4 * 64 + part % 4 * RUN; }
-    __device__ void load(const uint8_t *b, int part) {
+    __device__ void load(const uint8_t *b, int part, const uint8_t *) {
         const uint4 head = *(const uint4 *)b;
         const uint2 q = *((const uint2 *)(b + 16) + part);
         words[0] = q.x, words[1] = q.y;
@@ -93,7 +93,7 @@ template <> struct Nibbles<GATUN_IQ4_NL> : TableNibbles {
 
     __device__ static float of_code(uint32_t code) { return (float)iq4_values[code]; }
     __device__ static int first(int part) { return part * RUN; }
-    __device__ void load(const uint8_t *b, int part) {
+    __device__ void load(const uint8_t *b, int part, const uint8_t *) {
         const uint16_t *q = (const uint16_t *)(b + 2) + part * 4;
         scale = from_f16(*(const uint16_t *)b);
         words[0] = q[0] | (uint32_t)q[1] << 16, words[1] = q[2] | (uint32_t)q[3] << 16;
@@ -110,12 +110,18 @@ template <> struct Nibbles<GATUN_MXFP4> : TableNibbles {
 
     __device__ static float of_code(uint32_t code) { return doubled_e2m1(code); }
     __device__ static int first(int part) { return part * RUN; }
-    __device__ void load(const uint8_t *b, int part) {
+    __device__ void load(const uint8_t *b, int part, const uint8_t *end) {
         scale = power_of_two((int)b[0] - 128);
-        words[0] = words[1] = 0;
-#pragma unroll
-        for (int i = 0; i < RUN; i++)
-            words[i / 4] |= (uint32_t)b[1 + part * RUN + i] << 8 * (i % 4);
+        /* From the words that hold the eight bytes; the last of those may reach beyond the codes. */
+        const uint8_t *q = b + 1 + part * RUN;
+        const uint32_t before = (uint32_t)(uintptr_t)q % 4, *w = (const uint32_t *)(q - before);
+        uint32_t last = 0;
+        if ((const uint8_t *)(w + 3) <= end)
+            last = w[2];
+        else
+            for (uint32_t i = 0; i < before; i++)
+                last |= (uint32_t)q[8 - before + i] << 8 * i;
+        words[0] = __funnelshift_r(w[0], w[1], 8 * before), words[1] = __funnelshift_r(w[1], last, 8 * before);
     }
 };
 
@@ -124,37 +130,41 @@ template <> struct Nibbles<GATUN_NVFP4> : TableNibbles {
 
     __device__ static float of_code(uint32_t code) { return doubled_e2m1(code); }
     __device__ static int first(int part) { return part * 16; }
-    __device__ void load(const uint8_t *b, int part) {
+    __device__ void load(const uint8_t *b, int part, const uint8_t *) {
         const uint32_t *q = (const uint32_t *)(b + 4) + part * 2;
         scale = __fmul_rn(ue4m3(b[part]), 0.5f);
         words[0] = q[0], words[1] = q[1];
     }
 };
 
-/* Blocks that follow each other, into rows that do: `parts` eights of bytes from `codes` on. */
-enum { NIBBLES_AT_ONCE = 4 };
-template <int ENCODING>
+/* Blocks that follow each other, into rows that do: `parts` eights of bytes from `codes` on. HALVES: a thread takes the
+ * low or the high halves of a part, so that the lanes of a warp write one eight after the other. */
+template <bool HALVES> __host__ __device__ constexpr int parts_at_once() { return HALVES ? 8 : 4; }
+template <int ENCODING, bool HALVES>
 __global__ void __launch_bounds__(256)
     dequantize_nibbles(const uint8_t *codes, int64_t parts, int32_t result, void *out, int32_t out_type) {
     using Part = Nibbles<ENCODING>;
     constexpr BlockShape shape = block_shape(ENCODING);
-    constexpr int BLOCKS = 256 / Part::PARTS; /* of the threads' parts */
-    const int64_t first = (int64_t)blockIdx.x * NIBBLES_AT_ONCE * BLOCKS + threadIdx.x / Part::PARTS;
-    const int part = (int)threadIdx.x % Part::PARTS;
+    constexpr int AT_ONCE = parts_at_once<HALVES>(), EIGHTS = Part::SPAN / RUN; /* before the same parts' high halves */
+    constexpr int THREADS = Part::PARTS * (HALVES ? 2 : 1), BLOCKS = 256 / THREADS;
+    const int64_t first = (int64_t)blockIdx.x * AT_ONCE * BLOCKS + threadIdx.x / THREADS;
+    const int at = (int)threadIdx.x % THREADS;
+    const int part = HALVES ? at / (2 * EIGHTS) * EIGHTS + at % EIGHTS : at;
     constexpr bool TABLE = std::is_base_of_v<TableNibbles, Part>;
     float lane_value = 0.0f; /* of the code that is the lane's number, modulo 16 */
     if constexpr (TABLE)
         lane_value = Part::of_code(threadIdx.x % 16);
     const int64_t last = parts / Part::PARTS - 1;
-    Part own[NIBBLES_AT_ONCE];
+    Part own[AT_ONCE];
 #pragma unroll
-    for (int i = 0; i < NIBBLES_AT_ONCE; i++)
-        own[i].load(codes + min(first + i * BLOCKS, last) * shape.bytes, part);
+    for (int i = 0; i < AT_ONCE; i++)
+        own[i].load(codes + min(first + i * BLOCKS, last) * shape.bytes, part, codes + (last + 1) * shape.bytes);
 #pragma unroll
-    for (int i = 0; i < NIBBLES_AT_ONCE; i++) {
+    for (int i = 0; i < AT_ONCE; i++) {
         const int64_t block = first + i * BLOCKS;
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
+        for (int h = 0; h < (HALVES ? 1 : 2); h++) {
+            const int half = HALVES ? at / EIGHTS % 2 : h;
             float v[RUN];
 #pragma unroll
             for (int e = 0; e < RUN; e++) {
@@ -259,10 +269,18 @@ static void launch_block(const gatun_matrix &m, const Output &out, dim3 grid, in
         (m.code_row_stride == 0 || m.code_row_stride == row) && out.ld == m.k && !out.ids && block_factor(m) == 1.0f;
     if constexpr (has_nibbles(ENCODING)) {
         using Part = Nibbles<ENCODING>;
-        const int64_t parts = out.rows * m.k / (2 * RUN), at_once = 256 * NIBBLES_AT_ONCE;
-        if (follow && (uintptr_t)codes % Part::ALIGNMENT == 0 && parts / at_once < INT32_MAX) {
-            dequantize_nibbles<ENCODING><<<(unsigned)((parts + at_once - 1) / at_once), 256, 0, stream>>>(
+        const int64_t parts = out.rows * m.k / (2 * RUN);
+        auto launch = [&](auto halves) {
+            constexpr bool HALVES = decltype(halves)::value;
+            const int64_t at_once = 256 * parts_at_once<HALVES>() / (HALVES ? 2 : 1);
+            dequantize_nibbles<ENCODING, HALVES><<<(unsigned)((parts + at_once - 1) / at_once), 256, 0, stream>>>(
                 codes, parts, m.result, out.data, out.type);
+        };
+        if (follow && (uintptr_t)codes % Part::ALIGNMENT == 0 && parts / 1024 < INT32_MAX) {
+            if ((int)Part::SPAN == (int)RUN || out.type == GATUN_F32)
+                launch(std::true_type());
+            else
+                launch(std::false_type());
             return;
         }
     }

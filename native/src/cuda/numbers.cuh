@@ -203,7 +203,7 @@ __constant__ constexpr float nf4_thresholds[15] = {
 __constant__ const float fp4_magnitudes[8] = {
     0.0f, 0.0052083334885537624f, 0.6666666865348816f, 1.0f, 0.3333333432674408f, 0.5f, 0.1666666716337204f, 0.25f};
 __constant__ constexpr float fp4_thresholds[7] = {0.00260417f, 0.0859375f, 0.20833333f, 0.29166667f,
-                                              0.4166667f,  0.583333f,  0.8333333f};
+                                                  0.4166667f,  0.583333f,  0.8333333f};
 __constant__ const uint8_t fp4_order[8] = {0, 1, 6, 7, 4, 5, 2, 3}; /* codes by rising magnitude */
 __constant__ const float e2m1_magnitudes[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
 __constant__ const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};

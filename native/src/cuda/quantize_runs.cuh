@@ -1,3 +1,24 @@
+/*
+ * What the kernels of quantize for the commonest encodings share: NF4, FP4, I8 and F8_E4M3 in float arithmetic. A run
+ * is read once and held in registers as it came; its largest magnitude is found there, and it is encoded from there.
+ *
+ * The code of each element is the definition's, by few instructions:
+ *  - the quotient v / scale from the rounded reciprocal by two residual steps, which round it correctly (Markstein,
+ *    1990) where nothing overflows or underflows;
+ *  - integers by adding 1.5 * 2^23, whose sum has the integer in its low bits, rounded to even;
+ *  - NF4 and FP4 by a table of 32 intervals, each with at most one threshold in it.
+ * Whether these hold for a run is seen from its largest magnitude and its scale; if not, the run is read again and
+ * encoded by the definition.
+ */
+#ifndef GATUN_CUDA_QUANTIZE_RUNS_CUH
+#define GATUN_CUDA_QUANTIZE_RUNS_CUH
+
+#include <cuda_fp8.h>
+
+#include "quantize.cuh"
+
+namespace gatun {
+
 /* ---- elements as they lie in memory ---- */
 
 template <int TYPE> struct Eight {
@@ -75,14 +96,14 @@ __device__ inline uint32_t interval_at(float q) {
     return __float_as_uint(__fmaf_rn(q, (float)INTERVAL_STEPS, 65536.0f + INTERVALS / 2)) & (INTERVALS - 1) << 7;
 }
 /* The interval of a threshold, by the same roundings. */
-constexpr uint32_t interval_bit(float threshold) {
+__host__ __device__ constexpr uint32_t interval_bit(float threshold) {
     return 1u << ((int)((INTERVAL_STEPS * (double)threshold + INTERVALS / 2) * 128 + 0.5) >> 7);
 }
 
 template <int ENCODING> struct Codebook;
 template <> struct Codebook<GATUN_NF4> {
     enum { SIGNED = 0, LAST = 14 };
-    static constexpr uint32_t intervals() {
+    __host__ __device__ static constexpr uint32_t intervals() {
         uint32_t bits = 0;
         for (float threshold : nf4_thresholds)
             bits |= interval_bit(threshold);
@@ -93,7 +114,7 @@ template <> struct Codebook<GATUN_NF4> {
 };
 template <> struct Codebook<GATUN_FP4> {
     enum { SIGNED = 1, LAST = 6 }; /* thresholds of magnitudes */
-    static constexpr uint32_t intervals() {
+    __host__ __device__ static constexpr uint32_t intervals() {
         uint32_t bits = 0;
         for (float threshold : fp4_thresholds)
             bits |= interval_bit(threshold) | interval_bit(-threshold);
@@ -108,19 +129,20 @@ template <int ENCODING> struct IntervalTable {
     using Book = Codebook<ENCODING>;
     alignas(16) Interval entries[INTERVALS][INTERVAL_COPIES];
 
-    /* By 256 threads. */
-    __device__ void fill() {
+    __device__ void fill() { /* two copies at a time */
+        for (uint32_t i = threadIdx.x; i < INTERVALS * INTERVAL_COPIES / 2; i += blockDim.x)
+            fill(i, i / (INTERVAL_COPIES / 2));
+    }
+    __device__ void fill(uint32_t at_once, uint32_t interval) {
         constexpr uint32_t ALL = Book::intervals();
-        const uint32_t interval = threadIdx.x / (INTERVAL_COPIES / 2);
         const uint32_t lower = ALL & ((1u << interval) - 1);
         uint32_t before = lower; /* thresholds nearer the begin; of magnitudes, nearer zero */
         if (Book::SIGNED)
             before = interval < INTERVALS / 2 ? ALL >> interval & (0xFFFFu >> interval) & ~1u : lower >> 16;
         const int below = __popc(before);
         const int at = min(below, (int)Book::LAST);
-        const uint32_t above = below > Book::LAST ? Book::code(below) : Book::code(at + 1);
-        const Interval entry = {Book::threshold(at), Book::code(below) << 28 | above << 24};
-        ((uint4 *)entries)[threadIdx.x] =
+        const Interval entry = {Book::threshold(at), Book::code(below) << 28 | Book::code(at + 1) << 24};
+        ((uint4 *)entries)[at_once] =
             make_uint4(__float_as_uint(entry.threshold), entry.codes, __float_as_uint(entry.threshold), entry.codes);
     }
     /* The code before those in `word`; lane: eight times threadIdx.x % INTERVAL_COPIES. */
@@ -148,8 +170,8 @@ template <int ENCODING> struct Codes {
     template <typename E>
     __device__ static void store(const Table &table, const E &eight, const Quotient &quotient, int32_t order,
                                  uint8_t *to) {
-        const uint32_t lane = threadIdx.x % INTERVAL_COPIES * sizeof(Interval);
-        uint32_t word = 0;
+        uint32_t lane = threadIdx.x % INTERVAL_COPIES * sizeof(Interval), word = 0;
+        asm("" : "+r"(lane)); /* else every element finds it anew */
 #pragma unroll
         for (int i = RUN - 1; i >= 0; i--) /* plus 0: -0 is no negative number */
             word = table.put_before(word, __fmaf_rn(eight.number(i), quotient.reciprocal, 0.0f), lane);
@@ -205,3 +227,44 @@ template <> struct Codes<GATUN_F8_E4M3> {
     }
 };
 
+/* A member's part of a run by the definition, read from memory again. */
+template <int BITS>
+__device__ __noinline__ void encode_by_definition(const gatun_matrix &m, const gatun_quantize_rule &rule, const void *w,
+                                                  int32_t w_type, int64_t from, int64_t length, uint8_t *codes,
+                                                  int member, int team, float scale, float reciprocal) {
+    const Encoder encode(m, rule);
+    for (int64_t at = member * RUN; at < length; at += team * RUN) {
+        uint32_t code[RUN];
+        for (int i = 0; i < RUN; i++)
+            code[i] = encode(load_plain(w_type, w, from + at + i), scale, reciprocal);
+        store_run<BITS>(codes, at, RUN, m.code_order, code);
+    }
+}
+
+/* A run's quotient from its largest magnitude; `writes`: stores its scale, unless that is kept. */
+template <typename Kind>
+__device__ inline Quotient quotient_of(const gatun_matrix &m, const gatun_quantize_rule &rule, int64_t index,
+                                       uint32_t largest, bool writes) {
+    Quotient q;
+    float stored;
+    if (rule.keep_scales) {
+        q.scale = scale_at(m, index);
+        stored = __fmul_rn(stored_scale(m, index), m.global_scale);
+    } else {
+        q.scale = stored = new_scale(__uint_as_float(largest), rule);
+        if (writes)
+            store_plain(m.scale_type, m.scales, index, stored);
+    }
+    q.multiply = rule.reciprocal || Kind::MULTIPLIES;
+    q.reciprocal = __fdiv_rn(1.0f, q.multiply ? stored : q.scale);
+    return q;
+}
+
+/* Short runs one after the other, which share their loads and stores; false when these are not such runs.
+ * quantize_short.cu */
+bool launch_short_runs(const gatun_matrix &m, const gatun_quantize_rule &rule, const void *w, int32_t w_type,
+                       int64_t ldw, const Runs &runs, cudaStream_t stream);
+
+} // namespace gatun
+
+#endif
