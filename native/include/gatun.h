@@ -302,7 +302,8 @@ GATUN_API gatun_status gatun_quantize(const gatun_matrix *matrix, const gatun_qu
 /* How far a matrix is from the numbers that it was made of. Of `rows` rows from row0 on, W' as dequantize gives it in
  * F32, w the same rows of numbers (F32, F16 or BF16, ldw elements apart):
  *   sums[0] = sum of w^2, sums[1] = sum of (w' - w)^2, sums[2] = the largest |w' - w|, of NaN too
- * in doubles. Runs on the calling thread: whoever has many rows calls it from several, and adds in an order of its own.
+ * in doubles, the first two to 1e-6 of themselves. Runs on the calling thread: whoever has many rows calls it from
+ * several, and adds in an order of its own.
  */
 GATUN_API gatun_status gatun_deviation(const gatun_matrix *matrix, int64_t row0, int64_t rows, const void *w,
                                        int32_t w_type, int64_t ldw, double *sums, int32_t isa);

@@ -50,6 +50,11 @@ static inline vu nibbles_load(const void *p, bool high_first) {
                            : _mm256_or_si256(b, _mm256_slli_epi64(b, 28)));
 }
 static inline vi s8_load(const void *p) { return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
+/* LANES signed bytes, widened to 16 bits, shifted and masked there, as halves. */
+static inline vf f16_from_bytes(const void *p, int shift, int mask) {
+    __m128i wide = _mm_slli_epi16(_mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)p)), shift);
+    return (vf)_mm256_cvtph_ps(_mm_and_si128(wide, _mm_set1_epi16((int16_t)mask)));
+}
 static inline vf fused(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 /* The low byte of each 64 bits. */
 static inline void u64_store_low(void *p, vu64 v) {

@@ -44,6 +44,11 @@ static inline vu nibbles_load(const void *p, bool high_first) {
                            : _mm512_or_si512(b, _mm512_slli_epi64(b, 28)));
 }
 static inline vi s8_load(const void *p) { return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+/* LANES signed bytes, widened to 16 bits, shifted and masked there, as halves. */
+static inline vf f16_from_bytes(const void *p, int shift, int mask) {
+    __m256i wide = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)), shift);
+    return (vf)_mm512_cvtph_ps(_mm256_and_si256(wide, _mm256_set1_epi16((int16_t)mask)));
+}
 static inline vf fused(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 /* The low byte of each 64 bits. */
 static inline void u64_store_low(void *p, vu64 v) { _mm_storel_epi64((__m128i *)p, _mm512_cvtepi64_epi8((__m512i)v)); }

@@ -59,6 +59,14 @@ static inline vu nibbles_load(const void *p, bool high_first) {
     return high_first ? (vu){b[0] >> 4, b[0], b[1] >> 4, b[1]} : (vu){b[0], b[0] >> 4, b[1], b[1] >> 4};
 }
 static inline vi s8_load(const void *p) { return (vi)(u8_load(p) << 24) >> 24; }
+/* LANES signed bytes, widened to 16 bits, shifted and masked there, as halves. */
+static inline vf f16_from_bytes(const void *p, int shift, int mask) {
+    uint64_t low = 0;
+    memcpy(&low, p, 4);
+    int16x4_t wide = vshl_s16(vget_low_s16(vmovl_s8(vcreate_s8(low))), vdup_n_s16((int16_t)shift));
+    uint16x4_t bits = vand_u16(vreinterpret_u16_s16(wide), vdup_n_u16((uint16_t)mask));
+    return (vf)vcvt_f32_f16(vreinterpret_f16_u16(bits));
+}
 static inline vf fused(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
 /* The low byte of each 64 bits. */
 static inline void u64_store_low(void *p, vu64 v) {
