@@ -82,8 +82,7 @@ class CudaSharedCallTest {
         CudaMemory next = backend.allocate(4L * ROWS * N)) { // where rows beyond y would go
       stream.fill(x, (byte) 0);
       stream.fill(next, (byte) 0x55);
-      LinearCall<CudaMemory> call =
-          LinearCall.of(x, Encoding.F32, K, 1, tight, Encoding.F32, N);
+      LinearCall<CudaMemory> call = LinearCall.of(x, Encoding.F32, K, 1, tight, Encoding.F32, N);
       race(call, x, wide, tight, () -> backend.linear(stream, packed, call));
       byte[] found = new byte[4 * ROWS * N];
       stream.download(next, MemorySegment.ofArray(found));
@@ -99,8 +98,7 @@ class CudaSharedCallTest {
       MemorySegment wide = arena.allocate(4L * ROWS * N, 64);
       MemorySegment whole = arena.allocate(4L * ROWS * N, 64).fill((byte) 0x55);
       MemorySegment tight = whole.asSlice(0, 4L * N);
-      LinearCall<MemorySegment> call =
-          LinearCall.of(x, Encoding.F32, K, 1, tight, Encoding.F32, N);
+      LinearCall<MemorySegment> call = LinearCall.of(x, Encoding.F32, K, 1, tight, Encoding.F32, N);
       race(call, x, wide, tight, () -> backend.linear(packed, call));
       byte[] beyond = whole.asSlice(4L * N).toArray(ValueLayout.JAVA_BYTE);
       assertThat(beyond).containsOnly(0x55);
