@@ -78,8 +78,10 @@ if [ -n "$java" ] && wants java; then
   say "tests of the GPU from Java"
   details=tree try tests dev.gatun.CudaDeviceTest
   try tests dev.gatun.kernel.CudaLoadTest dev.gatun.kernel.CudaBackendTest dev.gatun.kernel.CudaShapesTest dev.gatun.kernel.CudaSharedCallTest \
+    dev.gatun.kernel.CudaActivationsTest \
     dev.gatun.kernel.FusedLinearTest dev.gatun.LinearEpilogueTest dev.gatun.cli.CudaCommandsTest \
-    dev.gatun.checkpoint.GoldenProductTest
+    dev.gatun.checkpoint.GoldenProductTest \
+    dev.gatun.checkpoint.GoldenStaticTest dev.gatun.checkpoint.OutlierLinearTest
 fi
 
 if [ "$pytorch" = yes ] && wants pytorch; then

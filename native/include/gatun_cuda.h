@@ -168,6 +168,45 @@ GATUN_API gatun_status gatun_cuda_linear_codes(int32_t device, const gatun_cuda_
                                                gatun_cuda_ptr workspace, int64_t workspace_size,
                                                gatun_cuda_stream stream);
 
+/* ---- static activations, and outliers ---- */
+/* How calibrated layers round numbers: gatun_round_static's encoding, scale and reciprocal. */
+typedef struct gatun_cuda_rounding {
+    int32_t encoding; /* I8 or an 8-bit float */
+    int32_t reciprocal;
+    float scale; /* > 0 */
+} gatun_cuda_rounding;
+
+/* Bytes of 256-byte-aligned device scratch for m rows; y_rounding: null when y is not rounded. */
+GATUN_API gatun_status gatun_cuda_linear_static_workspace(const gatun_cuda_packed *packed,
+                                                          const gatun_cuda_rounding *x_rounding,
+                                                          const gatun_cuda_rounding *y_rounding, int32_t y_type,
+                                                          int64_t m, int64_t *size);
+/*
+ * gatun_cuda_linear of x that is multiplied by x_multiplier and rounded first, each in x_type, as gatun_round_static
+ * does it; with y_rounding the sums plus bias are rounded to y_type and by it before activation and other. Integers by
+ * weights that compute I8 takes, and e4m3 by those that F8 takes, are multiplied as codes (a row of x with NaN comes
+ * out as NaN), all else as floats. The structs are host memory and read at the call.
+ */
+GATUN_API gatun_status gatun_cuda_linear_static(
+    int32_t device, const gatun_cuda_packed *packed, const gatun_cuda_rounding *x_rounding,
+    const gatun_cuda_rounding *y_rounding, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr y,
+    int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, gatun_cuda_ptr x_multiplier, int32_t activation, int32_t combine,
+    gatun_cuda_ptr other, int64_t ld_other, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream);
+
+GATUN_API gatun_status gatun_cuda_linear_outliers_workspace(const gatun_cuda_packed *packed, int64_t m, int64_t *size);
+/*
+ * LLM.int8()'s product, for packed codes of I8 with one scale a row (GATUN_UNSUPPORTED for others). x is rounded to
+ * binary16; columns with a magnitude of `threshold` or more in any of the m rows are multiplied in floats; the rest of
+ * a row is rounded to x * (127 / absmax), absmax being its largest magnitude below the threshold, and multiplied in
+ * integers. A row of x with NaN comes out as NaN.
+ */
+GATUN_API gatun_status gatun_cuda_linear_outliers(int32_t device, const gatun_cuda_packed *packed, float threshold,
+                                                  gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m,
+                                                  gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias,
+                                                  gatun_cuda_ptr x_multiplier, int32_t activation, int32_t combine,
+                                                  gatun_cuda_ptr other, int64_t ld_other, gatun_cuda_ptr workspace,
+                                                  int64_t workspace_size, gatun_cuda_stream stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -9,6 +9,7 @@
  */
 #include <cuda_fp8.h>
 
+#include "rows.cuh"
 #include "tiles.cuh"
 
 namespace gatun {
@@ -17,30 +18,7 @@ static int64_t align_up(int64_t v) {
     return (v + GATUN_CUDA_ALIGNMENT - 1) / GATUN_CUDA_ALIGNMENT * GATUN_CUDA_ALIGNMENT;
 }
 
-enum { RUN = 8, CHUNK_ROWS = 16, BLAS_ROWS = 128, BLAS_BYTES = 32 << 20 };
-
-/* Eight numbers of a row of x, zeros beyond K. */
-__device__ static void load_run(const XRows &x, int64_t row, int64_t column, int64_t k, float *v) {
-    const int64_t at = row * x.ld + column;
-    if (x.type != GATUN_F32 && column + RUN <= k && (((uintptr_t)x.data + 2 * at) & 15) == 0) {
-        const uint4 q = *(const uint4 *)((const uint16_t *)x.data + at);
-        const uint32_t words[4] = {q.x, q.y, q.z, q.w};
-#pragma unroll
-        for (int i = 0; i < RUN; i++) {
-            const uint16_t bits = (uint16_t)(words[i / 2] >> 16 * (i % 2));
-            v[i] = x.type == GATUN_F16 ? from_f16(bits) : from_bf16(bits);
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < RUN; i++)
-            v[i] = column + i < k ? load_number(x.type, x.data, at + i) : 0.0f;
-    }
-    if (x.multiplier)
-#pragma unroll
-        for (int i = 0; i < RUN; i++)
-            if (column + i < k)
-                v[i] *= x.multiplier[column + i];
-}
+enum { CHUNK_ROWS = 16, BLAS_ROWS = 128, BLAS_BYTES = 32 << 20 };
 
 /* What x is turned into. */
 struct XCodes {

@@ -1,5 +1,6 @@
 package dev.gatun;
 
+import dev.gatun.kernel.CudaActivations;
 import dev.gatun.kernel.CudaBackend;
 import dev.gatun.kernel.CudaMemory;
 import dev.gatun.kernel.CudaStream;
@@ -43,14 +44,17 @@ final class CudaLinear implements Linear {
    *
    * @param bias N floats of the host, or null
    * @param xMultiplier K floats of the host, or null
+   * @param activations what else is done with x and y; null: what the backend does
    */
   static Linear of(
       CudaBackend backend,
       Matrix matrix,
       @Nullable MemorySegment bias,
       @Nullable MemorySegment xMultiplier,
-      Compute compute) {
-    PackedWeight packed = backend.pack(matrix);
+      Compute compute,
+      @Nullable CudaActivations activations) {
+    PackedWeight packed =
+        activations == null ? backend.pack(matrix) : backend.pack(matrix, activations);
     CudaMemory onBias = null;
     CudaMemory onMultiplier = null;
     boolean done = false;

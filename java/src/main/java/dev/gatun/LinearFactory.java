@@ -1,6 +1,7 @@
 package dev.gatun;
 
 import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.CudaActivations;
 import dev.gatun.kernel.CudaBackend;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixCheck;
@@ -167,8 +168,13 @@ final class LinearFactory {
           factors == null
               ? null
               : floats(weight.name(), "input multiplier", factors, matrix.k(), arena);
-      if (backend instanceof CudaBackend cuda && !compute.isStatic()) {
-        return CudaLinear.of(cuda, matrix, floats, multiplier, compute);
+      if (backend instanceof CudaBackend cuda) {
+        CudaActivations activations =
+            compute.isStatic()
+                ? CudaActivations.rounded(
+                    weight.inputRounding().orElseThrow(), weight.outputRounding().orElse(null))
+                : null;
+        return CudaLinear.of(cuda, matrix, floats, multiplier, compute, activations);
       }
       PackedLinear.Roundings roundings = PackedLinear.Roundings.NONE;
       if (compute.isStatic()) {

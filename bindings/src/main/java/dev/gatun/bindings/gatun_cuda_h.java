@@ -2648,5 +2648,289 @@ public class gatun_cuda_h extends gatun_cuda_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class gatun_cuda_linear_static_workspace {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_POINTER,
+            gatun_cuda_h.C_POINTER,
+            gatun_cuda_h.C_POINTER,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_cuda_linear_static_workspace");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_static_workspace(const gatun_cuda_packed *packed, const gatun_cuda_rounding *x_rounding, const gatun_cuda_rounding *y_rounding, int32_t y_type, int64_t m, int64_t *size)
+     * }
+     */
+    public static FunctionDescriptor gatun_cuda_linear_static_workspace$descriptor() {
+        return gatun_cuda_linear_static_workspace.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_static_workspace(const gatun_cuda_packed *packed, const gatun_cuda_rounding *x_rounding, const gatun_cuda_rounding *y_rounding, int32_t y_type, int64_t m, int64_t *size)
+     * }
+     */
+    public static MethodHandle gatun_cuda_linear_static_workspace$handle() {
+        return gatun_cuda_linear_static_workspace.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_static_workspace(const gatun_cuda_packed *packed, const gatun_cuda_rounding *x_rounding, const gatun_cuda_rounding *y_rounding, int32_t y_type, int64_t m, int64_t *size)
+     * }
+     */
+    public static MemorySegment gatun_cuda_linear_static_workspace$address() {
+        return gatun_cuda_linear_static_workspace.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_static_workspace(const gatun_cuda_packed *packed, const gatun_cuda_rounding *x_rounding, const gatun_cuda_rounding *y_rounding, int32_t y_type, int64_t m, int64_t *size)
+     * }
+     */
+    public static int gatun_cuda_linear_static_workspace(MemorySegment packed, MemorySegment x_rounding, MemorySegment y_rounding, int y_type, long m, MemorySegment size) {
+        var mh$ = gatun_cuda_linear_static_workspace.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_cuda_linear_static_workspace", packed, x_rounding, y_rounding, y_type, m, size);
+            }
+            return (int)mh$.invokeExact(packed, x_rounding, y_rounding, y_type, m, size);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gatun_cuda_linear_static {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_POINTER,
+            gatun_cuda_h.C_POINTER,
+            gatun_cuda_h.C_POINTER,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_cuda_linear_static");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_static(int32_t device, const gatun_cuda_packed *packed, const gatun_cuda_rounding *x_rounding, const gatun_cuda_rounding *y_rounding, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, gatun_cuda_ptr x_multiplier, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static FunctionDescriptor gatun_cuda_linear_static$descriptor() {
+        return gatun_cuda_linear_static.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_static(int32_t device, const gatun_cuda_packed *packed, const gatun_cuda_rounding *x_rounding, const gatun_cuda_rounding *y_rounding, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, gatun_cuda_ptr x_multiplier, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static MethodHandle gatun_cuda_linear_static$handle() {
+        return gatun_cuda_linear_static.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_static(int32_t device, const gatun_cuda_packed *packed, const gatun_cuda_rounding *x_rounding, const gatun_cuda_rounding *y_rounding, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, gatun_cuda_ptr x_multiplier, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static MemorySegment gatun_cuda_linear_static$address() {
+        return gatun_cuda_linear_static.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_static(int32_t device, const gatun_cuda_packed *packed, const gatun_cuda_rounding *x_rounding, const gatun_cuda_rounding *y_rounding, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, gatun_cuda_ptr x_multiplier, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static int gatun_cuda_linear_static(int device, MemorySegment packed, MemorySegment x_rounding, MemorySegment y_rounding, long x, int x_type, long ldx, long m, long y, int y_type, long ldy, long bias, long x_multiplier, int activation, int combine, long other, long ld_other, long workspace, long workspace_size, long stream) {
+        var mh$ = gatun_cuda_linear_static.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_cuda_linear_static", device, packed, x_rounding, y_rounding, x, x_type, ldx, m, y, y_type, ldy, bias, x_multiplier, activation, combine, other, ld_other, workspace, workspace_size, stream);
+            }
+            return (int)mh$.invokeExact(device, packed, x_rounding, y_rounding, x, x_type, ldx, m, y, y_type, ldy, bias, x_multiplier, activation, combine, other, ld_other, workspace, workspace_size, stream);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gatun_cuda_linear_outliers_workspace {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_POINTER,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_cuda_linear_outliers_workspace");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_outliers_workspace(const gatun_cuda_packed *packed, int64_t m, int64_t *size)
+     * }
+     */
+    public static FunctionDescriptor gatun_cuda_linear_outliers_workspace$descriptor() {
+        return gatun_cuda_linear_outliers_workspace.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_outliers_workspace(const gatun_cuda_packed *packed, int64_t m, int64_t *size)
+     * }
+     */
+    public static MethodHandle gatun_cuda_linear_outliers_workspace$handle() {
+        return gatun_cuda_linear_outliers_workspace.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_outliers_workspace(const gatun_cuda_packed *packed, int64_t m, int64_t *size)
+     * }
+     */
+    public static MemorySegment gatun_cuda_linear_outliers_workspace$address() {
+        return gatun_cuda_linear_outliers_workspace.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_outliers_workspace(const gatun_cuda_packed *packed, int64_t m, int64_t *size)
+     * }
+     */
+    public static int gatun_cuda_linear_outliers_workspace(MemorySegment packed, long m, MemorySegment size) {
+        var mh$ = gatun_cuda_linear_outliers_workspace.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_cuda_linear_outliers_workspace", packed, m, size);
+            }
+            return (int)mh$.invokeExact(packed, m, size);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gatun_cuda_linear_outliers {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_POINTER,
+            gatun_cuda_h.C_FLOAT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_cuda_linear_outliers");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_outliers(int32_t device, const gatun_cuda_packed *packed, float threshold, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, gatun_cuda_ptr x_multiplier, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static FunctionDescriptor gatun_cuda_linear_outliers$descriptor() {
+        return gatun_cuda_linear_outliers.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_outliers(int32_t device, const gatun_cuda_packed *packed, float threshold, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, gatun_cuda_ptr x_multiplier, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static MethodHandle gatun_cuda_linear_outliers$handle() {
+        return gatun_cuda_linear_outliers.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_outliers(int32_t device, const gatun_cuda_packed *packed, float threshold, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, gatun_cuda_ptr x_multiplier, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static MemorySegment gatun_cuda_linear_outliers$address() {
+        return gatun_cuda_linear_outliers.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_outliers(int32_t device, const gatun_cuda_packed *packed, float threshold, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, gatun_cuda_ptr x_multiplier, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static int gatun_cuda_linear_outliers(int device, MemorySegment packed, float threshold, long x, int x_type, long ldx, long m, long y, int y_type, long ldy, long bias, long x_multiplier, int activation, int combine, long other, long ld_other, long workspace, long workspace_size, long stream) {
+        var mh$ = gatun_cuda_linear_outliers.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_cuda_linear_outliers", device, packed, threshold, x, x_type, ldx, m, y, y_type, ldy, bias, x_multiplier, activation, combine, other, ld_other, workspace, workspace_size, stream);
+            }
+            return (int)mh$.invokeExact(device, packed, threshold, x, x_type, ldx, m, y, y_type, ldy, bias, x_multiplier, activation, combine, other, ld_other, workspace, workspace_size, stream);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
 }
 

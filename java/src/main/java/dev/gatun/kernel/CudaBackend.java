@@ -24,7 +24,8 @@ public final class CudaBackend implements Backend, AutoCloseable {
   private final CudaTable table;
   private final CudaScratch.Kept pool;
   private final CudaUploads uploads;
-  private final Pool<LinearCall<CudaMemory>> calls = new Pool<>(LinearCall::new);
+  private final Pool<LinearCall<CudaMemory>> calls;
+  private final CudaActivations activations;
 
   CudaBackend(int device) {
     this.gpu = CudaGpu.at(device);
@@ -32,6 +33,29 @@ public final class CudaBackend implements Backend, AutoCloseable {
     this.table = new CudaTable();
     this.pool = new CudaScratch.Kept(context);
     this.uploads = new CudaUploads();
+    this.calls = new Pool<>(LinearCall::new);
+    this.activations = CudaActivations.AS_THEY_ARE;
+  }
+
+  private CudaBackend(CudaBackend of, CudaActivations activations) {
+    this.gpu = of.gpu;
+    this.context = of.context;
+    this.table = of.table;
+    this.pool = of.pool;
+    this.uploads = of.uploads;
+    this.calls = of.calls;
+    this.activations = activations;
+  }
+
+  /**
+   * The same backend, whose weights multiply columns of x with outliers apart with compute type I8:
+   * x is rounded to binary16; a column with a magnitude of {@code threshold} or more in any row is
+   * multiplied in floats, and the rest of a row is rounded to {@code x · (127 / absmax)}, absmax
+   * being its largest magnitude below the threshold, and multiplied in integers. For weights of I8
+   * with a scale a row. Closed with this one.
+   */
+  public Backend withOutliers(float threshold) {
+    return new CudaBackend(this, CudaActivations.outliers(threshold));
   }
 
   /** The name of the kernel that the calling thread's last operation ran. */
@@ -252,10 +276,19 @@ public final class CudaBackend implements Backend, AutoCloseable {
 
   @Override
   public PackedWeight pack(Matrix matrix) {
+    return pack(matrix, activations);
+  }
+
+  /**
+   * The same for a weight that does more with x and y.
+   *
+   * @param activations what
+   */
+  public PackedWeight pack(Matrix matrix, CudaActivations activations) {
     MatrixCheck.check(matrix);
     CudaScratch scratch = pool.take();
     try (CudaMatrix on = CudaMatrix.upload(scratch.stream(), matrix)) {
-      return pack(scratch.stream(), on);
+      return pack(scratch.stream(), on, activations);
     } finally {
       pool.give(scratch);
     }
@@ -266,6 +299,10 @@ public final class CudaBackend implements Backend, AutoCloseable {
    * matrix is not needed afterwards.
    */
   public PackedWeight pack(CudaStream stream, CudaMatrix matrix) {
+    return pack(stream, matrix, activations);
+  }
+
+  private PackedWeight pack(CudaStream stream, CudaMatrix matrix, CudaActivations activations) {
     MemorySegment struct = gatun_cuda_packed.allocate(Arena.ofAuto());
     long bytes;
     try (Arena arena = Arena.ofConfined()) {
@@ -285,7 +322,7 @@ public final class CudaBackend implements Backend, AutoCloseable {
                   gpu.index(), matrix.struct(), block.address(), bytes, struct, stream.handle()));
       stream.synchronize();
       done = true;
-      return new CudaPacked(this, matrix.description(), block, struct);
+      return new CudaPacked(this, matrix.description(), block, struct, activations);
     } finally {
       if (!done) {
         block.close();
@@ -388,7 +425,7 @@ public final class CudaBackend implements Backend, AutoCloseable {
 
   private CudaPacked mine(PackedWeight packed) {
     if (Objects.requireNonNull(packed, "packed") instanceof CudaPacked weight
-        && weight.backend() == this) {
+        && weight.backend().context == context) {
       return weight;
     }
     throw new GatunException(

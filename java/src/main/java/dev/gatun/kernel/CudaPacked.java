@@ -17,11 +17,19 @@ final class CudaPacked implements PackedWeight {
   /** The {@code gatun_cuda_packed}. */
   private final MemorySegment struct;
 
-  CudaPacked(CudaBackend backend, Matrix description, CudaMemory block, MemorySegment struct) {
+  private final CudaActivations activations;
+
+  CudaPacked(
+      CudaBackend backend,
+      Matrix description,
+      CudaMemory block,
+      MemorySegment struct,
+      CudaActivations activations) {
     this.backend = backend;
     this.description = description;
     this.block = block;
     this.struct = struct;
+    this.activations = activations;
   }
 
   CudaBackend backend() {
@@ -34,6 +42,11 @@ final class CudaPacked implements PackedWeight {
 
   MemorySegment struct() {
     return struct;
+  }
+
+  /** What it does with x and y beside what a call says. */
+  CudaActivations activations() {
+    return activations;
   }
 
   CudaMemory block() {
@@ -67,7 +80,7 @@ final class CudaPacked implements PackedWeight {
   @Override
   public String kernel(Compute compute, long m) {
     if (n() == 0) { // nothing runs
-      Optional<Compute> with = Optional.of(compute);
+      Optional<Compute> with = Optional.of(compute.multiply());
       return backend.kernel(Operation.LINEAR, description.encoding(), with).orElse("none");
     }
     long rows = Math.clamp(m, 1, DRY_ROWS);
@@ -79,7 +92,7 @@ final class CudaPacked implements PackedWeight {
           stream,
           this,
           LinearCall.of(x, Encoding.F32, k(), rows, y, Encoding.F32, n()).compute(compute));
-      return backend.lastKernel();
+      return backend.lastKernel() + activations.suffix(compute);
     }
   }
 

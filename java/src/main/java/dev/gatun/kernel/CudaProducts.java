@@ -37,7 +37,7 @@ final class CudaProducts {
           stream.remember(uses(weight, call, i));
         }
       }
-      stream.linear(weight.struct(), call);
+      stream.linear(weight, call);
     } finally {
       while (held > 0) {
         held--;
@@ -143,7 +143,7 @@ final class CudaProducts {
     on.xScales = scratch.upload(call.xScales(), 1, scaleBytes, 0);
     on.y = scratch.next(yBytes);
     on.ldy = n;
-    scratch.stream().linear(weight.struct(), call, on);
+    scratch.stream().linear(weight, call, on);
     scratch.stream().staging().download(on.y, call.y(), m, n * ySize, call.ldy() * ySize);
   }
 }

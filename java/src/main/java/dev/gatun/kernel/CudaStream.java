@@ -1,6 +1,5 @@
 package dev.gatun.kernel;
 
-import dev.gatun.Compute;
 import dev.gatun.GatunException;
 import dev.gatun.bindings.gatun_cuda_h;
 import dev.gatun.bindings.gatun_h;
@@ -250,83 +249,37 @@ public final class CudaStream implements AutoCloseable {
   }
 
   /** A product on the device's memory, all of which the caller holds. */
-  synchronized void linear(MemorySegment packed, LinearCall<CudaMemory> call) {
+  synchronized void linear(CudaPacked weight, LinearCall<CudaMemory> call) {
     operands.fill(call);
-    linear(packed, call, operands);
+    linear(weight, call, operands);
   }
 
   /**
-   * {@code gatun_cuda_linear}. The caller holds it all.
+   * The same with operands that lie elsewhere than the call says. The caller holds it all.
    *
    * @param call whose types, rows, epilogue and compute type are meant
    * @param on where its operands lie on the device
    */
-  synchronized void linear(MemorySegment packed, LinearCall<?> call, CudaOperands on) {
+  synchronized void linear(CudaPacked weight, LinearCall<?> call, CudaOperands on) {
     checkOpen();
-    // Multiples of one scale are exact in floats.
-    Compute compute = call.isRounded() ? Compute.F32 : call.compute();
-    CudaCalls.check(
-        gatun_cuda_h.gatun_cuda_linear_workspace(packed, call.m(), compute.id(), answer));
-    long needed = answer.get(ValueLayout.JAVA_LONG, 0);
+    CudaCalls.check(CudaLaunch.workspace(weight, call, answer));
+    if (hasWorkspace(answer.get(ValueLayout.JAVA_LONG, 0))) {
+      CudaCalls.check(
+          CudaLaunch.linear(device, weight, call, on, workspace, workspaceBytes, handle));
+    }
+  }
+
+  /** Makes sure that the workspace is as large; false while only its size is looked for. */
+  private boolean hasWorkspace(long needed) {
     Recording now = recording;
     if (now != null && now.measuring) {
       now.workspaceBytes = Math.max(now.workspaceBytes, needed);
-      return;
+      return false;
     }
     if (needed > workspaceBytes) {
       growWorkspace(needed);
     }
-    if (on.xScales != 0) {
-      CudaCalls.check(codes(packed, call, on));
-      return;
-    }
-    CudaCalls.check(
-        gatun_cuda_h.gatun_cuda_linear(
-            device,
-            packed,
-            on.x,
-            call.xType().id(),
-            on.ldx,
-            call.m(),
-            on.y,
-            call.yType().id(),
-            on.ldy,
-            on.bias,
-            on.multiplier,
-            call.epilogue().activation().id(),
-            call.epilogue().combine().id(),
-            on.other,
-            on.ldOther,
-            compute.id(),
-            workspace,
-            workspaceBytes,
-            handle));
-  }
-
-  /** {@code gatun_cuda_linear_codes}; returns the status. */
-  private int codes(MemorySegment packed, LinearCall<?> call, CudaOperands on) {
-    return gatun_cuda_h.gatun_cuda_linear_codes(
-        device,
-        packed,
-        on.x,
-        call.xType().id(),
-        on.ldx,
-        call.m(),
-        on.xScales,
-        call.xScaleRowStride(),
-        call.xScaleColumnStride(),
-        on.y,
-        call.yType().id(),
-        on.ldy,
-        on.bias,
-        call.epilogue().activation().id(),
-        call.epilogue().combine().id(),
-        on.other,
-        on.ldOther,
-        call.compute().id(),
-        workspace,
-        workspaceBytes,
-        handle);
+    return true;
   }
 
   /** Gives the device a graph. */

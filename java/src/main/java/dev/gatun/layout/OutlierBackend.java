@@ -28,7 +28,7 @@ import java.util.Optional;
  * here.
  */
 final class OutlierBackend implements Backend {
-  private static final float THRESHOLD = 6f;
+  static final float THRESHOLD = 6f;
 
   /** The packed weight and a copy of the matrix, from which outlier columns are taken. */
   private static final class Weight implements PackedWeight {

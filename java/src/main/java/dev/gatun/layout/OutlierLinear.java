@@ -2,6 +2,7 @@ package dev.gatun.layout;
 
 import dev.gatun.Compute;
 import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.CudaBackend;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.Operation;
 import java.util.Optional;
@@ -43,6 +44,8 @@ record OutlierLinear(String backend) implements EntryPoint {
 
   @Override
   public Backend bind(Backend backend) {
-    return new OutlierBackend(backend);
+    return backend instanceof CudaBackend cuda
+        ? cuda.withOutliers(OutlierBackend.THRESHOLD)
+        : new OutlierBackend(backend);
   }
 }

@@ -38,7 +38,7 @@ import org.junit.jupiter.params.provider.MethodSource;
  */
 class GoldenStaticTest {
   private static final long ROWS = 24;
-  private static final List<String> BACKENDS = List.of("reference", "vector", "native");
+  private static final List<String> BACKENDS = List.of("reference", "vector", "native", "cuda");
 
   static Stream<Arguments> quanto() {
     return Golden.cases("quanto").stream()
@@ -70,7 +70,9 @@ class GoldenStaticTest {
           furthest = Math.max(furthest, Math.abs(y[i] - e) / step);
         }
         assertThat(furthest).as("steps").isLessThan(1.001f);
-        assertThat(different).as("of %d numbers", y.length).isLessThanOrEqualTo(y.length / 500);
+        // A GPU adds products of 8-bit floats with fewer bits.
+        int most = y.length / (compute == Compute.F8 && backend.equals("cuda") ? 100 : 500);
+        assertThat(different).as("of %d numbers", y.length).isLessThanOrEqualTo(most);
       }
     }
   }
@@ -91,7 +93,7 @@ class GoldenStaticTest {
         SafetensorsFile reference = SafetensorsFile.open(golden.file("ref.safetensors"))) {
       QuantizedTensor own = run.weight(weight);
       assertThat(run.forward(own, weight, ROWS, Compute.F8))
-          .satisfies(y -> isPlain(y, run.plain(own, weight), own));
+          .satisfies(y -> isPlain(y, run.plain(own, weight), own, backend));
       if (!reference.tensors().containsKey(weight + ".y_cuda_scaledmm")) {
         return; // cases among the resources need not have everything
       }
@@ -125,7 +127,7 @@ class GoldenStaticTest {
 
   private static void isScaledMm(Run run, QuantizedTensor q, String weight, Tensor expected) {
     float[] y = run.forward(q, weight, ROWS, Compute.F8);
-    isPlain(y, run.plain(q, weight), q);
+    isPlain(y, run.plain(q, weight), q, run.device.name());
     Encoding type = expected.dtype().encoding().orElseThrow();
     double[] library = new double[y.length];
     for (int i = 0; i < y.length; i++) {
@@ -135,9 +137,9 @@ class GoldenStaticTest {
     assertThat(distance(y, library)).isLessThanOrEqualTo(type == Encoding.BF16 ? 3e-3 : 1e-3);
   }
 
-  private static void isPlain(float[] y, double[] expected, QuantizedTensor q) {
-    assertThat(distance(y, expected))
-        .isLessThanOrEqualTo(1e-6 * Math.sqrt((double) q.matrix().k()));
+  private static void isPlain(float[] y, double[] expected, QuantizedTensor q, String backend) {
+    double bound = backend.equals("cuda") ? 5e-4 : 1e-6 * Math.sqrt((double) q.matrix().k());
+    assertThat(distance(y, expected)).isLessThanOrEqualTo(bound);
   }
 
   /** compressed-tensors' W8A8 with static activations: one scale of x, from the file. */
