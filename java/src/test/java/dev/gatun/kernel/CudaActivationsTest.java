@@ -129,7 +129,7 @@ class CudaActivationsTest {
                 encoding, N, K, CodeOrder.LOW_FIRST, Granularity.perChannel(K), Encoding.F32);
     boolean integers =
         rounding.encoding() == Encoding.I8
-            && REFERENCE.refuses(Operation.LINEAR, weight, Optional.of(Compute.I8)).isEmpty();
+            && backend.refuses(Operation.LINEAR, weight, Optional.of(Compute.I8)).isEmpty();
     Encoding type = m == 7 ? Encoding.BF16 : m == 17 ? Encoding.F16 : Encoding.F32;
     MemorySegment x = numbers(type, (long) m * K, 3); // some beyond the largest code
     if (m > 1) {
