@@ -19,8 +19,15 @@ class OutlierLinearTest {
   private static final double HALF_PRECISION = 1e-3;
 
   @ParameterizedTest
-  @CsvSource({"reference,to_q", "reference,proj", "vector,to_q", "native,to_q", "native,proj",
-    "cuda,to_q", "cuda,proj"})
+  @CsvSource({
+    "reference,to_q",
+    "reference,proj",
+    "vector,to_q",
+    "native,to_q",
+    "native,proj",
+    "cuda,to_q",
+    "cuda,proj"
+  })
   void multipliesAsTheLibrary(String backend, String weight) {
     assumeTrue(
         Device.probe().stream().anyMatch(p -> p.backend().equals(backend) && p.available()),

@@ -77,8 +77,7 @@ class CudaActivationsTest {
     int size = call.yType().bits() / 8;
     MemorySegment y = arena.allocate(call.m() * packed.n() * size, 64).fill((byte) 0x7F);
     call.bias(bias).multiplier(multiplier);
-    call.operands(
-        call.x(), call.xType(), call.ldx(), call.m(), y, call.yType(), packed.n());
+    call.operands(call.x(), call.xType(), call.ldx(), call.m(), y, call.yType(), packed.n());
     backend.linear(packed, call);
     MemorySegment again = arena.allocate(y.byteSize(), 64);
     try (CudaStream stream = backend.stream();
@@ -91,12 +90,10 @@ class CudaActivationsTest {
       backend.linear(
           stream,
           packed,
-          LinearCall.of(
-                  onX, call.xType(), call.ldx(), call.m(), onY, call.yType(), packed.n())
+          LinearCall.of(onX, call.xType(), call.ldx(), call.m(), onY, call.yType(), packed.n())
               .bias(bias == null ? null : onBias)
               .multiplier(multiplier == null ? null : onMultiplier)
-              .epilogue(
-                  call.epilogue(), call.other() == null ? null : onOther, call.ldOther())
+              .epilogue(call.epilogue(), call.other() == null ? null : onOther, call.ldOther())
               .compute(call.compute()));
       stream.download(onY, again);
     }
@@ -143,8 +140,7 @@ class CudaActivationsTest {
 
     MemorySegment expected = arena.allocate(4L * m * N, 64);
     MemorySegment floats = arena.allocate(4L * m * K, 64);
-    REFERENCE.round(
-        rounding, x, type, K, m, K, multiplier, floats, Encoding.F32, K, 1);
+    REFERENCE.round(rounding, x, type, K, m, K, multiplier, floats, Encoding.F32, K, 1);
     try (PackedWeight packed = REFERENCE.pack(weight)) {
       REFERENCE.linear(
           packed,
@@ -194,10 +190,8 @@ class CudaActivationsTest {
               .compute(Compute.I8)
               .rounded(input.scale()));
     }
-    REFERENCE.round(
-        output, expected, Encoding.F32, N, m, N, null, expected, Encoding.F32, N, 1);
-    Activations.apply(
-        epilogue, expected, N, m, N, expected, Encoding.F32, N, other, N);
+    REFERENCE.round(output, expected, Encoding.F32, N, m, N, null, expected, Encoding.F32, N, 1);
+    Activations.apply(epilogue, expected, N, m, N, expected, Encoding.F32, N, other, N);
     try (PackedWeight packed = backend.pack(weight, CudaActivations.rounded(input, output))) {
       MemorySegment found =
           run(
@@ -221,9 +215,9 @@ class CudaActivationsTest {
   @ParameterizedTest
   @ValueSource(ints = {1, 5, 16, 17, 64, 130, 1030})
   void takesOutliersApartAsTheDefinition(int m) {
-    MemorySegment codes = new TestMatrices(arena, 11, true).numbers(Encoding.I8, (long) N * K, true);
-    Matrix weight =
-        new BitsAndBytesInt8Layout().matrix(N, K, codes, numbers(Encoding.F32, N, 1));
+    MemorySegment codes =
+        new TestMatrices(arena, 11, true).numbers(Encoding.I8, (long) N * K, true);
+    Matrix weight = new BitsAndBytesInt8Layout().matrix(N, K, codes, numbers(Encoding.F32, N, 1));
     for (int outliers : new int[] {0, 1, 15, 40, K}) {
       Encoding type = m % 2 == 0 ? Encoding.F16 : Encoding.F32;
       MemorySegment x = numbers(type, (long) m * K, 5.9);
@@ -268,9 +262,9 @@ class CudaActivationsTest {
 
   @Test
   void otherComputeTypesTakeNothingApart() {
-    MemorySegment codes = new TestMatrices(arena, 11, true).numbers(Encoding.I8, (long) N * K, true);
-    Matrix weight =
-        new BitsAndBytesInt8Layout().matrix(N, K, codes, numbers(Encoding.F32, N, 1));
+    MemorySegment codes =
+        new TestMatrices(arena, 11, true).numbers(Encoding.I8, (long) N * K, true);
+    Matrix weight = new BitsAndBytesInt8Layout().matrix(N, K, codes, numbers(Encoding.F32, N, 1));
     try (PackedWeight packed = LlmInt8.around(backend).pack(weight)) {
       assertThat(packed.kernel(Compute.BF16, 3)).doesNotContain("+");
     }
