@@ -31,8 +31,9 @@ final class ComfyCodebook {
     double third = 0;
     double fourth = 0;
     // Central moments, updated number by number.
+    float[] room = rows.room();
     for (long row = 0; row < rows.n(); row++) {
-      for (double x : normalized(rows.row(row))) {
+      for (double x : normalized(rows.row(row, room))) {
         double before = count++;
         double delta = x - mean;
         double step = delta / count;
@@ -69,8 +70,9 @@ final class ComfyCodebook {
     long step = Math.max(1, Math.ceilDiv(all, SAMPLES));
     float[] samples = new float[(int) Math.ceilDiv(all, step)];
     int taken = 0;
+    float[] room = rows.room();
     for (long row = 0; row < rows.n(); row++) {
-      float[] values = normalized(rows.row(row));
+      float[] values = normalized(rows.row(row, room));
       long first = taken * step - row * values.length;
       for (long i = first; i < values.length; i += step) {
         samples[taken++] = values[(int) i];

@@ -23,32 +23,72 @@ import java.util.function.Supplier;
  * @param type of the weight: what it is dequantized to
  */
 record ComfyUiBlank(String layer, long n, long k, Encoding type, Arena arena) {
+  /** Rows whose block scales lie together; after so many, those of the next ones begin. */
+  static final long TILE_ROWS = 128;
+
+  private static final String SCALE = ".weight_scale";
+  private static final ComfyBlockLayout MXFP8 = new ComfyBlockLayout(Encoding.F8_E4M3);
+  private static final ComfyBlockLayout NVFP4 = new ComfyBlockLayout(Encoding.F4_E2M1);
+
   private Tensor allocate(String part, DType dtype, Long... shape) {
     return WriterSupport.allocate(arena, layer + part, dtype, shape);
   }
 
-  /** The tensors of {@link #bytes}. */
-  static List<SafetensorsWriter.Entry> bytes(ComfyFormat format, String layer, long n, long k) {
+  /** The tensors of a weight whose codes and scales go row after row; not those with groups. */
+  static List<SafetensorsWriter.Entry> entries(ComfyFormat format, String layer, long n, long k) {
+    String weight = layer + Parts.WEIGHT;
     List<SafetensorsWriter.Entry> entries = new ArrayList<>();
-    entries.add(WriterSupport.entry(layer + Parts.WEIGHT, format.codes(), n, k));
-    entries.add(
-        switch (format) {
-          case INT8_ROW, INT8_CONVROT ->
-              WriterSupport.entry(layer + ".weight_scale", DType.F32, n, 1L);
-          case SCALED_FP8 -> WriterSupport.entry(layer + ".scale_weight", DType.F32);
-          default -> WriterSupport.entry(layer + ".weight_scale", DType.F32);
-        });
+    switch (format) {
+      case CONVROT_W4A4 -> {
+        entries.add(WriterSupport.entry(weight, format.codes(), n, k / 2));
+        entries.add(WriterSupport.entry(layer + SCALE, DType.F32, n));
+      }
+      case MXFP8 -> {
+        long columns = roundUp(k, MXFP8.block());
+        entries.add(
+            WriterSupport.entry(weight, format.codes(), roundUp(n, MXFP8.block()), columns));
+        entries.add(tiles(layer, DType.F8_E8M0, n, columns / MXFP8.block()));
+      }
+      case NVFP4 -> {
+        long columns = roundUp(k, NVFP4.block());
+        entries.add(
+            WriterSupport.entry(weight, format.codes(), roundUp(n, NVFP4.block()), columns / 2));
+        entries.add(tiles(layer, DType.F8_E4M3, n, columns / NVFP4.block()));
+        entries.add(WriterSupport.entry(layer + SCALE + "_2", DType.F32));
+      }
+      default -> {
+        entries.add(WriterSupport.entry(weight, format.codes(), n, k));
+        entries.add(
+            switch (format) {
+              case INT8_ROW, INT8_CONVROT -> WriterSupport.entry(layer + SCALE, DType.F32, n, 1L);
+              case SCALED_FP8 -> WriterSupport.entry(layer + ".scale_weight", DType.F32);
+              default -> WriterSupport.entry(layer + SCALE, DType.F32);
+            });
+      }
+    }
     if (format.isMarkedByTensor()) {
       entries.add(WriterSupport.textEntry(layer + ComfyUi.MARK, format.mark()));
     }
     return entries;
   }
 
+  /** Scales in cuBLAS' tiles, padded to whole ones. */
+  private static SafetensorsWriter.Entry tiles(String layer, DType dtype, long n, long columns) {
+    return WriterSupport.entry(layer + SCALE, dtype, roundUp(n, TILE_ROWS), roundUp(columns, 4));
+  }
+
+  private List<Tensor> tensors(ComfyFormat format) {
+    return entries(format, layer, n, k).stream()
+        .filter(entry -> !entry.name().endsWith(ComfyUi.MARK))
+        .map(entry -> WriterSupport.allocate(arena, entry))
+        .toList();
+  }
+
   /** One scale, or one per row, and nothing else. */
   LayerWriter.Blank bytes(ComfyFormat format) {
-    List<SafetensorsWriter.Entry> entries = bytes(format, layer, n, k);
-    Tensor codes = WriterSupport.allocate(arena, entries.get(0));
-    Tensor scales = WriterSupport.allocate(arena, entries.get(1));
+    List<Tensor> tensors = tensors(format);
+    Tensor codes = tensors.get(0);
+    Tensor scales = tensors.get(1);
     Matrix.Values values = Parts.values(scales);
     boolean perRow = format == ComfyFormat.INT8_ROW || format == ComfyFormat.INT8_CONVROT;
     int rotation = format == ComfyFormat.INT8_CONVROT ? ComfyFormat.ROTATION : 0;
@@ -62,8 +102,9 @@ record ComfyUiBlank(String layer, long n, long k, Encoding type, Arena arena) {
 
   /** Signed nibbles of a rotated weight. */
   LayerWriter.Blank rotatedInt4() {
-    Tensor codes = allocate(Parts.WEIGHT, DType.I8, n, k / 2);
-    Tensor scales = allocate(".weight_scale", DType.F32, n);
+    List<Tensor> tensors = tensors(ComfyFormat.CONVROT_W4A4);
+    Tensor codes = tensors.get(0);
+    Tensor scales = tensors.get(1);
     Matrix matrix =
         new ComfyRotatedInt4Layout(ComfyFormat.ROTATION)
             .matrix(n, k, codes.data(), Parts.values(scales), type);
@@ -102,7 +143,7 @@ record ComfyUiBlank(String layer, long n, long k, Encoding type, Arena arena) {
     DType dtype = type == Encoding.F16 ? DType.F16 : DType.BF16;
     long groups = k / ComfyFormat.AWQ_GROUP;
     Tensor codes = allocate(Parts.WEIGHT, DType.I8, n, k / 2);
-    Tensor scales = allocate(".weight_scale", dtype, groups, n);
+    Tensor scales = allocate(SCALE, dtype, groups, n);
     Tensor zeros = allocate(".weight_zeros", dtype, groups, n);
     Matrix matrix =
         new ComfyAwqLayout(ComfyFormat.AWQ_GROUP)
@@ -118,13 +159,12 @@ record ComfyUiBlank(String layer, long n, long k, Encoding type, Arena arena) {
 
   /** Padded to whole blocks. */
   LayerWriter.Blank mxfp8() {
-    ComfyBlockLayout layout = new ComfyBlockLayout(Encoding.F8_E4M3);
-    long rows = roundUp(n, layout.block());
-    long columns = roundUp(k, layout.block());
-    Tensor codes = allocate(Parts.WEIGHT, DType.F8_E4M3, rows, columns);
-    Tensor scales = blockScales(DType.F8_E8M0, rows, columns / layout.block());
+    List<Tensor> tensors = tensors(ComfyFormat.MXFP8);
+    Tensor codes = tensors.get(0);
+    Tensor scales = tensors.get(1);
+    long columns = roundUp(k, MXFP8.block());
     Supplier<Matrix> matrix =
-        () -> layout.matrix(n, k, columns, codes.data(), scales.data(), 1f, type, arena);
+        () -> MXFP8.matrix(n, k, columns, codes.data(), scales.data(), 1f, type, arena);
     return new LayerWriter.Blank(
         marked(ComfyFormat.MXFP8, codes, scales), matrix.get(), blank -> matrix.get());
   }
@@ -135,20 +175,15 @@ record ComfyUiBlank(String layer, long n, long k, Encoding type, Arena arena) {
    * @param scale of the whole tensor
    */
   LayerWriter.Blank nvfp4(float scale) {
-    ComfyBlockLayout layout = new ComfyBlockLayout(Encoding.F4_E2M1);
-    long rows = roundUp(n, layout.block());
-    long columns = roundUp(k, layout.block());
-    Tensor codes = allocate(Parts.WEIGHT, DType.U8, rows, columns / 2);
-    Tensor scales = blockScales(DType.F8_E4M3, rows, columns / layout.block());
-    Tensor global = allocate(".weight_scale_2", DType.F32);
+    List<Tensor> tensors = tensors(ComfyFormat.NVFP4);
+    Tensor codes = tensors.get(0);
+    Tensor scales = tensors.get(1);
+    Tensor global = tensors.get(2);
     Numbers.put(Encoding.F32, global.data(), 0, scale);
+    long columns = roundUp(k, NVFP4.block());
     return LayerWriter.Blank.of(
         marked(ComfyFormat.NVFP4, codes, scales, global),
-        layout.matrix(n, k, columns / 2, codes.data(), scales.data(), scale, type, arena));
-  }
-
-  private Tensor blockScales(DType dtype, long rows, long columns) {
-    return allocate(".weight_scale", dtype, roundUp(rows, 128), roundUp(columns, 4));
+        NVFP4.matrix(n, k, columns / 2, codes.data(), scales.data(), scale, type, arena));
   }
 
   private static long roundUp(long size, long multiple) {

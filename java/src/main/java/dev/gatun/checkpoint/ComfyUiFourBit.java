@@ -44,8 +44,9 @@ final class ComfyUiFourBit {
     Matrix m = made.matrix();
     Encoding type = rows.type();
     float smallest = HalfFloat.round(type, SMALLEST_LARGEST);
+    float[] values = rows.room();
     for (long row = 0; row < rows.n(); row++) {
-      float[] values = rows.row(row);
+      rows.row(row, values);
       float largest = Math.max(WeightRows.largest(values, 0, values.length), smallest);
       float scale = HalfFloat.round(type, largest / LARGEST_I4);
       Numbers.put(Encoding.F32, made.tensors().get(1).data(), row, scale);
@@ -66,8 +67,9 @@ final class ComfyUiFourBit {
     WeightRows rows = new WeightRows(weight, ComfyFormat.ROTATION);
     float[] codebook = ComfyCodebook.of(rows);
     LayerWriter.Blank made = blank(rows).codebook(codebook);
+    float[] values = rows.room();
     for (long row = 0; row < rows.n(); row++) {
-      codebookRow(made, row, rows.row(row), codebook);
+      codebookRow(made, row, rows.row(row, values), codebook);
     }
     return made.finished();
   }
@@ -149,8 +151,9 @@ final class ComfyUiFourBit {
     Matrix m = made.matrix();
     Matrix.Values scales = m.scales().orElseThrow();
     Matrix.Values offsets = m.offsets().orElseThrow();
+    float[] values = rows.room();
     for (long row = 0; row < rows.n(); row++) {
-      float[] values = rows.row(row);
+      rows.row(row, values);
       for (int start = 0; start < values.length; start += ComfyFormat.AWQ_GROUP) {
         int end = start + ComfyFormat.AWQ_GROUP;
         float min = WeightRows.min(values, start, end);

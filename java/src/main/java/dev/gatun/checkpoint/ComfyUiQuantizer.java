@@ -43,8 +43,9 @@ final class ComfyUiQuantizer {
     LayerWriter.Blank made = blank.bytes(ComfyFormat.INT8_CONVROT);
     Tensor codes = made.tensors().get(0);
     Tensor scales = made.tensors().get(1);
+    float[] values = rows.room();
     for (long row = 0; row < n; row++) {
-      float[] values = rows.row(row);
+      rows.row(row, values);
       float scale = ComfyUiInt8.scale(WeightRows.largest(values, 0, k));
       Numbers.put(Encoding.F32, scales.data(), row, scale);
       float divisor = HalfFloat.round(type, scale);
@@ -58,17 +59,30 @@ final class ComfyUiQuantizer {
     return made.finished();
   }
 
-  /** The tensor's scale is rounded to the weight's type, all else is done in F32. */
-  LayerWriter.Quantized nvfp4() {
+  /**
+   * The scale of an nvfp4 weight, rounded to the weight's type; all else is done in F32.
+   *
+   * @param largest magnitude of the weight
+   */
+  static float tensorScale(Encoding type, float largest) {
+    return HalfFloat.round(type, largest / (LARGEST_E4M3 * LARGEST_E2M1));
+  }
+
+  /**
+   * Fills in nvfp4's codes and the scales of its blocks.
+   *
+   * @param made with the scale of the tensor
+   */
+  static void nvfp4(LayerWriter.Blank made, WeightRows rows) {
     int block = (int) new ComfyBlockLayout(Encoding.F4_E2M1).block();
-    float tensorScale = HalfFloat.round(type, rows.largest() / (LARGEST_E4M3 * LARGEST_E2M1));
-    LayerWriter.Blank made = blank.nvfp4(tensorScale);
     Matrix m = made.matrix();
+    float tensorScale = m.globalScale();
     Tensor scales = made.tensors().get(1);
-    for (long row = 0; row < n; row++) {
-      float[] values = rows.row(row);
-      for (int start = 0; start < k; start += block) {
-        int end = Math.min(k, start + block);
+    float[] values = rows.room();
+    for (long row = 0; row < rows.n(); row++) {
+      rows.row(row, values);
+      for (int start = 0; start < values.length; start += block) {
+        int end = Math.min(values.length, start + block);
         float ideal = WeightRows.largest(values, start, end) / LARGEST_E2M1 / tensorScale;
         int code = Fp8.encode(Encoding.F8_E4M3, Math.min(ideal, LARGEST_E4M3));
         long at = MatrixValues.scaleIndex(m, row, start);
@@ -80,7 +94,6 @@ final class ComfyUiQuantizer {
         }
       }
     }
-    return made.finished();
   }
 
   /** Exponents are rounded up; one too small for a float stands for a block that decodes to 0. */
@@ -91,8 +104,9 @@ final class ComfyUiQuantizer {
     Tensor codes = made.tensors().get(0);
     Tensor scales = made.tensors().get(1);
     long columns = codes.shape().get(1);
+    float[] values = rows.room();
     for (long row = 0; row < n; row++) {
-      float[] values = rows.row(row);
+      rows.row(row, values);
       for (int start = 0; start < k; start += block) {
         int end = Math.min(k, start + block);
         float largest = WeightRows.largest(values, start, end);

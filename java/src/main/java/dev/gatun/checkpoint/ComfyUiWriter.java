@@ -15,6 +15,8 @@ import java.lang.foreign.MemorySegment;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
+import java.util.function.LongFunction;
 import java.util.stream.Collectors;
 
 /**
@@ -58,11 +60,11 @@ final class ComfyUiWriter implements LayerWriter {
       case INT8_ROW -> ComfyUiInt8.byRows(layer, weight, backend, arena);
       case INT8_CONVROT -> quantizer.rotatedInt8();
       case MXFP8 -> quantizer.mxfp8();
-      case NVFP4 -> quantizer.nvfp4();
       case CONVROT_W4A4 -> fourBit.rotated();
       case ASYM_W4A8_INT8 -> fourBit.codebook();
       case AWQ_W4A16 -> fourBit.awq();
-      case INT8, FLOAT8_E4M3FN, FLOAT8_E5M2, SCALED_FP8 -> shared(layer, weight, backend, arena);
+      case INT8, FLOAT8_E4M3FN, FLOAT8_E5M2, SCALED_FP8, NVFP4 ->
+          shared(layer, weight, backend, arena);
     };
   }
 
@@ -70,31 +72,40 @@ final class ComfyUiWriter implements LayerWriter {
   public Optional<RowQuantizer> byRows(String layer, Tensor weight) {
     long n = weight.shape().get(0);
     long k = weight.shape().get(1);
+    LongFunction<List<SafetensorsWriter.Entry>> tensors =
+        rows -> ComfyUiBlank.entries(format, layer, rows, k);
+    SharedScaleRows.Scheme scheme = scheme(layer, k, Parts.encoding(weight));
+    String codes = layer + Parts.WEIGHT;
     return switch (format) {
       case INT8, FLOAT8_E4M3FN, FLOAT8_E5M2, SCALED_FP8 ->
+          Optional.of(new SharedScaleRows(n, 1, tensors, Set.of(codes), scheme));
+      case NVFP4 ->
           Optional.of(
               new SharedScaleRows(
                   n,
-                  ComfyUiBlank.bytes(format, layer, n, k),
-                  layer + Parts.WEIGHT,
-                  scheme(layer, k, Parts.encoding(weight))));
-      case INT8_ROW, INT8_CONVROT ->
+                  ComfyUiBlank.TILE_ROWS,
+                  tensors,
+                  Set.of(codes, layer + ".weight_scale"),
+                  scheme));
+      case INT8_ROW, INT8_CONVROT, CONVROT_W4A4, MXFP8 ->
           Optional.of(
               new SlicedRows(
                   n,
-                  1,
-                  rows -> ComfyUiBlank.bytes(format, layer, rows, k),
+                  format == ComfyFormat.MXFP8 ? ComfyUiBlank.TILE_ROWS : 1,
+                  tensors,
                   (rows, backend, arena) -> quantize(layer, rows, backend, arena),
                   arena ->
                       List.of(WriterSupport.text(arena, layer + ComfyUi.MARK, format.mark()))));
-      default -> Optional.empty();
+      default -> Optional.empty(); // a codebook of all rows, or groups before rows
     };
   }
 
   private SharedScaleRows.Scheme scheme(String layer, long k, Encoding type) {
-    return format == ComfyFormat.INT8
-        ? new ComfyUiInt8(layer, k, type)
-        : new ComfyUiFloat8(format, layer, k, type);
+    return switch (format) {
+      case INT8 -> new ComfyUiInt8(layer, k, type);
+      case NVFP4 -> new ComfyUiNvfp4(layer, k, type);
+      default -> new ComfyUiFloat8(format, layer, k, type);
+    };
   }
 
   private Quantized shared(String layer, Tensor weight, Backend backend, Arena arena) {

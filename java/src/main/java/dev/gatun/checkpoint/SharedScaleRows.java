@@ -6,52 +6,65 @@ import dev.gatun.kernel.codec.Magnitudes;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Set;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.LongFunction;
 
 /**
  * For formats with one scale for a whole weight, which follows from the largest magnitude: it is
- * looked for first, and then rows are codes and nothing else.
+ * looked for first, and then rows are quantized as {@link SlicedRows} are.
  */
 final class SharedScaleRows implements RowQuantizer {
   /** What a format does with the largest magnitude. */
   interface Scheme {
     /**
-     * Tensors for so many rows, with the scale filled in; their codes are the first.
+     * Tensors for so many rows, with the scale filled in.
      *
      * @param largest of the whole weight
      */
     LayerWriter.Blank blank(long rows, float largest, Backend backend, Arena arena);
 
-    /** Fills in codes with the scale that is there. */
+    /** Fills in what is made of rows, with the scale that is there. */
     void fill(LayerWriter.Blank blank, Tensor rows, Backend backend);
   }
 
   private final long n;
-  private final List<SafetensorsWriter.Entry> entries;
-  private final String codes;
+  private final long step;
+  private final LongFunction<List<SafetensorsWriter.Entry>> tensors;
+  private final Set<String> sliced;
   private final Scheme scheme;
 
   /** Bits of the largest magnitude seen: they are ordered as the magnitudes are, NaN above all. */
   private final AtomicInteger largest = new AtomicInteger();
 
   /**
-   * @param codes the name of the tensor that is made of rows
+   * Of a weight of n rows.
+   *
+   * @param step rows after which every tensor that is made of rows is at a whole byte and scale
+   * @param tensors that stand for a weight of so many rows
+   * @param sliced the names of those that are made of rows
    */
-  SharedScaleRows(long n, List<SafetensorsWriter.Entry> entries, String codes, Scheme scheme) {
+  SharedScaleRows(
+      long n,
+      long step,
+      LongFunction<List<SafetensorsWriter.Entry>> tensors,
+      Set<String> sliced,
+      Scheme scheme) {
     this.n = n;
-    this.entries = entries;
-    this.codes = codes;
+    this.step = step;
+    this.tensors = tensors;
+    this.sliced = sliced;
     this.scheme = scheme;
   }
 
   @Override
   public List<SafetensorsWriter.Entry> entries() {
-    return entries;
+    return tensors.apply(n);
   }
 
   @Override
   public long step() {
-    return 1;
+    return step;
   }
 
   @Override
@@ -74,20 +87,25 @@ final class SharedScaleRows implements RowQuantizer {
     LayerWriter.Blank blank = blank(rows.shape().get(0), backend, arena);
     scheme.fill(blank, rows, backend);
     List<Part> parts = new ArrayList<>();
+    List<SafetensorsWriter.Entry> before = first == 0 ? List.of() : tensors.apply(first);
     for (Tensor tensor : blank.tensors()) {
-      if (tensor.name().equals(codes)) {
-        long bytesPerRow = tensor.data().byteSize() / rows.shape().get(0);
-        parts.add(new Part(codes, first * bytesPerRow, tensor.data()));
+      if (sliced.contains(tensor.name())) {
+        long offset =
+            before.stream()
+                .filter(entry -> entry.name().equals(tensor.name()))
+                .mapToLong(SafetensorsWriter.Entry::byteSize)
+                .sum();
+        parts.add(new Part(tensor.name(), offset, tensor.data()));
       }
     }
     return new Piece(parts, blank.finished().matrix());
   }
 
-  /** Of a weight without rows: all but the codes. */
+  /** All but what is made of rows. */
   @Override
   public List<Tensor> rest(Backend backend, Arena arena) {
     List<Tensor> rest = new ArrayList<>(blank(Math.min(1, n), backend, arena).tensors());
-    rest.removeIf(tensor -> tensor.name().equals(codes));
+    rest.removeIf(tensor -> sliced.contains(tensor.name()));
     return rest;
   }
 }

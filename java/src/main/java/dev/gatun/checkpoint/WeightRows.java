@@ -26,9 +26,19 @@ record WeightRows(Tensor weight, int rotation) {
     return Math.toIntExact(weight.shape().get(1));
   }
 
-  /** A row; a new array. */
-  float[] row(long row) {
-    float[] values = new float[k()];
+  /** Room for a row. */
+  float[] room() {
+    return new float[k()];
+  }
+
+  /**
+   * Reads a row.
+   *
+   * @param values {@link #room}; the same from row to row, or a large weight's rows were garbage as
+   *     large as itself
+   * @return the same array
+   */
+  float[] row(long row, float[] values) {
     Encoding type = type();
     for (int i = 0; i < values.length; i++) {
       values[i] = Numbers.get(type, weight.data(), row * values.length + i);
@@ -49,16 +59,6 @@ record WeightRows(Tensor weight, int rotation) {
     float largest = 0;
     for (int i = from; i < to; i++) {
       largest = Math.max(largest, Math.abs(values[i]));
-    }
-    return largest;
-  }
-
-  /** The largest magnitude of all rows. */
-  float largest() {
-    float largest = 0;
-    for (long row = 0; row < n(); row++) {
-      float[] values = row(row);
-      largest = Math.max(largest, largest(values, 0, values.length));
     }
     return largest;
   }

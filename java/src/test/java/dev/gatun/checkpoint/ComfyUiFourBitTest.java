@@ -96,7 +96,7 @@ class ComfyUiFourBitTest {
     WeightRows rows = new WeightRows(rotated, ComfyFormat.ROTATION);
     Tensor weight = WriterSupport.allocate(arena, "a.weight", DType.F32, 4L, 512L);
     for (long row = 0; row < 4; row++) {
-      float[] values = rows.row(row);
+      float[] values = rows.row(row, rows.room());
       for (int i = 0; i < values.length; i++) {
         Numbers.put(Encoding.F32, weight.data(), row * values.length + i, values[i]);
       }

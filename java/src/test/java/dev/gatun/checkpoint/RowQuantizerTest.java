@@ -23,7 +23,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 /** Weights that are quantized some rows at a time have the bytes of those quantized whole. */
 class RowQuantizerTest {
   private static final long[][] SHAPES = {
-    {1, 64}, {3, 1}, {67, 33}, {48, 32}, {130, 256}, {5, 512}
+    {1, 64}, {3, 1}, {67, 33}, {48, 32}, {130, 256}, {5, 512}, {300, 72}
   };
   private static final int[] STEPS_AT_ONCE = {1, 3, 64};
   private static final int SEE_ONCE = 7;
