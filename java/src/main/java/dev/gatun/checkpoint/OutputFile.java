@@ -36,6 +36,7 @@ public final class OutputFile implements AutoCloseable {
   private final FileChannel channel;
   private boolean forced;
   private boolean renamed;
+  private boolean kept;
 
   private OutputFile(Path target, Path temporary, FileChannel channel) {
     this.target = target;
@@ -109,7 +110,7 @@ public final class OutputFile implements AutoCloseable {
         done += write(position + done, data.asSlice(done, length).asByteBuffer());
       }
     } catch (IOException e) {
-      throw failed(target, e);
+      throw new OutputException(target, e);
     }
   }
 
@@ -143,7 +144,7 @@ public final class OutputFile implements AutoCloseable {
         done += count;
       }
     } catch (IOException e) {
-      throw failed(target, e);
+      throw new OutputException(target, e);
     }
   }
 
@@ -187,7 +188,7 @@ public final class OutputFile implements AutoCloseable {
     try {
       channel.truncate(size);
     } catch (IOException e) {
-      throw failed(target, e);
+      throw new OutputException(target, e);
     }
   }
 
@@ -196,7 +197,7 @@ public final class OutputFile implements AutoCloseable {
     try {
       channel.force(false);
     } catch (IOException e) {
-      throw failed(target, e);
+      throw new OutputException(target, e);
     }
   }
 
@@ -231,7 +232,7 @@ public final class OutputFile implements AutoCloseable {
       channel.force(true);
       forced = true;
     } catch (IOException e) {
-      throw failed(target, e);
+      throw new OutputException(target, e);
     }
   }
 
@@ -254,7 +255,12 @@ public final class OutputFile implements AutoCloseable {
     }
   }
 
-  /** Deletes the temporary file unless it was committed. A second call does nothing. */
+  /** Leaves the temporary file to a later {@link #resume}. */
+  void keep() {
+    kept = true;
+  }
+
+  /** Deletes the temporary file unless it was committed or is kept. A second call does nothing. */
   @Override
   public void close() {
     if (renamed) {
@@ -262,6 +268,9 @@ public final class OutputFile implements AutoCloseable {
     }
     try {
       channel.close();
+      if (kept) {
+        return;
+      }
       Files.deleteIfExists(temporary);
       Leftovers.forget(temporary);
     } catch (IOException e) {

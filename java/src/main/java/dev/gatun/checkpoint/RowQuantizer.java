@@ -3,6 +3,8 @@ package dev.gatun.checkpoint;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Matrix;
+import dev.gatun.kernel.ScaleFitter;
+import dev.gatun.kernel.Scaling;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.List;
@@ -54,6 +56,23 @@ public interface RowQuantizer {
    * @param arena where new memory comes from
    */
   Piece quantize(long first, Tensor rows, Backend backend, Arena arena);
+
+  /** Whether no two pieces share a scale, so that scales and codes can be fitted to one alone. */
+  default boolean isFittable() {
+    return false;
+  }
+
+  /**
+   * Quantizes some rows, their scales and codes chosen in a way of the caller's.
+   *
+   * @param scaling with the layer's own seed; not the default only where rows are fittable
+   */
+  default Piece quantize(long first, Tensor rows, Scaling scaling, Backend backend, Arena arena) {
+    Piece piece = quantize(first, rows, backend, arena);
+    Scaling own = scaling.after(first * rows.shape().get(1));
+    ScaleFitter.fit(piece.matrix(), rows.data(), Parts.encoding(rows), own);
+    return piece;
+  }
 
   /** The tensors that are not made of pieces, once every row is quantized. */
   List<Tensor> rest(Backend backend, Arena arena);

@@ -45,6 +45,11 @@ record SlicedRows(
   }
 
   @Override
+  public boolean isFittable() {
+    return true;
+  }
+
+  @Override
   public Piece quantize(long first, Tensor rows, Backend backend, Arena arena) {
     LayerWriter.Quantized quantized = quantize.quantize(rows, backend, arena);
     Map<String, Long> before =

@@ -149,7 +149,12 @@ public abstract sealed class TensorFileWriter implements AutoCloseable
     file.commit();
   }
 
-  /** Deletes what was written unless it was committed. */
+  /** Leaves what was written to a later run that goes on with it. */
+  public final void keep() {
+    file.keep();
+  }
+
+  /** Deletes what was written unless it was committed or is kept. */
   @Override
   public final void close() {
     file.close();

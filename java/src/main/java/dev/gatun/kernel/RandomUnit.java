@@ -16,6 +16,11 @@ final class RandomUnit {
     return z ^ (z >>> 31);
   }
 
+  /** The seed with which index 0 draws what {@code index} draws with this one. */
+  static long after(long seed, long index) {
+    return seed + index * STEP;
+  }
+
   static double at(long seed, long index) {
     return (mix(seed + (index + 1) * STEP) >>> 11) * 0x1p-53;
   }

@@ -35,6 +35,11 @@ public record Scaling(ScaleMethod scale, Rounding rounding, long seed) {
     return new Scaling(scale, rounding, RandomUnit.mix(seed + hash));
   }
 
+  /** Of a layer's, what follows its first so many numbers when they are fitted by themselves. */
+  public Scaling after(long numbers) {
+    return new Scaling(scale, rounding, RandomUnit.after(seed, numbers));
+  }
+
   /** {@code mse stochastic seed 7}. */
   @Override
   public String toString() {

@@ -7,6 +7,7 @@ import dev.gatun.GatunException;
 import dev.gatun.Tensor;
 import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.LayerWriter;
+import dev.gatun.checkpoint.OutputException;
 import dev.gatun.checkpoint.OutputFile;
 import dev.gatun.checkpoint.SafetensorsWriter;
 import dev.gatun.checkpoint.TensorFileWriter;
@@ -102,23 +103,14 @@ final class Assembly {
     LayerWriter container = writers.of(layers.getFirst().written().format());
     OutputFile file = OutputFile.resume(target, Journal.beside(target, ".part"));
     try (TensorFileWriter out = container.create(file, entries, source, metadata())) {
-      new RowLayers(source, backend, threads, progress, journal, out).run(remaining(journal, out));
-      spool.layers().values().parallelStream().forEach(layer -> spool.writeTo(layer, out));
-      for (Tensor tensor : others) {
-        Quantizer.copy(source, tensor, out);
-        progress.advance(tensor.name(), tensor.data().byteSize());
+      try {
+        files.addAll(fill(out, target, journal, backend, threads, others, sidecars));
+      } catch (OutputException e) {
+        if (journal.keep()) {
+          out.keep();
+        }
+        throw e;
       }
-      sidecars()
-          .forEach(
-              (name, text) -> {
-                OutputFile sidecar = OutputFile.create(target.resolveSibling(name));
-                sidecars.add(sidecar);
-                sidecar.write(0, MemorySegment.ofArray(text.getBytes(StandardCharsets.UTF_8)));
-                sidecar.force();
-                files.add(sidecar.target());
-              });
-      out.force();
-      sidecars.forEach(OutputFile::commit);
       out.rename();
     } finally {
       sidecars.forEach(OutputFile::close);
@@ -127,6 +119,34 @@ final class Assembly {
     long after = entries.stream().mapToLong(SafetensorsWriter.Entry::byteSize).sum();
     List<LayerReport> reports = layers.stream().map(this::report).toList();
     return new Report(reports, layers.size(), copied.size(), before, after, files);
+  }
+
+  /** Writes everything but the names of the files; returns what lies beside the checkpoint. */
+  private List<Path> fill(
+      TensorFileWriter out,
+      Path target,
+      Journal journal,
+      Backend backend,
+      int threads,
+      List<Tensor> others,
+      List<OutputFile> beside) {
+    new RowLayers(source, backend, threads, progress, journal, out).run(remaining(journal, out));
+    spool.layers().values().parallelStream().forEach(layer -> spool.writeTo(layer, out));
+    for (Tensor tensor : others) {
+      Quantizer.copy(source, tensor, out);
+      progress.advance(tensor.name(), tensor.data().byteSize());
+    }
+    sidecars()
+        .forEach(
+            (name, text) -> {
+              OutputFile sidecar = OutputFile.create(target.resolveSibling(name));
+              beside.add(sidecar);
+              sidecar.write(0, MemorySegment.ofArray(text.getBytes(StandardCharsets.UTF_8)));
+              sidecar.force();
+            });
+    out.force();
+    beside.forEach(OutputFile::commit);
+    return beside.stream().map(OutputFile::target).toList();
   }
 
   /** The layers that an interrupted run has not written. */

@@ -5,6 +5,7 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.gatun.GatunException;
+import dev.gatun.checkpoint.OutputException;
 import dev.gatun.checkpoint.OutputFile;
 import java.io.IOException;
 import java.io.UncheckedIOException;
@@ -25,7 +26,8 @@ import org.jspecify.annotations.Nullable;
  * What a run has done so far: a hidden file beside the output with one line of JSON for each layer,
  * written after the layer's bytes, with their checksums. A run that is killed leaves it, and the
  * next one for the same job goes on after it. A run that ends, well or with an error, leaves
- * nothing. It is locked, so that no two runs write one file. Safe for any number of threads.
+ * nothing, unless it was the disk that failed. It is locked, so that no two runs write one file.
+ * Safe for any number of threads.
  */
 final class Journal implements AutoCloseable {
   private static final ObjectMapper JSON = new ObjectMapper();
@@ -35,23 +37,28 @@ final class Journal implements AutoCloseable {
   private final Path target;
   private final Path file;
   private final FileChannel channel;
+  private final boolean lasting;
   private final List<ObjectNode> found = new ArrayList<>();
   private long size;
+  private int layers;
+  private boolean kept;
 
-  private Journal(Path target, Path file, FileChannel channel) {
+  private Journal(Path target, Path file, FileChannel channel, boolean lasting) {
     this.target = target;
     this.file = file;
     this.channel = channel;
+    this.lasting = lasting;
   }
 
   /**
    * Opens the journal of an output.
    *
    * @param job describes the run: what another job has left is thrown away
+   * @param lasting whether a run that the disk ends is worth going on with
    * @throws GatunException when the directory cannot be written, or another process is writing the
    *     same output
    */
-  static Journal open(Path target, String job) {
+  static Journal open(Path target, String job, boolean lasting) {
     if (target.getFileName() == null || Files.isDirectory(target)) {
       throw new GatunException(
           target + ": found a directory, expected the path of a file to write");
@@ -62,7 +69,7 @@ final class Journal implements AutoCloseable {
     try {
       channel = FileChannel.open(file, OPTIONS);
       lock(target, channel);
-      Journal journal = new Journal(target, file, channel);
+      Journal journal = new Journal(target, file, channel, lasting);
       journal.restore(job);
       done = true;
       return journal;
@@ -114,15 +121,20 @@ final class Journal implements AutoCloseable {
     return JSON.createObjectNode();
   }
 
-  /** Adds a line. */
+  /** Adds a layer's line. */
   synchronized void append(ObjectNode line) {
+    write(line);
+    layers++;
+  }
+
+  private void write(ObjectNode line) {
     ByteBuffer bytes = ByteBuffer.wrap((line + "\n").getBytes(StandardCharsets.UTF_8));
     try {
       while (bytes.hasRemaining()) {
         size += channel.write(bytes, size);
       }
     } catch (IOException e) {
-      throw OutputFile.failed(target, e);
+      throw new OutputException(target, e);
     }
   }
 
@@ -153,7 +165,7 @@ final class Journal implements AutoCloseable {
     size = start;
     channel.truncate(size);
     if (!same) {
-      append(head);
+      write(head);
     }
   }
 
@@ -208,11 +220,19 @@ final class Journal implements AutoCloseable {
     return values;
   }
 
-  /** Deletes the file. */
+  /** Leaves the file to a later run if that has something to go on after; says so. */
+  synchronized boolean keep() {
+    kept = lasting && layers + found.size() > 0;
+    return kept;
+  }
+
+  /** Deletes the file unless it is kept. */
   @Override
   public void close() {
     try {
-      Files.deleteIfExists(file);
+      if (!kept) {
+        Files.deleteIfExists(file);
+      }
       channel.close();
     } catch (IOException e) {
       throw OutputFile.failed(target, e);

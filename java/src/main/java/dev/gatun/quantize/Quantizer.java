@@ -5,6 +5,7 @@ import dev.gatun.Tensor;
 import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.CheckpointFormat;
 import dev.gatun.checkpoint.LayerWriter;
+import dev.gatun.checkpoint.OutputException;
 import dev.gatun.checkpoint.OutputFile;
 import dev.gatun.checkpoint.TensorFileWriter;
 import dev.gatun.kernel.Backend;
@@ -86,7 +87,8 @@ public final class Quantizer {
    * @param threads how many share in the work, as far as memory allows
    * @throws GatunException when a format is unknown, the checkpoint is quantized already, no layer
    *     is left to quantize, a weight cannot be quantized, or the file cannot be written; nothing
-   *     is left behind then
+   *     is left behind then, but when the disk fails in the middle ({@link OutputException}) the
+   *     layers that are done, which the same run goes on after
    */
   public static Report quantize(
       Checkpoint source,
@@ -182,30 +184,43 @@ public final class Quantizer {
     check(work);
     checkRoom(target, work, copied);
     progress.start(source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).sum());
-    try (Journal journal = Journal.open(target, job(source, plan, converted));
+    try (Journal journal = Journal.open(target, job(source, plan, converted), converted.isEmpty());
         Spool spool = new Spool(target, journal)) {
-      if (!journal.found().isEmpty()) {
-        progress.warning(
-            "an earlier run was interrupted: going on after " + journal.found().size() + " layers");
-      }
-      Map<String, RowLayer> rowLayers = new LinkedHashMap<>();
-      List<LayerWork> whole = new ArrayList<>();
-      for (LayerWork item : work) {
-        byRows(item)
-            .ifPresentOrElse(rows -> rowLayers.put(item.layer(), rows), () -> whole.add(item));
-      }
-      for (LayerWork item : whole) {
-        if (spool.layers().containsKey(item.layer())) {
-          progress.advance(item.layer(), item.bytes());
+      try {
+        return run(target, work, copied, journal, spool);
+      } catch (OutputException e) {
+        if (!journal.keep()) {
+          throw e;
         }
+        spool.keep();
+        throw e.with("; what is done is kept beside it, and the same run goes on after that");
       }
-      new WholeLayers(source, writers, plan.scaling(), backend, threads, progress, spool)
-          .run(whole.stream().filter(item -> !spool.layers().containsKey(item.layer())).toList());
-      List<String> order = work.stream().map(LayerWork::layer).toList();
-      return new Assembly(
-              source, plan.computePlan(), order, rowLayers, spool, copied, progress, writers)
-          .write(target, journal, backend, threads);
     }
+  }
+
+  private Report run(
+      Path target, List<LayerWork> work, List<Tensor> copied, Journal journal, Spool spool) {
+    if (!journal.found().isEmpty()) {
+      progress.warning(
+          "an earlier run was interrupted: going on after " + journal.found().size() + " layers");
+    }
+    Map<String, RowLayer> rowLayers = new LinkedHashMap<>();
+    List<LayerWork> whole = new ArrayList<>();
+    for (LayerWork item : work) {
+      byRows(item)
+          .ifPresentOrElse(rows -> rowLayers.put(item.layer(), rows), () -> whole.add(item));
+    }
+    for (LayerWork item : whole) {
+      if (spool.layers().containsKey(item.layer())) {
+        progress.advance(item.layer(), item.bytes());
+      }
+    }
+    new WholeLayers(source, writers, plan.scaling(), backend, threads, progress, spool)
+        .run(whole.stream().filter(item -> !spool.layers().containsKey(item.layer())).toList());
+    List<String> order = work.stream().map(LayerWork::layer).toList();
+    return new Assembly(
+            source, plan.computePlan(), order, rowLayers, spool, copied, progress, writers)
+        .write(target, journal, backend, threads);
   }
 
   /** The layer as one that is quantized some rows at a time, if it can be. */
@@ -215,11 +230,12 @@ public final class Quantizer {
       return Optional.empty();
     }
     LayerWriter writer = writers.of(fresh.format());
-    if (!plan.scaling().isDefault() && writer.refuses(plan.scaling()).isEmpty()) {
-      return Optional.empty(); // scales are fitted to whole weights
-    }
+    Scaling scaling = writers.scaling(fresh.format(), plan.scaling());
     writer.checkShape(fresh.weight());
-    return writer.byRows(fresh.layer(), fresh.weight()).map(rows -> new RowLayer(fresh, rows));
+    return writer
+        .byRows(fresh.layer(), fresh.weight())
+        .filter(rows -> scaling.isDefault() || rows.isFittable())
+        .map(rows -> new RowLayer(fresh, rows, scaling));
   }
 
   /** Refuses by name what a format does not do, before anything is written. */

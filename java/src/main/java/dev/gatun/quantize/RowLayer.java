@@ -10,7 +10,9 @@ import dev.gatun.checkpoint.LayerWriter;
 import dev.gatun.checkpoint.RowQuantizer;
 import dev.gatun.checkpoint.SafetensorsWriter;
 import dev.gatun.checkpoint.TensorFileWriter;
+import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.Deviation;
+import dev.gatun.kernel.Scaling;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
@@ -37,6 +39,7 @@ final class RowLayer {
 
   private final LayerWork.Fresh item;
   private final RowQuantizer rows;
+  private final Scaling scaling;
   private final LayerWriter.Written written;
   private final Encoding type;
   private final long n;
@@ -45,15 +48,19 @@ final class RowLayer {
   private final List<List<Kept>> kept;
   private @Nullable LayerReport report;
 
-  RowLayer(LayerWork.Fresh item, RowQuantizer rows) {
-    this(item, rows, NUMBERS);
+  /**
+   * @param scaling of all layers
+   */
+  RowLayer(LayerWork.Fresh item, RowQuantizer rows, Scaling scaling) {
+    this(item, rows, scaling, NUMBERS);
   }
 
   /** With so many numbers a piece. */
-  RowLayer(LayerWork.Fresh item, RowQuantizer rows, long numbers) {
+  RowLayer(LayerWork.Fresh item, RowQuantizer rows, Scaling scaling, long numbers) {
     Tensor weight = item.weight();
     this.item = item;
     this.rows = rows;
+    this.scaling = scaling.forLayer(item.layer());
     this.written =
         new LayerWriter.Written(
             item.layer(), item.format(), weight.dtype(), weight.shape(), rows.entries());
@@ -90,7 +97,7 @@ final class RowLayer {
   }
 
   /** The index of a piece's first row. */
-  long first(int piece) {
+  private long first(int piece) {
     return piece * rowsAtOnce;
   }
 
@@ -102,6 +109,11 @@ final class RowLayer {
     MemorySegment part = weight.data().asSlice(first(piece) * bytesPerRow, count * bytesPerRow);
     return new Tensor(
         weight.name(), weight.dtype(), List.of(count, columns()), source.again(part, arena));
+  }
+
+  /** Quantizes the numbers of a piece. */
+  RowQuantizer.Piece quantize(int piece, Tensor numbers, Backend backend, Arena arena) {
+    return rows.quantize(first(piece), numbers, scaling, backend, arena);
   }
 
   /** Writes what stands for a piece, and keeps in mind what that was. */

@@ -159,8 +159,7 @@ final class RowLayers {
 
   private void quantize(Task task, Tensor numbers, Arena arena) {
     RowLayer layer = task.job.layer;
-    RowQuantizer.Piece piece =
-        layer.rows().quantize(layer.first(task.piece), numbers, backend, arena);
+    RowQuantizer.Piece piece = layer.quantize(task.piece, numbers, backend, arena);
     long count = numbers.shape().get(0);
     Deviation deviation =
         backend.deviation(

@@ -6,6 +6,7 @@ import dev.gatun.Encoding;
 import dev.gatun.Tensor;
 import dev.gatun.checkpoint.DType;
 import dev.gatun.checkpoint.LayerWriter;
+import dev.gatun.checkpoint.OutputException;
 import dev.gatun.checkpoint.OutputFile;
 import dev.gatun.checkpoint.SafetensorsWriter;
 import dev.gatun.checkpoint.TensorFileWriter;
@@ -47,6 +48,7 @@ final class Spool implements AutoCloseable {
   private final Map<String, Layer> layers = new LinkedHashMap<>();
   private @Nullable FileChannel channel;
   private long size;
+  private boolean kept;
 
   /** The spool of an output, with what an interrupted run has left that the journal tells of. */
   Spool(Path target, Journal journal) {
@@ -107,7 +109,7 @@ final class Spool implements AutoCloseable {
         position += tensor.data().byteSize();
       }
     } catch (IOException e) {
-      throw OutputFile.failed(target, e);
+      throw new OutputException(target, e);
     }
     Layer layer = new Layer(written, report, kept);
     journal.append(line(layer));
@@ -219,11 +221,18 @@ final class Spool implements AutoCloseable {
     return new Layer(written, report, kept);
   }
 
-  /** Deletes the file. */
+  /** Leaves the file to a later run. */
+  void keep() {
+    kept = true;
+  }
+
+  /** Deletes the file unless it is kept. */
   @Override
   public void close() {
     try {
-      Files.deleteIfExists(file);
+      if (!kept) {
+        Files.deleteIfExists(file);
+      }
       Journal.closeQuietly(channel);
     } catch (IOException e) {
       throw OutputFile.failed(target, e);

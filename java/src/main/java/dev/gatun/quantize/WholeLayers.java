@@ -130,13 +130,9 @@ final class WholeLayers {
     LayerWriter writer = writers.of(item.format());
     writer.checkShape(weight);
     LayerWriter.Quantized quantized =
-        writer.quantize(item.layer(), weight, scaling(writer), backend, arena);
+        writer.quantize(
+            item.layer(), weight, writers.scaling(item.format(), scaling), backend, arena);
     keep(item, item.format(), quantized, weight, LayerReport.How.QUANTIZED);
-  }
-
-  /** How scales are chosen; a format that refuses the plan's way does it its own way. */
-  private Scaling scaling(LayerWriter writer) {
-    return writer.refuses(scaling).isPresent() ? Scaling.DEFAULT : scaling;
   }
 
   /** A layer that is quantized already. */

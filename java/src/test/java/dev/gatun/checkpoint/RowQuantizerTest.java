@@ -6,6 +6,9 @@ import dev.gatun.Encoding;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.ReferenceBackend;
+import dev.gatun.kernel.Rounding;
+import dev.gatun.kernel.ScaleMethod;
+import dev.gatun.kernel.Scaling;
 import dev.gatun.kernel.codec.Numbers;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -17,6 +20,7 @@ import java.util.Map;
 import java.util.Random;
 import java.util.stream.Stream;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.MethodSource;
 
@@ -77,7 +81,7 @@ class RowQuantizerTest {
             assertThat(rows.entries())
                 .containsExactlyInAnyOrderElementsOf(
                     whole.stream().map(SafetensorsWriter.Entry::of).toList());
-            Map<String, byte[]> found = inPieces(rows, weight, steps, arena);
+            Map<String, byte[]> found = inPieces(rows, weight, Scaling.DEFAULT, steps, arena);
             assertThat(found.keySet()).isEqualTo(expected.keySet());
             expected.forEach(
                 (name, bytes) ->
@@ -92,6 +96,37 @@ class RowQuantizerTest {
     assertThat(cases).isPositive();
   }
 
+  static Stream<Arguments> fitted() {
+    List<Scaling> scalings =
+        List.of(
+            Scaling.of(ScaleMethod.MSE), new Scaling(ScaleMethod.ABSMAX, Rounding.STOCHASTIC, 11));
+    return formats()
+        .filter(name -> writer(name).byRows("a", weight(1, 512, DType.F32)).get().isFittable())
+        .flatMap(
+            name ->
+                scalings.stream()
+                    .filter(scaling -> writer(name).refuses(scaling).isEmpty())
+                    .map(scaling -> Arguments.of(name, scaling)));
+  }
+
+  /** Scales that are searched for and codes that are drawn are those of the weight as a whole. */
+  @ParameterizedTest
+  @MethodSource("fitted")
+  void fittedPiecesAreTheWhole(String format, Scaling scaling) {
+    LayerWriter writer = writer(format);
+    Tensor weight = weight(131, 128, DType.F32);
+    try (Arena arena = Arena.ofConfined()) {
+      List<Tensor> whole = writer.quantize("a", weight, scaling, backend, arena).tensors();
+      RowQuantizer rows = writer.byRows("a", weight).orElseThrow();
+      Map<String, byte[]> found = inPieces(rows, weight, scaling.forLayer("a"), 1, arena);
+      for (Tensor tensor : whole) {
+        assertThat(found.get(tensor.name()))
+            .as(tensor.name())
+            .isEqualTo(tensor.data().toArray(ValueLayout.JAVA_BYTE));
+      }
+    }
+  }
+
   @ParameterizedTest
   @CsvSource({"qint8, 8.0625", "nf4, 4.5", "float8_e4m3fn, 8", "gguf-q4_0, 4.5", "original, 32"})
   void targetBitsAreThoseOfTheFile(String format, double bits) {
@@ -99,7 +134,8 @@ class RowQuantizerTest {
     assertThat(writer(format).targetBits(weight(256, 512, DType.F32))).isBetween(bits, bits + 0.02);
   }
 
-  private Map<String, byte[]> inPieces(RowQuantizer rows, Tensor weight, int steps, Arena arena) {
+  private Map<String, byte[]> inPieces(
+      RowQuantizer rows, Tensor weight, Scaling scaling, int steps, Arena arena) {
     Map<String, byte[]> tensors = new LinkedHashMap<>();
     for (SafetensorsWriter.Entry entry : rows.entries()) {
       byte[] bytes = new byte[Math.toIntExact(entry.byteSize())];
@@ -115,7 +151,7 @@ class RowQuantizerTest {
     long step = rows.step() * steps;
     for (long first = (n - 1) / step * step; first >= 0; first -= step) { // in any order
       Tensor slice = slice(weight, first, Math.min(step, n - first));
-      for (RowQuantizer.Part part : rows.quantize(first, slice, backend, arena).parts()) {
+      for (RowQuantizer.Part part : rows.quantize(first, slice, scaling, backend, arena).parts()) {
         put(tensors, part.tensor(), part.offset(), part.bytes());
       }
     }

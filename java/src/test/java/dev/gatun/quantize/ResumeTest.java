@@ -17,12 +17,15 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.condition.DisabledOnOs;
+import org.junit.jupiter.api.condition.OS;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -73,8 +76,17 @@ class ResumeTest {
 
   /** The command in a JVM of its own. */
   private static Process start(Path source, Path output, String format) throws IOException {
+    return start(source, output, format, "unlimited");
+  }
+
+  /** One that can write no file beyond so many blocks of 512 bytes. */
+  private static Process start(Path source, Path output, String format, String blocks)
+      throws IOException {
     List<String> command =
         List.of(
+            "sh",
+            "-c",
+            "ulimit -f " + blocks + " && exec \"$0\" \"$@\"",
             Path.of(System.getProperty("java.home"), "bin", "java").toString(),
             "--enable-native-access=ALL-UNNAMED",
             "-XX:TieredStopAtLevel=1",
@@ -123,6 +135,43 @@ class ResumeTest {
     assertThat(names(resumed.getParent())).isEqualTo(expected);
     for (String name : expected) {
       assertThat(resumed.resolveSibling(name)).hasSameBinaryContentAs(whole.resolveSibling(name));
+    }
+  }
+
+  /** As on a disk that is full: the first keeps rows that are done, the second whole layers. */
+  @ParameterizedTest
+  @ValueSource(strings = {"qint8", "nf4-nested"})
+  @DisabledOnOs(OS.WINDOWS)
+  void aRunThatCannotWriteOnIsTakenUpAgain(String format) throws Exception {
+    Path source = source(24, 192, 256);
+    Path whole = directory("whole");
+    assertThat(start(source, whole, format).waitFor()).isZero();
+    Path resumed = directory("resumed");
+    long half = Files.size(whole) / 2 / 512;
+    Process process = start(source, resumed, format, Long.toString(half));
+    assertThat(process.waitFor()).isEqualTo(1);
+    assertThat(lastLog())
+        .contains(resumed + ": cannot be written (")
+        .contains("the same run goes on after that");
+    assertThat(names(resumed.getParent()))
+        .contains(".model.safetensors.part.json")
+        .allMatch(name -> name.startsWith("."));
+    assertThat(start(source, resumed, format).waitFor()).isZero();
+    assertThat(lastLog()).contains("an earlier run was interrupted: going on after ");
+    for (String name : names(whole.getParent())) {
+      assertThat(resumed.resolveSibling(name)).hasSameBinaryContentAs(whole.resolveSibling(name));
+    }
+    assertThat(names(resumed.getParent())).isEqualTo(names(whole.getParent()));
+  }
+
+  /** What the command that was started last has said. */
+  private String lastLog() throws IOException {
+    try (Stream<Path> logs = Files.list(temp)) {
+      Path last =
+          logs.filter(path -> path.toString().endsWith(".log"))
+              .max(Comparator.comparingLong(path -> path.toFile().lastModified()))
+              .orElseThrow();
+      return Files.readString(last);
     }
   }
 
@@ -258,7 +307,7 @@ class ResumeTest {
   void aSecondRunToTheSameFileIsRefused() throws Exception {
     Path source = source(2, 8, 32);
     Path output = directory("out");
-    try (Journal running = Journal.open(output, "job")) {
+    try (Journal running = Journal.open(output, "job", true)) {
       assertThat(running.found()).isEmpty();
       assertThatThrownBy(() -> layersDone(source, output, "nf4"))
           .isInstanceOf(GatunException.class)
