@@ -77,14 +77,16 @@ public final class ScalingCommand implements Command {
     plans.rows(rows, size);
     plans.threads(threads);
     plans.seconds(seconds);
+    for (Work work : chosen) {
+      if (work.group() > 0 && size[1] % work.group() != 0) {
+        throw common.usage(
+            "--shape: found K = " + size[1] + ", expected a multiple of " + work.group());
+      }
+    }
     List<Scaling.Row> measured = new ArrayList<>();
     double idle;
     try (Scaling scaling = new Scaling(threads, seconds)) {
       for (Work work : chosen) {
-        if (work.group() > 0 && size[1] % work.group() != 0) {
-          throw common.usage(
-              "--shape: found K = " + size[1] + ", expected a multiple of " + work.group());
-        }
         common.err().println("gatun: " + work.label());
         measured.addAll(scaling.measure(new RandomLayer(work, size[0], size[1]), rows));
       }
