@@ -65,11 +65,16 @@ def weights(n, k, kind):
             blocks[:, :4] = (torch.rand(n * k // 256, 2, device="cuda") * 0.002).half().view(torch.uint8)
             w = Weight(n, k, Q4_K, blocks)
         elif kind == "e4m3":
-            w = Weight(n, k, E4M3, codes & 0x77, scale(k, torch.float32))
+            w = Weight(n, k, E4M3, finite(codes), scale(k, torch.float32))
         else:
             w = Weight(n, k, I8, codes, scale(k, torch.float32))
         out.append(w)
     return out
+
+
+def finite(codes):
+    """Codes of e4m3, the largest number in place of NaN."""
+    return torch.where((codes & 127) == 127, codes & 254, codes)
 
 
 def rotate(make, items):
@@ -116,8 +121,9 @@ def bench_linear(n, k, ms, kinds):
 def bench_codes(m, n, k):
     """Products of 8-bit codes, x quantized before, as the peers have it."""
     count = 3
-    w8 = [(torch.randn(n, k, device="cuda") * 40).to(torch.float8_e4m3fn) for _ in range(count)]
-    x8 = (torch.randn(m, k, device="cuda") * 40).to(torch.float8_e4m3fn)
+    any_codes = lambda rows: finite(torch.randint(0, 256, (rows, k), dtype=torch.uint8, device="cuda")).view(torch.float8_e4m3fn)
+    w8 = [any_codes(n) for _ in range(count)]
+    x8 = any_codes(m)
     one, xs, ws = torch.ones((), device="cuda"), torch.rand(m, 1, device="cuda"), torch.rand(n, 1, device="cuda")
     y = torch.empty(m, n, device="cuda", dtype=torch.bfloat16)
     bias = torch.zeros(n, device="cuda")
@@ -161,18 +167,93 @@ def bench_codecs(n, k):
         row(f"quantize bf16 {n}x{k} -> {name}", us, {"copy": copy_rate(moved)}, gbps=round(moved / us / 1e3))
 
 
+def int8_with_outliers(x, w, scales, columns):
+    """LLM.int8()'s product in PyTorch's own operations; columns: which are multiplied apart."""
+    rest = x.index_fill(1, columns, 0)
+    absmax = rest.abs().amax(1, keepdim=True).float()
+    codes = (rest.float() * (127 / absmax)).round().to(torch.int8)
+    y = (torch._int_mm(codes, w.t()) * (absmax / 127) * scales).half()
+    return y.addmm_(x[:, columns], (w[:, columns] * scales[:, None]).half().t())
+
+
+def eager_us(f):
+    for _ in range(3):
+        f()
+    times = []
+    for _ in range(20):
+        a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        a.record()
+        f()
+        b.record()
+        b.synchronize()
+        times.append(a.elapsed_time(b) * 1000)
+    return statistics.median(times)
+
+
+def bench_activations(n, k, ms):
+    """x that is rounded with one scale, and LLM.int8() with 0.5 % of the columns apart."""
+    w8 = [torch.randint(-127, 128, (n, k), dtype=torch.int8, device="cuda") for _ in range(max(2, ROTATE // (n * k)))]
+    scales = torch.rand(n, device="cuda") * 0.01
+    packed = [Weight(n, k, I8, w.view(torch.uint8), scales).pack() for w in w8]
+    f8 = [Weight(n, k, E4M3, finite(w.view(torch.uint8)), scales).pack() for w in w8]
+    for m in ms:
+        x = torch.randn(m, k, device="cuda", dtype=torch.float16)
+        columns = torch.randperm(k, device="cuda")[: k // 200].sort().values
+        x[0, columns] = 9
+        y = torch.empty(m, n, device="cuda", dtype=torch.float16)
+        scratch = packed[0].outliers_workspace(m)
+        us = median_us([lambda w=w: w.linear_outliers(x, 6.0, y, scratch) for w in packed])
+        peers = {}
+        if m > 16: # torch._int_mm's least
+            peers["the same in PyTorch, columns known"] = median_us([lambda w=w: int8_with_outliers(x, w, scales, columns) for w in w8])
+            found = lambda w=w8[0]: int8_with_outliers(x, w, scales, (x.abs() >= 6).any(0).nonzero().flatten())
+            peers["the same, columns found"] = eager_us(found)
+        row(f"llm.int8 {m}x{n}x{k}, 0.5 % outliers", us, peers)
+        for name, weights, rounding in (("i8", packed, Rounding(I8, 0, 0.02)), ("e4m3", f8, Rounding(E4M3, 0, 0.01))):
+            scratch = weights[0].static_workspace(rounding, m)
+            us = median_us([lambda w=w: w.linear_static(x, rounding, y, scratch) for w in weights])
+            row(f"static {name} {m}x{n}x{k}", us, {})
+
+
+def bench_grouped():
+    """Experts in one call beside one expert after the other, in the same graph."""
+    for count, n, k, ms in ((8, 14336, 4096, (16, 64, 512)), (128, 1536, 2048, (64, 1024, 8192))):
+        packed = [w.pack() for w in (weights(n, k, "int4 g128") * count)[:count]]
+        group = Group(packed)
+        for m in ms:
+            bounds = torch.cat([torch.zeros(1), torch.rand(count).cumsum(0)])
+            offsets = (bounds / bounds[-1] * m).round().long().cuda()
+            starts = offsets.tolist()
+            x = torch.randn(m, k, device="cuda", dtype=torch.bfloat16)
+            y = torch.empty(m, n, device="cuda", dtype=torch.bfloat16)
+            scratch = group.workspace(m, COMPUTE_BF16)
+            us = median_us([lambda: group.linear(x, offsets, y, COMPUTE_BF16, scratch)] * 4)
+            alone = packed[0].workspace(m, COMPUTE_BF16)
+            def one_by_one():
+                for e, w in enumerate(packed):
+                    a, b = starts[e], starts[e + 1]
+                    if b > a:
+                        w.linear(x[a:b], y[a:b], COMPUTE_BF16, alone)
+            peers = {"one by one": median_us([one_by_one] * 4)}
+            row(f"grouped int4 g128 {count} experts {m}x{n}x{k}", us, peers)
+
+
 torch.manual_seed(0)
 print(torch.cuda.get_device_name(), "torch", torch.__version__)
 row("copy of 4 GiB", copy_rate(4 << 30), {}, gbps=round((4 << 30) / copy_rate(4 << 30) / 1e3))
 kinds = ["int4 g128", "nf4", "q4_0", "mxfp4"]
 rows_of_x = [int(v) for v in sys.argv[1].split(",")] if len(sys.argv) > 1 else [1, 16, 64, 512, 4096]
-parts = sys.argv[2].split(",") if len(sys.argv) > 2 else ["linear", "codes", "codecs"]
+parts = sys.argv[2].split(",") if len(sys.argv) > 2 else ["linear", "codes", "activations", "grouped", "codecs"]
 if "linear" in parts:
     bench_linear(14336, 4096, rows_of_x, kinds)
     bench_linear(4096, 4096, (1,), ["int4 g128", "nf4", "e4m3"])
 if "codes" in parts:
     bench_codes(8192, 8192, 8192)
     bench_codes(4096, 14336, 4096)
+if "activations" in parts:
+    bench_activations(14336, 4096, [m for m in rows_of_x if m <= 4096])
+if "grouped" in parts:
+    bench_grouped()
 if "codecs" in parts:
     bench_codecs(14336, 4096)
 json.dump({"device": torch.cuda.get_device_name(), "rows": rows}, open("cuda-bench.json", "w"), indent=1)

@@ -147,6 +147,39 @@ for n, k in [(130, 400)] if small else [(128, 256), (200, 4096), (130, 400), (32
             report(f"linear codes {name} {n}x{k} m={m} compute {compute}", error <= 6e-3, f"error {error}")
 print("largest errors:", {key: float(f"{value:.2g}") for key, value in worst.items()})
 
+for n, k in [(130, 400)] if small else [(320, 1104), (130, 400), (200, 4096), (1024, 512)]:
+    rows = torch.rand(n, device="cuda") * 0.01 + 0.001
+    codes = torch.randint(0, 256, (n, k), dtype=torch.uint8, device="cuda")
+    e4m3 = torch.where((codes & 127) == 127, codes & 128, codes)
+    i8, f8 = codes.view(torch.int8).double(), e4m3.view(torch.float8_e4m3fn).double()
+    int8 = Weight(n, k, I8, codes, rows).pack()
+    float8 = Weight(n, k, E4M3, e4m3, rows).pack()
+    bias = torch.randn(n, device="cuda")
+    for m in (1, 17, 200) if small else (1, 9, 16, 17, 65, 513, 1100):
+        x = torch.randn(m, k, device="cuda")
+        for kind, weight, exact, encoding, scale in (("i8", int8, i8, I8, 0.02), ("f8", float8, f8, E4M3, 0.005)):
+            q = x / torch.full((), scale, device="cuda")
+            q = q.round().clamp(-128, 127) if kind == "i8" else q.clamp(-448, 448).to(torch.float8_e4m3fn)
+            want = (q.double() * torch.full((), scale, device="cuda").double()) @ (exact * rows[:, None].double()).t() + bias.double()
+            rounding = Rounding(encoding, 0, scale)
+            y = torch.full((m, n), float("nan"), device="cuda")
+            weight.linear_static(x, rounding, y, weight.static_workspace(rounding, m), bias)
+            error = ((y.double() - want).norm() / want.norm()).item()
+            report(f"linear static {kind} {n}x{k} m={m}", error <= (4e-6 * k ** 0.5 if kind == "i8" else 1e-3), f"error {error}")
+        for outliers in (0, 3, 40, k):
+            x = torch.randn(m, k, device="cuda").half()
+            x[torch.randint(0, m, (outliers,), device="cuda"), torch.randperm(k, device="cuda")[:outliers]] = -20.5
+            apart = (x.abs() >= 6).any(0)
+            absmax = torch.where(x.abs() < 6, x.abs(), 0).amax(1, keepdim=True).float()
+            q = torch.where(apart, 0, (x.float() * (torch.full_like(absmax, 127.0) / absmax)).round())
+            w = i8 * rows[:, None].double()
+            want = (q.double() @ w.t()) * (absmax / torch.full_like(absmax, 127.0)).double() + torch.where(apart, x, 0).double() @ w.t()
+            y = torch.full((m, n), float("nan"), device="cuda")
+            int8.linear_outliers(x, 6.0, y, int8.outliers_workspace(m), bias)
+            want = want + bias.double()
+            error = ((y.double() - want).norm() / want.norm()).item()
+            report(f"linear outliers {n}x{k} m={m}, {outliers}", error <= 4e-6 * k ** 0.5, f"error {error}")
+
 for n, k in [(64, 256), (33, 130), (8, 4096), (3, 14336), (5, 7)]:
     for dtype in (torch.float32, torch.bfloat16):
         w = (torch.randn(n, k, device="cuda") * 0.05).to(dtype)

@@ -38,6 +38,19 @@ class Packed(c.Structure):
                 ("codes_offset", i64), ("scales_offset", i64), ("zeros_offset", i64), ("offsets_offset", i64)]
 
 
+class Rounding(c.Structure):
+    _fields_ = [("encoding", i32), ("reciprocal", i32), ("scale", f32)]
+
+
+class Expert(c.Structure):
+    _fields_ = [("packed", c.POINTER(Packed)), ("bias", c.c_uint64), ("x_multiplier", c.c_uint64)]
+
+
+class GroupStruct(c.Structure):
+    _fields_ = [("first", Packed), ("block", c.c_uint64), ("n", i64), ("k", i64), ("count", i64), ("encoding", i32), ("form", i32),
+                ("codes", i32), ("multiplies", i32)]
+
+
 lib = c.CDLL(os.environ["GATUN_CUDA_LIBRARY"])
 lib.gatun_cuda_last_error.restype = c.c_char_p
 
@@ -124,4 +137,55 @@ class Weight:
         call("linear", 0, c.byref(self.packed), u64(x), TYPES[x.dtype], i64(x.shape[1]), i64(x.shape[0]), u64(y),
              TYPES[y.dtype], i64(y.shape[1]), u64(bias), c.c_uint64(0), activation, 0, c.c_uint64(0), i64(0), compute,
              u64(workspace), i64(workspace.numel()), stream())
+        return y
+
+    def sized(self, name, *args):
+        """The workspace that a function of this name asks for."""
+        size = i64()
+        call(name + "_workspace", c.byref(self.packed), *args, c.byref(size))
+        return torch.empty(max(size.value, 1), dtype=torch.uint8, device="cuda")
+
+    def around(self, x, y, bias):
+        """The arguments from x to ld_other."""
+        return (u64(x), TYPES[x.dtype], i64(x.shape[1]), i64(x.shape[0]), u64(y), TYPES[y.dtype], i64(y.shape[1]), u64(bias),
+                c.c_uint64(0), 0, 0, c.c_uint64(0), i64(0))
+
+    def linear_static(self, x, rounding, y, workspace, bias=None):
+        call("linear_static", 0, c.byref(self.packed), c.byref(rounding), None, *self.around(x, y, bias), u64(workspace),
+             i64(workspace.numel()), stream())
+        return y
+
+    def static_workspace(self, rounding, m):
+        return self.sized("linear_static", c.byref(rounding), None, F32, i64(m))
+
+    def linear_outliers(self, x, threshold, y, workspace, bias=None):
+        call("linear_outliers", 0, c.byref(self.packed), f32(threshold), *self.around(x, y, bias), u64(workspace),
+             i64(workspace.numel()), stream())
+        return y
+
+    def outliers_workspace(self, m):
+        return self.sized("linear_outliers", i64(m))
+
+
+class Group:
+    """Packed weights of one shape that are multiplied in one call."""
+
+    def __init__(self, packed):
+        self.keep = packed
+        experts = (Expert * len(packed))(*(Expert(c.pointer(w.packed), 0, 0) for w in packed))
+        size = i64()
+        call("group_size", i64(len(packed)), c.byref(size))
+        self.block = torch.empty(size.value, dtype=torch.uint8, device="cuda")
+        self.struct = GroupStruct()
+        call("group_pack", 0, experts, i64(len(packed)), u64(self.block), size, c.byref(self.struct), stream())
+
+    def workspace(self, m, compute):
+        size = i64()
+        call("linear_grouped_workspace", c.byref(self.struct), i64(m), compute, c.byref(size))
+        return torch.empty(max(size.value, 1), dtype=torch.uint8, device="cuda")
+
+    def linear(self, x, offsets, y, compute, workspace):
+        call("linear_grouped", 0, c.byref(self.struct), u64(offsets), u64(x), TYPES[x.dtype], i64(x.shape[1]), i64(x.shape[0]),
+             u64(y), TYPES[y.dtype], i64(y.shape[1]), 0, 0, c.c_uint64(0), i64(0), compute, u64(workspace),
+             i64(workspace.numel()), stream())
         return y

@@ -78,7 +78,7 @@ if [ -n "$java" ] && wants java; then
   say "tests of the GPU from Java"
   details=tree try tests dev.gatun.CudaDeviceTest
   try tests dev.gatun.kernel.CudaLoadTest dev.gatun.kernel.CudaBackendTest dev.gatun.kernel.CudaShapesTest dev.gatun.kernel.CudaSharedCallTest \
-    dev.gatun.kernel.CudaActivationsTest \
+    dev.gatun.kernel.CudaActivationsTest dev.gatun.kernel.CudaGroupTest dev.gatun.GroupedLinearTest \
     dev.gatun.kernel.FusedLinearTest dev.gatun.LinearEpilogueTest dev.gatun.cli.CudaCommandsTest \
     dev.gatun.checkpoint.GoldenProductTest \
     dev.gatun.checkpoint.GoldenStaticTest dev.gatun.checkpoint.OutlierLinearTest

@@ -207,6 +207,50 @@ GATUN_API gatun_status gatun_cuda_linear_outliers(int32_t device, const gatun_cu
                                                   gatun_cuda_ptr other, int64_t ld_other, gatun_cuda_ptr workspace,
                                                   int64_t workspace_size, gatun_cuda_stream stream);
 
+/* ---- grouped linear: runs of rows, each with a weight of its own (mixture of experts) ---- */
+/* One of the weights: host memory, which is read at the call. */
+typedef struct gatun_cuda_expert {
+    const gatun_cuda_packed *packed;
+    gatun_cuda_ptr bias;         /* N floats on the device or 0 */
+    gatun_cuda_ptr x_multiplier; /* K floats on the device or 0 */
+} gatun_cuda_expert;
+
+/* Weights that are multiplied together: a host struct that the caller keeps, and one device block. The weights' own
+ * blocks stay the caller's. */
+typedef struct gatun_cuda_group {
+    gatun_cuda_packed first; /* one of them */
+    gatun_cuda_ptr block;
+    int64_t n;
+    int64_t k;
+    int64_t count;
+    int32_t encoding;   /* of the first */
+    int32_t form;       /* of all; as they came where they differ */
+    int32_t codes;      /* bit c: all take compute type c */
+    int32_t multiplies; /* whether one has a multiplier */
+} gatun_cuda_group;
+
+GATUN_API gatun_status gatun_cuda_group_size(int64_t count, int64_t *size);
+/* Fills `group` and `block` (256-byte aligned); all weights have the same N and K. */
+GATUN_API gatun_status gatun_cuda_group_pack(int32_t device, const gatun_cuda_expert *experts, int64_t count,
+                                             gatun_cuda_ptr block, int64_t block_size, gatun_cuda_group *group,
+                                             gatun_cuda_stream stream);
+/* Bytes of 256-byte-aligned device scratch for m rows. */
+GATUN_API gatun_status gatun_cuda_linear_grouped_workspace(const gatun_cuda_group *group, int64_t m, int32_t compute,
+                                                           int64_t *size);
+/*
+ * gatun_cuda_linear of rows offsets[e] .. offsets[e+1]-1 of x, y and other with expert e, for all of them, by one
+ * launch that multiplies.
+ *
+ * offsets: count + 1 int64 on the device, from 0 on, none smaller than the one before, the last at most m; the device
+ * cannot refuse others: it then leaves rows out or multiplies some twice. Rows that no expert has keep what y holds.
+ */
+GATUN_API gatun_status gatun_cuda_linear_grouped(int32_t device, const gatun_cuda_group *group, gatun_cuda_ptr offsets,
+                                                 gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m,
+                                                 gatun_cuda_ptr y, int32_t y_type, int64_t ldy, int32_t activation,
+                                                 int32_t combine, gatun_cuda_ptr other, int64_t ld_other,
+                                                 int32_t compute, gatun_cuda_ptr workspace, int64_t workspace_size,
+                                                 gatun_cuda_stream stream);
+
 #ifdef __cplusplus
 }
 #endif

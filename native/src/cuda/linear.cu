@@ -141,7 +141,7 @@ static bool takes_dense(const gatun_cuda_packed &p, int64_t m, const Epilogue &e
            gatun_cuda_blas_check() == GATUN_OK;
 }
 
-static TileLinear tiles_of(const gatun_cuda_packed &packed, const XRows &x, int64_t m, const Epilogue &epilogue) {
+TileLinear tiles_of(const gatun_cuda_packed &packed, const XRows &x, int64_t m, const Epilogue &epilogue) {
     const uint8_t *block = (const uint8_t *)(uintptr_t)packed.block;
     auto part = [&](int64_t offset) { return offset ? (const float *)(block + offset) : nullptr; };
     uint64_t steps_per_group = (uint64_t)packed.group / GATUN_CUDA_STEP_K;
@@ -166,8 +166,8 @@ static TileLinear tiles_of(const gatun_cuda_packed &packed, const XRows &x, int6
     return p;
 }
 
-static Epilogue epilogue_of(gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, int32_t activation,
-                            int32_t combine, gatun_cuda_ptr other, int64_t ld_other) {
+Epilogue epilogue_of(gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, int32_t activation,
+                     int32_t combine, gatun_cuda_ptr other, int64_t ld_other) {
     Epilogue e = {};
     e.y = (void *)(uintptr_t)y;
     e.ldy = ldy;

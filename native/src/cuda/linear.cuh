@@ -33,6 +33,11 @@ struct TileLinear {
     Epilogue epilogue;
 };
 
+/* The parts of a call. */
+TileLinear tiles_of(const gatun_cuda_packed &packed, const XRows &x, int64_t m, const Epilogue &epilogue);
+Epilogue epilogue_of(gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, int32_t activation,
+                     int32_t combine, gatun_cuda_ptr other, int64_t ld_other);
+
 /* What a device is, found once. */
 struct DeviceTraits {
     int multiprocessors;
@@ -98,6 +103,10 @@ struct GivenX {
     int64_t scale_block;
     int64_t scale_row_stride, scale_col_stride;
 };
+
+/* x as codes that bfloat16 holds, those of blocks times their scales, in rows of `row` elements. */
+void quantize_widened(const XRows &x, int64_t m, int64_t k, int32_t compute, uint16_t *codes, int64_t row,
+                      float *row_scales, cudaStream_t stream);
 
 /* compute I8, F8 and F8_BLOCK; x from p.rows, or `given` as codes. */
 bool codes_multiply(int32_t compute, int32_t encoding);

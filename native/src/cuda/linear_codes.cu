@@ -259,6 +259,13 @@ static gatun_status multiply_widened(TileLinear p, int bits, const uint16_t *cod
     return GATUN_OK;
 }
 
+void quantize_widened(const XRows &x, int64_t m, int64_t k, int32_t compute, uint16_t *codes, int64_t row,
+                      float *row_scales, cudaStream_t stream) {
+    XCodes to = {compute == GATUN_COMPUTE_I8,      true, codes, row, row_scales, nullptr, 0,
+                 compute == GATUN_COMPUTE_F8_BLOCK};
+    quantize_x<<<(unsigned)m, 256, 0, stream>>>(x, k, to);
+}
+
 gatun_status linear_codes(int32_t device, const gatun_cuda_packed &packed, const TileLinear &p, const GivenX *given,
                           int32_t compute, uint8_t *workspace, cudaStream_t stream) {
     DeviceTraits traits;

@@ -4,6 +4,7 @@
  */
 #include <mutex>
 
+#include "grouped.cuh"
 #include "tiles.cuh"
 
 namespace gatun {
@@ -40,6 +41,22 @@ __global__ void __launch_bounds__(256) round_pairs(XRows x, int64_t m, int64_t k
         out[at] = pair_of_x(x, m, k, at / pairs, at % pairs * 2);
 }
 
+/* The same for chunks of rows, each with a multiplier of its own: [chunk][step][NT][half][lane][16 bytes]. */
+__global__ void __launch_bounds__(256)
+    lay_out_chunk(XRows x, const GroupedExpert *experts, const GroupedChunk *chunks, int64_t k, int64_t steps, int nt,
+                  bool bytes, bool groups, uint32_t *out, int64_t words) {
+    const GroupedChunk chunk = chunks[blockIdx.y];
+    const int64_t at = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (chunk.expert < 0 || at >= words)
+        return;
+    x.multiplier = experts[chunk.expert].multiplier;
+    const int word = (int)(at % 4), lane = (int)(at / 4 % 32), half = (int)(at / 128 % 2);
+    const int64_t tile = at / 256 % nt, step = at / 256 / nt;
+    const int column = column_of(bytes, groups, half * 2 + word / 2, lane % 4, word % 2, 0);
+    out[blockIdx.y * words + at] =
+        pair_of_x(x, chunk.row + chunk.rows, k, chunk.row + tile * 8 + lane / 4, step * 64 + column);
+}
+
 static unsigned blocks_of(int64_t threads) { return (unsigned)((threads + 255) / 256); }
 
 int64_t tile_x_bytes(int64_t m, int64_t steps) { return (m + 63) / 64 * 64 * steps * 128; }
@@ -47,6 +64,14 @@ int64_t tile_x_bytes(int64_t m, int64_t steps) { return (m + 63) / 64 * 64 * ste
 const uint4 *lay_out_x(const TileLinear &p, int nt, bool bytes, bool groups, uint32_t *workspace, cudaStream_t stream) {
     int64_t words = (p.m + 8 * nt - 1) / (8 * nt) * p.steps * nt * 256;
     lay_out<<<blocks_of(words), 256, 0, stream>>>(p.rows, p.m, p.k, p.steps, nt, bytes, groups, workspace, words);
+    return (const uint4 *)workspace;
+}
+
+const uint4 *lay_out_chunks(const GroupedRows &g, const TileLinear &first, int nt, bool bytes, bool groups,
+                            uint32_t *workspace, cudaStream_t stream) {
+    const int64_t words = first.steps * nt * 256;
+    lay_out_chunk<<<dim3(blocks_of(words), (unsigned)g.chunks), 256, 0, stream>>>(
+        g.x, g.experts, g.plan, first.k, first.steps, nt, bytes, groups, workspace, words);
     return (const uint4 *)workspace;
 }
 

@@ -9,6 +9,7 @@
 #ifndef GATUN_CUDA_LINEAR_WIDE_CUH
 #define GATUN_CUDA_LINEAR_WIDE_CUH
 
+#include "grouped.cuh"
 #include "tiles.cuh"
 
 namespace gatun {
@@ -21,9 +22,10 @@ constexpr int wide_shared_bytes(int nt) {
     return stages > sums ? stages : sums;
 }
 
-/* GROUPS: 1: a step has one scale group, else 0. */
+/* Rows m0 to m - 1 of x and y, up to 8 * NT of them, which x has in order. GROUPS: 1: a step has one scale group, else
+ * 0. */
 template <int BITS, int NT, int GROUPS>
-__global__ void __launch_bounds__(32 * WIDE_WN * WIDE_WK) linear_wide(const __grid_constant__ TileLinear p) {
+__device__ __forceinline__ void multiply_wide(const TileLinear &p, const uint4 *x, int64_t m0, int64_t m) {
     extern __shared__ uint32_t shared[];
     constexpr int WN = WIDE_WN, WK = WIDE_WK, RT = WIDE_RT, STAGES = WIDE_STAGES, PITCH = WIDE_PITCH, COLUMNS = NT * 8;
     constexpr int AHEAD = 2;
@@ -33,8 +35,6 @@ __global__ void __launch_bounds__(32 * WIDE_WN * WIDE_WK) linear_wide(const __gr
     const int tiles = (int)p.tiles, steps = (int)p.steps, groups = (int)p.groups;
     const int rounds = (steps + WK - 1) / WK;
     const int tile = ((int)blockIdx.x * WN + warp_n) * RT;
-    const int64_t m0 = (int64_t)blockIdx.y * COLUMNS;
-    const uint4 *x = p.x + (int64_t)blockIdx.y * steps * NT * 64;
     uint4 *stages = (uint4 *)(shared + 256 * 32);
 
     auto fetch_x = [&](int round) {
@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(32 * WIDE_WN * WIDE_WK) linear_wide(const __gr
     constexpr int ROWS = WN * RT * 16;
     for (int i = threadIdx.x; i < ROWS * COLUMNS; i += 32 * WN * WK) {
         int row = i % ROWS, column = i / ROWS;
-        if (m0 + column >= p.m)
+        if (m0 + column >= m)
             break;
         float sum = 0.0f;
 #pragma unroll
@@ -161,6 +161,29 @@ __global__ void __launch_bounds__(32 * WIDE_WN * WIDE_WK) linear_wide(const __gr
         if (n < p.n)
             p.epilogue.store(m0 + column, n, sum);
     }
+}
+
+template <int BITS, int NT, int GROUPS>
+__global__ void __launch_bounds__(32 * WIDE_WN * WIDE_WK) linear_wide(const __grid_constant__ TileLinear p) {
+    multiply_wide<BITS, NT, GROUPS>(p, p.x + (int64_t)blockIdx.y * p.steps * NT * 64, (int64_t)blockIdx.y * NT * 8,
+                                    p.m);
+}
+
+/* The same for chunks of rows, each with a weight of its own; x: of one chunk after the other. */
+template <int BITS, int NT, int GROUPS>
+__global__ void __launch_bounds__(32 * WIDE_WN * WIDE_WK)
+    linear_wide_grouped(const GroupedExpert *experts, const GroupedChunk *chunks, const uint4 *x, Epilogue epilogue) {
+    __shared__ TileLinear p;
+    const GroupedChunk chunk = chunks[blockIdx.y];
+    if (chunk.expert < 0)
+        return;
+    if (threadIdx.x == 0) {
+        p = experts[chunk.expert].tiles;
+        p.epilogue = epilogue;
+        p.epilogue.bias = experts[chunk.expert].bias;
+    }
+    __syncthreads();
+    multiply_wide<BITS, NT, GROUPS>(p, x + (int64_t)blockIdx.y * p.steps * NT * 64, chunk.row, chunk.row + chunk.rows);
 }
 
 } // namespace gatun

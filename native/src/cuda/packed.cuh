@@ -49,10 +49,11 @@ template <typename F> inline void for_each_part(gatun_matrix &m, F f) {
     f((const void **)&m.row_scales, m.row_scales ? m.row_scales_size : 0);
 }
 
-/* The value of an element of a packed weight, rounded as its matrix says. */
-__device__ inline float packed_value(const gatun_cuda_packed &p, int64_t row, int64_t column) {
+/* The value of an element of a packed weight, rounded as its matrix says. Not `rounded`: see unrotated_value. */
+__device__ inline float packed_value(const gatun_cuda_packed &p, int64_t row, int64_t column, bool rounded = true) {
     if (p.form == GATUN_CUDA_FORM_SOURCE)
-        return value_at(p.matrix, row, column);
+        return rounded ? value_at(p.matrix, row, column) : unrotated_value(p.matrix, row, column, false);
+    const int32_t arithmetic = rounded ? p.matrix.arithmetic : (int32_t)GATUN_F32;
     const uint8_t *block = (const uint8_t *)(uintptr_t)p.block;
     const uint32_t *codes = (const uint32_t *)(block + p.codes_offset);
     uint32_t code = p.form == GATUN_CUDA_FORM_CODES4 ? tile_code_at<4>(codes, p.steps, row, column)
@@ -61,10 +62,10 @@ __device__ inline float packed_value(const gatun_cuda_packed &p, int64_t row, in
     float v = ((const float *)(block + p.table_offset))[code];
     if (p.zeros_offset)
         v = __fsub_rn(v, ((const float *)(block + p.zeros_offset))[at]);
-    v = round_to(p.matrix.arithmetic, __fmul_rn(v, load_number(p.scale_type, block + p.scales_offset, at)));
+    v = round_to(arithmetic, __fmul_rn(v, load_number(p.scale_type, block + p.scales_offset, at)));
     if (p.offsets_offset)
-        v = round_to(p.matrix.arithmetic, __fadd_rn(v, ((const float *)(block + p.offsets_offset))[at]));
-    return round_to(p.matrix.result, v);
+        v = round_to(arithmetic, __fadd_rn(v, ((const float *)(block + p.offsets_offset))[at]));
+    return rounded ? round_to(p.matrix.result, v) : v;
 }
 
 } // namespace gatun

@@ -2,6 +2,7 @@ package dev.gatun;
 
 import dev.gatun.kernel.CudaActivations;
 import dev.gatun.kernel.CudaBackend;
+import dev.gatun.kernel.CudaGroup;
 import dev.gatun.kernel.CudaMemory;
 import dev.gatun.kernel.CudaStream;
 import dev.gatun.kernel.LinearCall;
@@ -19,6 +20,10 @@ final class CudaLinear implements Linear {
   private final @Nullable CudaMemory bias;
   private final @Nullable CudaMemory xMultiplier;
   private final Compute compute;
+
+  /** Whether x and y are taken as they are. */
+  private final boolean plain;
+
   private final long n;
   private final long k;
   private final Pool<LinearCall<MemorySegment>> hostCalls = new Pool<>(LinearCall::new);
@@ -29,12 +34,14 @@ final class CudaLinear implements Linear {
       PackedWeight packed,
       @Nullable CudaMemory bias,
       @Nullable CudaMemory xMultiplier,
-      Compute compute) {
+      Compute compute,
+      boolean plain) {
     this.backend = backend;
     this.packed = packed;
     this.bias = bias;
     this.xMultiplier = xMultiplier;
     this.compute = compute;
+    this.plain = plain;
     this.n = packed.n();
     this.k = packed.k();
   }
@@ -62,7 +69,8 @@ final class CudaLinear implements Linear {
       onBias = upload(backend, bias);
       onMultiplier = upload(backend, xMultiplier);
       done = true;
-      return new CudaLinear(backend, packed, onBias, onMultiplier, compute);
+      boolean plain = activations == null && backend.takesXAsItIs(compute);
+      return new CudaLinear(backend, packed, onBias, onMultiplier, compute, plain);
     } finally {
       if (!done) {
         packed.close();
@@ -155,6 +163,24 @@ final class CudaLinear implements Linear {
       call.clear();
       calls.give(call);
     }
+  }
+
+  /** Whether a layer can run together with this one. */
+  boolean goesWith(Linear other) {
+    return other instanceof CudaLinear linear
+        && linear.backend.equals(backend)
+        && linear.compute == compute
+        && linear.plain
+        && plain;
+  }
+
+  /** This layer's part of a group. */
+  CudaGroup.Expert expert() {
+    return new CudaGroup.Expert(packed, bias, xMultiplier);
+  }
+
+  CudaBackend backend() {
+    return backend;
   }
 
   @Override

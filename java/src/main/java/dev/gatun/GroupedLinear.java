@@ -1,5 +1,8 @@
 package dev.gatun;
 
+import dev.gatun.kernel.CudaGroup;
+import dev.gatun.kernel.CudaMemory;
+import dev.gatun.kernel.CudaStream;
 import dev.gatun.kernel.LinearCall;
 import dev.gatun.kernel.MatrixCheck;
 import dev.gatun.kernel.PackedGroup;
@@ -12,7 +15,8 @@ import org.jspecify.annotations.Nullable;
 /**
  * Linear layers of one shape, each for a run of rows of its own: the experts of a mixture. Rows of
  * x are sorted by expert, and one call multiplies them all; on the native backend threads share the
- * work of all experts, so that those with few rows cost no more than their share. Thread-safe.
+ * work of all experts, and on a GPU one launch multiplies it, so that experts with few rows cost no
+ * more than their share. Thread-safe.
  *
  * <pre>{@code
  * try (GroupedLinear up = GroupedLinear.of(experts)) {
@@ -26,20 +30,26 @@ public final class GroupedLinear implements AutoCloseable {
   /** Null when the layers cannot be run together: then they run one after the other. */
   private final @Nullable PackedGroup group;
 
+  /** The same for layers of one GPU, or null. */
+  private final @Nullable CudaGroup onGpu;
+
   private final int threads;
   private final Pool<LinearCall<MemorySegment>> calls = new Pool<>(LinearCall::new);
+  private final Pool<LinearCall<CudaMemory>> gpuCalls = new Pool<>(LinearCall::new);
 
-  private GroupedLinear(List<Linear> experts, @Nullable PackedGroup group, int threads) {
+  private GroupedLinear(
+      List<Linear> experts, @Nullable PackedGroup group, @Nullable CudaGroup onGpu, int threads) {
     this.experts = experts;
     this.group = group;
+    this.onGpu = onGpu;
     this.threads = threads;
   }
 
   /**
    * Groups layers, which are this one's from now on: closing it closes them.
    *
-   * <p>Layers of one device and compute type run together; others, with static activations or of
-   * {@code cuda}, one after the other.
+   * <p>Layers of one device and compute type run together; others, and those with static
+   * activations or with outliers taken apart, one after the other.
    *
    * @param experts at least one, all with the same numbers of outputs and inputs
    * @throws GatunException when their shapes differ
@@ -68,13 +78,18 @@ public final class GroupedLinear implements AutoCloseable {
                 + " as the first");
       }
     }
+    if (first instanceof CudaLinear packed && all.stream().allMatch(packed::goesWith)) {
+      List<CudaGroup.Expert> parts =
+          all.stream().map(expert -> ((CudaLinear) expert).expert()).toList();
+      return new GroupedLinear(all, null, packed.backend().groupOf(parts), 0);
+    }
     if (!(first instanceof PackedLinear packed)
         || !all.stream().allMatch(expert -> packed.goesWith(expert))) {
-      return new GroupedLinear(all, null, 0);
+      return new GroupedLinear(all, null, null, 0);
     }
     List<PackedGroup.Expert> parts =
         all.stream().map(expert -> ((PackedLinear) expert).expert()).toList();
-    return new GroupedLinear(all, packed.backend().group(parts), packed.threads());
+    return new GroupedLinear(all, packed.backend().group(parts), null, packed.threads());
   }
 
   /** How many experts there are. */
@@ -139,14 +154,80 @@ public final class GroupedLinear implements AutoCloseable {
           .compute(experts.getFirst().compute())
           .threads(threads);
       PackedLinear.check(outFeatures(), inFeatures(), call);
-      if (group == null) {
-        oneByOne(call, offsets);
-      } else {
+      if (onGpu != null) {
+        onGpu.linear(call, offsets);
+      } else if (group != null) {
         together(group, call, offsets);
+      } else {
+        oneByOne(call, offsets);
       }
     } finally {
       call.clear();
       calls.give(call);
+    }
+  }
+
+  /**
+   * The same in floats on a GPU's memory. Gives the work to the stream and returns before it is
+   * done; where the rows of an expert begin, the host does not learn.
+   *
+   * @param stream of the experts' device
+   * @param x M × K floats, row-major, sorted by expert
+   * @param offsets 64-bit integers: one more than there are experts, from 0 on, none below the one
+   *     before, the last one M or less. Rows that no expert has keep what y holds. The device cannot
+   *     refuse other offsets: it then leaves rows out or multiplies some twice
+   * @param m rows of x; 0: nothing is done
+   * @param y M × N floats, row-major; must not overlap x
+   * @throws GatunException when the experts do not run together on a GPU, or not on the stream's
+   * @throws IndexOutOfBoundsException when x, y or the offsets are too short
+   * @throws IllegalStateException when this, the stream or memory is closed
+   */
+  public void forward(CudaStream stream, CudaMemory x, CudaMemory offsets, long m, CudaMemory y) {
+    long n = outFeatures();
+    forward(
+        stream, x, Encoding.F32, inFeatures(), offsets, m, y, Encoding.F32, n, Epilogue.NONE, null,
+        n);
+  }
+
+  /**
+   * The same with other types of x and y (F32, F16, BF16), rows {@code ldx}, {@code ldy} and {@code
+   * ldOther} elements apart, and an epilogue.
+   *
+   * @param other M × N numbers of y's type: y itself or memory that does not overlap it; null when
+   *     the epilogue combines nothing
+   */
+  public void forward(
+      CudaStream stream,
+      CudaMemory x,
+      Encoding xType,
+      long ldx,
+      CudaMemory offsets,
+      long m,
+      CudaMemory y,
+      Encoding yType,
+      long ldy,
+      Epilogue epilogue,
+      @Nullable CudaMemory other,
+      long ldOther) {
+    Objects.requireNonNull(stream, "stream");
+    Objects.requireNonNull(offsets, "offsets");
+    if (onGpu == null) {
+      throw new GatunException(
+          "grouped linear: found a stream for experts that do not run together on a GPU's own"
+              + " memory, expected layers of one CudaDevice and compute type");
+    }
+    if (m == 0) {
+      return;
+    }
+    LinearCall<CudaMemory> call = gpuCalls.take();
+    try {
+      call.operands(x, xType, ldx, m, y, yType, ldy)
+          .epilogue(epilogue, other, ldOther)
+          .compute(experts.getFirst().compute());
+      onGpu.linear(stream, call, offsets);
+    } finally {
+      call.clear();
+      gpuCalls.give(call);
     }
   }
 
@@ -195,6 +276,9 @@ public final class GroupedLinear implements AutoCloseable {
     experts.forEach(Linear::close);
     if (group != null) {
       group.close();
+    }
+    if (onGpu != null) {
+      onGpu.close();
     }
   }
 }

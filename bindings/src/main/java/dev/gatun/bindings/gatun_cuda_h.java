@@ -2932,5 +2932,272 @@ public class gatun_cuda_h extends gatun_cuda_h$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+
+    private static class gatun_cuda_group_size {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_cuda_group_size");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_group_size(int64_t count, int64_t *size)
+     * }
+     */
+    public static FunctionDescriptor gatun_cuda_group_size$descriptor() {
+        return gatun_cuda_group_size.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_group_size(int64_t count, int64_t *size)
+     * }
+     */
+    public static MethodHandle gatun_cuda_group_size$handle() {
+        return gatun_cuda_group_size.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_group_size(int64_t count, int64_t *size)
+     * }
+     */
+    public static MemorySegment gatun_cuda_group_size$address() {
+        return gatun_cuda_group_size.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_group_size(int64_t count, int64_t *size)
+     * }
+     */
+    public static int gatun_cuda_group_size(long count, MemorySegment size) {
+        var mh$ = gatun_cuda_group_size.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_cuda_group_size", count, size);
+            }
+            return (int)mh$.invokeExact(count, size);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gatun_cuda_group_pack {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_POINTER,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_POINTER,
+            gatun_cuda_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_cuda_group_pack");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_group_pack(int32_t device, const gatun_cuda_expert *experts, int64_t count, gatun_cuda_ptr block, int64_t block_size, gatun_cuda_group *group, gatun_cuda_stream stream)
+     * }
+     */
+    public static FunctionDescriptor gatun_cuda_group_pack$descriptor() {
+        return gatun_cuda_group_pack.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_group_pack(int32_t device, const gatun_cuda_expert *experts, int64_t count, gatun_cuda_ptr block, int64_t block_size, gatun_cuda_group *group, gatun_cuda_stream stream)
+     * }
+     */
+    public static MethodHandle gatun_cuda_group_pack$handle() {
+        return gatun_cuda_group_pack.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_group_pack(int32_t device, const gatun_cuda_expert *experts, int64_t count, gatun_cuda_ptr block, int64_t block_size, gatun_cuda_group *group, gatun_cuda_stream stream)
+     * }
+     */
+    public static MemorySegment gatun_cuda_group_pack$address() {
+        return gatun_cuda_group_pack.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_group_pack(int32_t device, const gatun_cuda_expert *experts, int64_t count, gatun_cuda_ptr block, int64_t block_size, gatun_cuda_group *group, gatun_cuda_stream stream)
+     * }
+     */
+    public static int gatun_cuda_group_pack(int device, MemorySegment experts, long count, long block, long block_size, MemorySegment group, long stream) {
+        var mh$ = gatun_cuda_group_pack.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_cuda_group_pack", device, experts, count, block, block_size, group, stream);
+            }
+            return (int)mh$.invokeExact(device, experts, count, block, block_size, group, stream);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gatun_cuda_linear_grouped_workspace {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_POINTER,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_cuda_linear_grouped_workspace");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_grouped_workspace(const gatun_cuda_group *group, int64_t m, int32_t compute, int64_t *size)
+     * }
+     */
+    public static FunctionDescriptor gatun_cuda_linear_grouped_workspace$descriptor() {
+        return gatun_cuda_linear_grouped_workspace.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_grouped_workspace(const gatun_cuda_group *group, int64_t m, int32_t compute, int64_t *size)
+     * }
+     */
+    public static MethodHandle gatun_cuda_linear_grouped_workspace$handle() {
+        return gatun_cuda_linear_grouped_workspace.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_grouped_workspace(const gatun_cuda_group *group, int64_t m, int32_t compute, int64_t *size)
+     * }
+     */
+    public static MemorySegment gatun_cuda_linear_grouped_workspace$address() {
+        return gatun_cuda_linear_grouped_workspace.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_grouped_workspace(const gatun_cuda_group *group, int64_t m, int32_t compute, int64_t *size)
+     * }
+     */
+    public static int gatun_cuda_linear_grouped_workspace(MemorySegment group, long m, int compute, MemorySegment size) {
+        var mh$ = gatun_cuda_linear_grouped_workspace.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_cuda_linear_grouped_workspace", group, m, compute, size);
+            }
+            return (int)mh$.invokeExact(group, m, compute, size);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class gatun_cuda_linear_grouped {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_POINTER,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_LONG
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_cuda_linear_grouped");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_grouped(int32_t device, const gatun_cuda_group *group, gatun_cuda_ptr offsets, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, int32_t compute, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static FunctionDescriptor gatun_cuda_linear_grouped$descriptor() {
+        return gatun_cuda_linear_grouped.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_grouped(int32_t device, const gatun_cuda_group *group, gatun_cuda_ptr offsets, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, int32_t compute, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static MethodHandle gatun_cuda_linear_grouped$handle() {
+        return gatun_cuda_linear_grouped.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_grouped(int32_t device, const gatun_cuda_group *group, gatun_cuda_ptr offsets, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, int32_t compute, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static MemorySegment gatun_cuda_linear_grouped$address() {
+        return gatun_cuda_linear_grouped.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_grouped(int32_t device, const gatun_cuda_group *group, gatun_cuda_ptr offsets, gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr y, int32_t y_type, int64_t ldy, int32_t activation, int32_t combine, gatun_cuda_ptr other, int64_t ld_other, int32_t compute, gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream)
+     * }
+     */
+    public static int gatun_cuda_linear_grouped(int device, MemorySegment group, long offsets, long x, int x_type, long ldx, long m, long y, int y_type, long ldy, int activation, int combine, long other, long ld_other, int compute, long workspace, long workspace_size, long stream) {
+        var mh$ = gatun_cuda_linear_grouped.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_cuda_linear_grouped", device, group, offsets, x, x_type, ldx, m, y, y_type, ldy, activation, combine, other, ld_other, compute, workspace, workspace_size, stream);
+            }
+            return (int)mh$.invokeExact(device, group, offsets, x, x_type, ldx, m, y, y_type, ldy, activation, combine, other, ld_other, compute, workspace, workspace_size, stream);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
 }
 

@@ -274,6 +274,11 @@ public final class CudaBackend implements Backend, AutoCloseable {
     CudaCodecs.quantize(stream, matrix, rule, w, wType);
   }
 
+  /** Whether its weights multiply x with a compute type as a call says, and nothing else. */
+  public boolean takesXAsItIs(Compute compute) {
+    return activations.suffix(compute).isEmpty();
+  }
+
   @Override
   public PackedWeight pack(Matrix matrix) {
     return pack(matrix, activations);
@@ -394,12 +399,7 @@ public final class CudaBackend implements Backend, AutoCloseable {
       @Nullable CudaMemory multiplier) {
     weight.uses().enter();
     try {
-      CudaScratch scratch = pool.take();
-      try {
-        CudaProducts.onHost(scratch, weight, call, bias, multiplier);
-      } finally {
-        pool.give(scratch);
-      }
+      withScratch(scratch -> CudaProducts.onHost(scratch, weight, call, bias, multiplier));
     } finally {
       weight.uses().leave();
     }
@@ -414,13 +414,48 @@ public final class CudaBackend implements Backend, AutoCloseable {
    */
   public void linear(CudaStream stream, PackedWeight packed, LinearCall<CudaMemory> call) {
     CudaPacked weight = mine(packed);
-    LinearCall<CudaMemory> own = calls.take();
+    LinearCall<CudaMemory> own = takeCall();
     try {
       CudaProducts.onDevice(stream, weight, own.set(call));
     } finally {
-      own.clear();
-      calls.give(own);
+      giveCall(own);
     }
+  }
+
+  /** A call for a copy of the one under way: see {@link LinearCall#set}. */
+  LinearCall<CudaMemory> takeCall() {
+    return calls.take();
+  }
+
+  void giveCall(LinearCall<CudaMemory> call) {
+    call.clear();
+    calls.give(call);
+  }
+
+  /** Work with a stream, pinned memory and room of its own. */
+  interface WithScratch {
+    void run(CudaScratch scratch);
+  }
+
+  void withScratch(WithScratch work) {
+    CudaScratch scratch = pool.take();
+    try {
+      work.run(scratch);
+    } finally {
+      pool.give(scratch);
+    }
+  }
+
+  /**
+   * Weights that are multiplied together, each for a run of rows of its own. The weights stay the
+   * caller's; the group keeps their memory for as long as it is open.
+   *
+   * @param experts at least one, packed by this backend, all N × K
+   * @throws GatunException when they do not go together
+   */
+  public CudaGroup groupOf(List<CudaGroup.Expert> experts) {
+    experts.forEach(expert -> mine(expert.packed()));
+    return new CudaGroup(this, experts);
   }
 
   private CudaPacked mine(PackedWeight packed) {

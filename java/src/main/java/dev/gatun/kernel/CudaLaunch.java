@@ -147,4 +147,46 @@ final class CudaLaunch {
         workspaceBytes,
         stream);
   }
+
+  /** {@link #workspace(CudaPacked, LinearCall, MemorySegment)} of experts. */
+  static int workspace(CudaGroup group, LinearCall<?> call, MemorySegment answer) {
+    return gatun_cuda_h.gatun_cuda_linear_grouped_workspace(
+        group.struct(), call.m(), call.compute().id(), answer);
+  }
+
+  /**
+   * Gives a product by experts to a stream.
+   *
+   * @param offsets their address on the device
+   * @return the status
+   */
+  static int linear(
+      int device,
+      CudaGroup group,
+      LinearCall<?> call,
+      CudaOperands on,
+      long offsets,
+      long workspace,
+      long workspaceBytes,
+      long stream) {
+    return gatun_cuda_h.gatun_cuda_linear_grouped(
+        device,
+        group.struct(),
+        offsets,
+        on.x,
+        call.xType().id(),
+        on.ldx,
+        call.m(),
+        on.y,
+        call.yType().id(),
+        on.ldy,
+        call.epilogue().activation().id(),
+        call.epilogue().combine().id(),
+        on.other,
+        on.ldOther,
+        call.compute().id(),
+        workspace,
+        workspaceBytes,
+        stream);
+  }
 }

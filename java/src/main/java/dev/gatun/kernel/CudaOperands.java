@@ -29,6 +29,15 @@ final class CudaOperands {
     xScales = address(call.xScales());
   }
 
+  void clear() {
+    x = 0;
+    y = 0;
+    bias = 0;
+    multiplier = 0;
+    other = 0;
+    xScales = 0;
+  }
+
   private static long address(@Nullable CudaMemory memory) {
     return memory == null ? 0 : memory.address();
   }

@@ -9,8 +9,8 @@ import org.jspecify.annotations.Nullable;
  * host's, which goes there and back. Allocates nothing once warm.
  */
 final class CudaProducts {
-  /** Weight, x, y, bias, multiplier, other, scales of x. */
-  private static final int HELD = 7;
+  /** Weight or group, x, y, bias, multiplier, other, scales of x, offsets. */
+  private static final int HELD = 8;
 
   private CudaProducts() {}
 
@@ -21,33 +21,76 @@ final class CudaProducts {
    * @param call that no other thread knows
    */
   static void onDevice(CudaStream stream, CudaPacked weight, LinearCall<CudaMemory> call) {
-    check(weight, call);
-    for (int i = 1; i < HELD; i++) {
-      stream.checkHere(operand(call, i));
-    }
+    check(weight.n(), weight.k(), call);
     stream.checkHere(weight.block());
     int held = 0;
     try {
       while (held < HELD) {
-        uses(weight, call, held).enter();
+        uses(stream, weight.uses(), call, CudaMemory.NONE, held).enter();
         held++;
       }
-      if (stream.isRecording()) {
-        for (int i = 0; i < HELD; i++) {
-          stream.remember(uses(weight, call, i));
-        }
-      }
+      remember(stream, weight.uses(), call, CudaMemory.NONE);
       stream.linear(weight, call);
     } finally {
-      while (held > 0) {
-        held--;
-        uses(weight, call, held).leave();
+      leave(stream, weight.uses(), call, CudaMemory.NONE, held);
+    }
+  }
+
+  /**
+   * The same for experts; see {@link CudaGroup#linear(CudaStream, LinearCall, CudaMemory)}.
+   *
+   * @param call that no other thread knows
+   */
+  static void onDevice(
+      CudaStream stream, CudaGroup group, LinearCall<CudaMemory> call, CudaMemory offsets) {
+    check(group.n(), group.k(), call);
+    stream.checkHere(group.block());
+    int held = 0;
+    try {
+      while (held < HELD) {
+        uses(stream, group.uses(), call, offsets, held).enter();
+        held++;
+      }
+      remember(stream, group.uses(), call, offsets);
+      stream.linear(group, call, offsets.address());
+    } finally {
+      leave(stream, group.uses(), call, offsets, held);
+    }
+  }
+
+  private static void remember(
+      CudaStream stream, UseCount weights, LinearCall<CudaMemory> call, CudaMemory offsets) {
+    if (stream.isRecording()) {
+      for (int i = 0; i < HELD; i++) {
+        stream.remember(uses(stream, weights, call, offsets, i));
       }
     }
   }
 
-  private static UseCount uses(CudaPacked weight, LinearCall<CudaMemory> call, int i) {
-    return i == 0 ? weight.uses() : operand(call, i).uses();
+  private static void leave(
+      CudaStream stream,
+      UseCount weights,
+      LinearCall<CudaMemory> call,
+      CudaMemory offsets,
+      int held) {
+    for (int i = held - 1; i >= 0; i--) {
+      uses(stream, weights, call, offsets, i).leave();
+    }
+  }
+
+  /** What is held number i, which must be of the stream's device. */
+  private static UseCount uses(
+      CudaStream stream,
+      UseCount weights,
+      LinearCall<CudaMemory> call,
+      CudaMemory offsets,
+      int i) {
+    if (i == 0) {
+      return weights;
+    }
+    CudaMemory memory = i == HELD - 1 ? offsets : operand(call, i);
+    stream.checkHere(memory);
+    return memory.uses();
   }
 
   private static CudaMemory operand(LinearCall<CudaMemory> call, int i) {
@@ -63,9 +106,7 @@ final class CudaProducts {
     return memory == null ? CudaMemory.NONE : memory;
   }
 
-  private static void check(CudaPacked weight, LinearCall<CudaMemory> call) {
-    long n = weight.n();
-    long k = weight.k();
+  private static void check(long n, long k, LinearCall<CudaMemory> call) {
     call.check(n, k);
     CudaMemory x = call.x();
     CudaMemory y = call.y();

@@ -269,6 +269,26 @@ public final class CudaStream implements AutoCloseable {
     }
   }
 
+  /** A product by experts on the device's memory, all of which the caller holds. */
+  synchronized void linear(CudaGroup group, LinearCall<CudaMemory> call, long offsets) {
+    operands.fill(call);
+    linear(group, call, operands, offsets);
+  }
+
+  /**
+   * The same with operands that lie elsewhere than the call says.
+   *
+   * @param offsets their address on the device
+   */
+  synchronized void linear(CudaGroup group, LinearCall<?> call, CudaOperands on, long offsets) {
+    checkOpen();
+    CudaCalls.check(CudaLaunch.workspace(group, call, answer));
+    if (hasWorkspace(answer.get(ValueLayout.JAVA_LONG, 0))) {
+      CudaCalls.check(
+          CudaLaunch.linear(device, group, call, on, offsets, workspace, workspaceBytes, handle));
+    }
+  }
+
   /** Makes sure that the workspace is as large; false while only its size is looked for. */
   private boolean hasWorkspace(long needed) {
     Recording now = recording;

@@ -49,14 +49,14 @@ enum GpuWeight {
     if (encoding.isBlock()) {
       long blocks = n * k / encoding.blockElements();
       MemorySegment codes = arena.allocate(blocks * encoding.blockBytes(), 64);
-      fill(codes, 0xFF, random);
+      fill(codes, false, random);
       for (long i = 0; i < blocks; i++) {
         blockScale(codes, i * encoding.blockBytes());
       }
       return Matrix.builder(n, k, encoding, codes).build();
     }
     MemorySegment codes = arena.allocate(n * k * encoding.bits() / 8, 64);
-    fill(codes, this == E4M3 ? 0x77 : 0xFF, random); // no NaN among the 8-bit floats
+    fill(codes, this == E4M3, random);
     Granularity granularity =
         switch (this) {
           case NF4 -> new Granularity.Flat(64);
@@ -92,15 +92,28 @@ enum GpuWeight {
     }
   }
 
-  private static void fill(MemorySegment codes, int mask, SplittableRandom random) {
-    long words = 0x0101_0101_0101_0101L * mask;
+  /**
+   * Any codes.
+   *
+   * @param finite of F8_E4M3: the largest number in place of NaN
+   */
+  private static void fill(MemorySegment codes, boolean finite, SplittableRandom random) {
     long at = 0;
     for (; at + Long.BYTES <= codes.byteSize(); at += Long.BYTES) {
-      codes.set(ValueLayout.JAVA_LONG_UNALIGNED, at, random.nextLong() & words);
+      long word = random.nextLong();
+      codes.set(ValueLayout.JAVA_LONG_UNALIGNED, at, finite ? withoutNan(word) : word);
     }
     for (; at < codes.byteSize(); at++) {
-      codes.set(ValueLayout.JAVA_BYTE, at, (byte) (random.nextInt() & mask));
+      long word = random.nextLong();
+      codes.set(ValueLayout.JAVA_BYTE, at, (byte) (finite ? withoutNan(word) : word));
     }
+  }
+
+  /** Clears the last bit of those of eight codes whose exponent and mantissa are all ones. */
+  private static long withoutNan(long word) {
+    long ones = 0x0101_0101_0101_0101L;
+    long nan = ((word & 0x7F * ones) + ones) >>> 7 & ones;
+    return word & ~nan;
   }
 
   /** Floats of about one hundredth. */

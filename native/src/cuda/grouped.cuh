@@ -1,0 +1,56 @@
+/*
+ * What the kernels of grouped linear share: several weights, each for a run of rows of x and y, whose begins only the
+ * device knows. A plan cuts the runs into chunks, each of which blocks of threads take as they would take all rows of
+ * one weight.
+ */
+#ifndef GATUN_CUDA_GROUPED_CUH
+#define GATUN_CUDA_GROUPED_CUH
+
+#include "linear.cuh"
+
+namespace gatun {
+
+/* One of the weights, on the device. */
+struct GroupedExpert {
+    gatun_cuda_packed packed;
+    TileLinear tiles; /* of its packed form, without rows and epilogue; unset where it lies as it came */
+    const float *bias;
+    const float *multiplier;
+};
+
+/* Rows of one weight; expert -1: none. */
+struct GroupedChunk {
+    int32_t expert;
+    int32_t rows;
+    int64_t row;
+};
+
+/* Rows of a chunk at most. */
+enum { GROUPED_FEW_ROWS = 16, GROUPED_ROWS = 64 };
+
+struct GroupedRows {
+    const GroupedExpert *experts;
+    const GroupedChunk *plan;
+    int64_t chunks; /* more than there can be are empty */
+    int chunk_rows;
+    int64_t n;
+    XRows x;
+    Epilogue epilogue;
+};
+
+/* x of each chunk for the kernel on tiles; see lay_out_x. */
+const uint4 *lay_out_chunks(const GroupedRows &g, const TileLinear &first, int nt, bool bytes, bool groups,
+                            uint32_t *workspace, cudaStream_t stream);
+/* compute BF16 by codes of BITS bits, all of one group size; `first`: one of the weights. linear_tiles_instance.cu */
+template <int BITS>
+gatun_status launch_grouped(const GroupedRows &g, const TileLinear &first, uint32_t *workspace, cudaStream_t stream);
+template <>
+gatun_status launch_grouped<4>(const GroupedRows &g, const TileLinear &first, uint32_t *workspace, cudaStream_t stream);
+template <>
+gatun_status launch_grouped<8>(const GroupedRows &g, const TileLinear &first, uint32_t *workspace, cudaStream_t stream);
+/* Everything else: launch_linear_f32. */
+gatun_status launch_grouped_f32(const GroupedRows &g, int32_t operands, cudaStream_t stream);
+
+} // namespace gatun
+
+#endif

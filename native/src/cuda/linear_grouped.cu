@@ -1,0 +1,238 @@
+/*
+ * Grouped linear: rows of x that are sorted by expert, by weights of one shape. One launch multiplies all of them;
+ * where the runs of rows begin is read on the device.
+ *
+ * Weights whose codes lie in tiles of one kind are multiplied with compute BF16 by the kernel for many rows of x
+ * (linear_wide.cuh), all others by the one for every form (linear_f32.cu); with compute I8, F8 and F8_BLOCK x becomes
+ * codes first.
+ */
+#include "grouped.cuh"
+#include "rows.cuh"
+
+namespace gatun {
+
+enum { PLAN_THREADS = 1024 };
+
+/* Chunks of `chunk_rows` rows: of one run after the other, those left over empty. One block. Offsets that do not hold
+ * together lead nowhere outside of 0 to m. */
+__global__ void __launch_bounds__(PLAN_THREADS)
+    plan_chunks(const int64_t *offsets, int64_t count, int64_t m, int chunk_rows, int64_t chunks, GroupedChunk *plan) {
+    __shared__ int64_t totals[PLAN_THREADS / 32];
+    for (int64_t i = threadIdx.x; i < chunks; i += PLAN_THREADS)
+        plan[i] = {-1, 0, 0};
+    __syncthreads();
+    auto row_of = [&](int64_t expert) { return min(max(offsets[expert], (int64_t)0), m); };
+    int64_t placed = 0; /* chunks of the experts before these */
+    for (int64_t base = 0; base < count; base += PLAN_THREADS) {
+        const int64_t expert = base + threadIdx.x;
+        int64_t first = 0, rows = 0;
+        if (expert < count) {
+            first = row_of(expert);
+            rows = max(row_of(expert + 1) - first, (int64_t)0);
+        }
+        const int64_t own = (rows + chunk_rows - 1) / chunk_rows;
+        int64_t before = own; /* of the lanes up to this one, then of all threads before it */
+        for (int step = 1; step < 32; step *= 2) {
+            const int64_t lower = __shfl_up_sync(0xFFFFFFFF, before, step);
+            if ((int)threadIdx.x % 32 >= step)
+                before += lower;
+        }
+        if (threadIdx.x % 32 == 31)
+            totals[threadIdx.x / 32] = before;
+        __syncthreads();
+        before += placed - own;
+        for (int w = 0; w < PLAN_THREADS / 32; w++) {
+            if (w < (int)threadIdx.x / 32)
+                before += totals[w];
+            placed += totals[w];
+        }
+        for (int64_t i = 0; i < own && before + i < chunks; i++)
+            plan[before + i] = {(int32_t)expert, (int32_t)min((int64_t)chunk_rows, rows - i * chunk_rows),
+                                first + i * chunk_rows};
+        __syncthreads();
+    }
+}
+
+/* x times the multipliers of its rows' experts, in floats without gaps. */
+__global__ void __launch_bounds__(256)
+    multiply_rows(XRows x, const GroupedExpert *experts, const GroupedChunk *chunks, int64_t k, float *out) {
+    const GroupedChunk chunk = chunks[blockIdx.y];
+    const int64_t column = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (chunk.expert < 0 || column >= k)
+        return;
+    const float *multiplier = experts[chunk.expert].multiplier;
+    const float factor = multiplier ? multiplier[column] : 1.0f;
+    for (int64_t row = chunk.row; row < chunk.row + chunk.rows; row++)
+        out[row * k + column] = __fmul_rn(load_number(x.type, x.data, row * x.ld + column), factor);
+}
+
+static bool is_codes(int32_t compute) {
+    return compute == GATUN_COMPUTE_I8 || compute == GATUN_COMPUTE_F8 || compute == GATUN_COMPUTE_F8_BLOCK;
+}
+
+/* The parts of the workspace. */
+struct GroupedSpace {
+    int chunk_rows;
+    int64_t chunks, row; /* `row`: elements of a row of codes */
+    int64_t plan, x, scales, codes;
+    int64_t total() const { return plan + x + scales + codes; }
+};
+
+static GroupedSpace space_of(const gatun_cuda_group &g, int64_t m, int32_t compute) {
+    GroupedSpace s = {};
+    const bool tiles = compute == GATUN_COMPUTE_BF16 && g.form != GATUN_CUDA_FORM_SOURCE;
+    s.chunk_rows = tiles && m <= g.count * GROUPED_FEW_ROWS ? GROUPED_FEW_ROWS : GROUPED_ROWS;
+    s.chunks = m / s.chunk_rows + (g.count < m ? g.count : m); /* every run may leave a part of one over */
+    s.plan = aligned_bytes(s.chunks * (int64_t)sizeof(GroupedChunk));
+    const int64_t steps = (g.k + GATUN_CUDA_STEP_K - 1) / GATUN_CUDA_STEP_K;
+    if (tiles) {
+        s.x = aligned_bytes(s.chunks * s.chunk_rows * steps * GATUN_CUDA_STEP_K * 2);
+    } else if (is_codes(compute)) {
+        s.row = steps * GATUN_CUDA_STEP_K;
+        s.x = g.multiplies ? aligned_bytes(m * g.k * 4) : 0;
+        s.scales = aligned_bytes(m * 4);
+        s.codes = aligned_bytes(m * s.row * 2);
+    }
+    return s;
+}
+
+} // namespace gatun
+
+using namespace gatun;
+
+extern "C" {
+
+gatun_status gatun_cuda_group_size(int64_t count, int64_t *size) {
+    if (!size || count < 1 || count > INT32_MAX)
+        return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "grouped linear: found %lld experts", (long long)count);
+    *size = count * (int64_t)sizeof(GroupedExpert);
+    return GATUN_OK;
+}
+
+gatun_status gatun_cuda_group_pack(int32_t device, const gatun_cuda_expert *experts, int64_t count,
+                                   gatun_cuda_ptr block, int64_t block_size, gatun_cuda_group *group,
+                                   gatun_cuda_stream stream) {
+    int64_t size = 0;
+    GATUN_CUDA_TRY(gatun_cuda_group_size(count, &size));
+    if (!experts || !group || !block || block % GATUN_CUDA_ALIGNMENT || block_size < size)
+        return gatun_cuda_fail(GATUN_BUFFER_TOO_SMALL,
+                               "grouped linear: found a block of %lld bytes, expected %lld, aligned to 256",
+                               (long long)block_size, (long long)size);
+    gatun_cuda_group g = {};
+    g.count = count;
+    g.block = block;
+    for (int64_t e = 0; e < count; e++) {
+        const gatun_cuda_packed *p = experts[e].packed;
+        if (!p || !p->block)
+            return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "grouped linear: found no weight for expert %lld",
+                                   (long long)e);
+        if (e == 0) {
+            g.n = p->matrix.n, g.k = p->matrix.k;
+            g.encoding = p->matrix.encoding, g.form = p->form;
+        }
+        const gatun_cuda_packed &first = *experts[0].packed;
+        if (p->matrix.n != g.n || p->matrix.k != g.k)
+            return gatun_cuda_fail(
+                GATUN_INVALID_ARGUMENT,
+                "grouped linear: found expert %lld of %lld x %lld, expected %lld x %lld as the first", (long long)e,
+                (long long)p->matrix.n, (long long)p->matrix.k, (long long)g.n, (long long)g.k);
+        if (p->form != first.form || p->group != first.group || p->matrix.encoding != first.matrix.encoding)
+            g.form = GATUN_CUDA_FORM_SOURCE;
+        g.codes = e == 0 ? INT32_MAX : g.codes;
+        for (int32_t compute = GATUN_COMPUTE_I8; compute <= GATUN_COMPUTE_F8_BLOCK; compute++)
+            if (!takes_codes(*p, compute))
+                g.codes &= ~(1 << compute);
+        g.multiplies |= experts[e].x_multiplier != 0;
+    }
+    GATUN_CUDA_TRY(gatun_cuda_use(device));
+    GroupedExpert *on_device = (GroupedExpert *)(uintptr_t)block;
+    for (int64_t e = 0; e < count; e++) {
+        GroupedExpert expert = {};
+        expert.packed = *experts[e].packed;
+        if (expert.packed.form != GATUN_CUDA_FORM_SOURCE)
+            expert.tiles = tiles_of(expert.packed, {}, 0, {});
+        expert.bias = (const float *)(uintptr_t)experts[e].bias;
+        expert.multiplier = (const float *)(uintptr_t)experts[e].x_multiplier;
+        /* Memory that is not page-locked has been read when this returns. */
+        GATUN_CUDA_TRY(gatun_cuda_status(
+            cudaMemcpyAsync(on_device + e, &expert, sizeof expert, cudaMemcpyHostToDevice, gatun_cuda_raw(stream)),
+            "grouped linear"));
+    }
+    g.first = *experts[0].packed;
+    *group = g;
+    return GATUN_OK;
+}
+
+gatun_status gatun_cuda_linear_grouped_workspace(const gatun_cuda_group *group, int64_t m, int32_t compute,
+                                                 int64_t *size) {
+    if (!group || !size || m < 1)
+        return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "grouped linear: found a null pointer or %lld rows",
+                               (long long)m);
+    *size = space_of(*group, m, compute).total();
+    return GATUN_OK;
+}
+
+gatun_status gatun_cuda_linear_grouped(int32_t device, const gatun_cuda_group *group, gatun_cuda_ptr offsets,
+                                       gatun_cuda_ptr x, int32_t x_type, int64_t ldx, int64_t m, gatun_cuda_ptr y,
+                                       int32_t y_type, int64_t ldy, int32_t activation, int32_t combine,
+                                       gatun_cuda_ptr other, int64_t ld_other, int32_t compute,
+                                       gatun_cuda_ptr workspace, int64_t workspace_size, gatun_cuda_stream stream) {
+    if (!group || !group->block || !offsets || !x || !y || !is_plain(x_type) || !is_plain(y_type) || m < 1 ||
+        ldx < group->k || ldy < group->n || (combine != GATUN_COMBINE_NONE && (!other || ld_other < group->n)))
+        return gatun_cuda_fail(GATUN_INVALID_ARGUMENT,
+                               "grouped linear: found a null pointer, %lld rows of x of type %d %lld apart, of y of "
+                               "type %d %lld apart",
+                               (long long)m, x_type, (long long)ldx, y_type, (long long)ldy);
+    const bool codes = is_codes(compute);
+    if ((compute != GATUN_COMPUTE_F32 && compute != GATUN_COMPUTE_BF16 && !codes) ||
+        (codes && !(group->codes & 1 << compute)))
+        return gatun_cuda_fail(GATUN_UNSUPPORTED, "grouped linear: no kernel with compute type %d for encoding %d",
+                               compute, group->encoding);
+    const GroupedSpace space = space_of(*group, m, compute);
+    if (workspace_size < space.total() || !workspace || workspace % GATUN_CUDA_ALIGNMENT)
+        return gatun_cuda_fail(GATUN_BUFFER_TOO_SMALL,
+                               "grouped linear: found a workspace of %lld bytes, expected %lld, aligned to 256",
+                               (long long)workspace_size, (long long)space.total());
+    if (space.chunks > 65535)
+        return gatun_cuda_fail(GATUN_UNSUPPORTED, "grouped linear: found %lld rows of %lld experts, expected fewer",
+                               (long long)m, (long long)group->count);
+    GATUN_CUDA_TRY(gatun_cuda_use(device));
+    if (group->n == 0)
+        return GATUN_OK;
+
+    const cudaStream_t raw = gatun_cuda_raw(stream);
+    uint8_t *scratch = (uint8_t *)(uintptr_t)workspace;
+    GroupedChunk *plan = (GroupedChunk *)scratch;
+    GroupedRows g = {(const GroupedExpert *)(uintptr_t)group->block,
+                     plan,
+                     space.chunks,
+                     space.chunk_rows,
+                     group->n,
+                     {(const void *)(uintptr_t)x, x_type, ldx, nullptr},
+                     epilogue_of(y, y_type, ldy, 0, activation, combine, other, ld_other)};
+    plan_chunks<<<1, PLAN_THREADS, 0, raw>>>((const int64_t *)(uintptr_t)offsets, group->count, m, space.chunk_rows,
+                                             space.chunks, plan);
+    uint8_t *part = scratch + space.plan;
+    if (codes) {
+        if (group->multiplies) {
+            dim3 grid((unsigned)((group->k + 255) / 256), (unsigned)space.chunks);
+            multiply_rows<<<grid, 256, 0, raw>>>(g.x, g.experts, plan, group->k, (float *)part);
+            g.x = {part, GATUN_F32, group->k, nullptr};
+        }
+        float *scales = (float *)(part + space.x);
+        uint16_t *widened = (uint16_t *)(part + space.x + space.scales);
+        quantize_widened(g.x, m, group->k, compute, widened, space.row, scales, raw);
+        g.x = {widened, GATUN_BF16, space.row, nullptr};
+        g.epilogue.x_scales = compute == GATUN_COMPUTE_F8_BLOCK ? nullptr : scales;
+        GATUN_CUDA_TRY(launch_grouped_f32(g, GATUN_I8, raw));
+    } else if (compute == GATUN_COMPUTE_BF16 && group->form != GATUN_CUDA_FORM_SOURCE) {
+        const TileLinear first = tiles_of(group->first, {}, 0, {});
+        GATUN_CUDA_TRY(group->form == GATUN_CUDA_FORM_CODES4 ? launch_grouped<4>(g, first, (uint32_t *)part, raw)
+                                                             : launch_grouped<8>(g, first, (uint32_t *)part, raw));
+    } else {
+        GATUN_CUDA_TRY(launch_grouped_f32(g, compute == GATUN_COMPUTE_BF16 ? GATUN_BF16 : GATUN_F32, raw));
+    }
+    return gatun_cuda_launched(GATUN_OP_LINEAR, compute, group->encoding, "grouped linear");
+}
+
+} // extern "C"
