@@ -218,11 +218,13 @@ typedef struct gatun_cuda_expert {
 /* Weights that are multiplied together: a host struct that the caller keeps, and one device block. The weights' own
  * blocks stay the caller's. */
 typedef struct gatun_cuda_group {
-    gatun_cuda_packed first; /* one of them */
     gatun_cuda_ptr block;
     int64_t n;
     int64_t k;
     int64_t count;
+    int64_t tiles; /* these three: of all weights' tiles; see gatun_cuda_packed */
+    int64_t steps;
+    int64_t group;
     int32_t encoding;   /* of the first */
     int32_t form;       /* of all; as they came where they differ */
     int32_t codes;      /* bit c: all take compute type c */

@@ -129,6 +129,7 @@ gatun_status gatun_cuda_group_pack(int32_t device, const gatun_cuda_expert *expe
         if (e == 0) {
             g.n = p->matrix.n, g.k = p->matrix.k;
             g.encoding = p->matrix.encoding, g.form = p->form;
+            g.tiles = p->tiles, g.steps = p->steps, g.group = p->group;
         }
         const gatun_cuda_packed &first = *experts[0].packed;
         if (p->matrix.n != g.n || p->matrix.k != g.k)
@@ -158,7 +159,6 @@ gatun_status gatun_cuda_group_pack(int32_t device, const gatun_cuda_expert *expe
             cudaMemcpyAsync(on_device + e, &expert, sizeof expert, cudaMemcpyHostToDevice, gatun_cuda_raw(stream)),
             "grouped linear"));
     }
-    g.first = *experts[0].packed;
     *group = g;
     return GATUN_OK;
 }
@@ -208,6 +208,10 @@ gatun_status gatun_cuda_linear_grouped(int32_t device, const gatun_cuda_group *g
                      space.chunks,
                      space.chunk_rows,
                      group->n,
+                     group->k,
+                     group->tiles,
+                     group->steps,
+                     group->group % GATUN_CUDA_STEP_K == 0,
                      {(const void *)(uintptr_t)x, x_type, ldx, nullptr},
                      epilogue_of(y, y_type, ldy, 0, activation, combine, other, ld_other)};
     plan_chunks<<<1, PLAN_THREADS, 0, raw>>>((const int64_t *)(uintptr_t)offsets, group->count, m, space.chunk_rows,
@@ -226,9 +230,8 @@ gatun_status gatun_cuda_linear_grouped(int32_t device, const gatun_cuda_group *g
         g.epilogue.x_scales = compute == GATUN_COMPUTE_F8_BLOCK ? nullptr : scales;
         GATUN_CUDA_TRY(launch_grouped_f32(g, GATUN_I8, raw));
     } else if (compute == GATUN_COMPUTE_BF16 && group->form != GATUN_CUDA_FORM_SOURCE) {
-        const TileLinear first = tiles_of(group->first, {}, 0, {});
-        GATUN_CUDA_TRY(group->form == GATUN_CUDA_FORM_CODES4 ? launch_grouped<4>(g, first, (uint32_t *)part, raw)
-                                                             : launch_grouped<8>(g, first, (uint32_t *)part, raw));
+        GATUN_CUDA_TRY(group->form == GATUN_CUDA_FORM_CODES4 ? launch_grouped<4>(g, (uint32_t *)part, raw)
+                                                             : launch_grouped<8>(g, (uint32_t *)part, raw));
     } else {
         GATUN_CUDA_TRY(launch_grouped_f32(g, compute == GATUN_COMPUTE_BF16 ? GATUN_BF16 : GATUN_F32, raw));
     }

@@ -118,11 +118,13 @@ struct PackedBytes {
     int64_t n, k;
 };
 
-enum { ADD_M = 64, ADD_N = 128, ADD_K = 16, ADD_PITCH = ADD_K + 8 }; /* so that eight rows differ in banks */
+enum { ADD_M = 64, ADD_N = 128, ADD_K = 16 };
+enum { ADD_PITCH = ADD_K + 8, SUM_PITCH = ADD_N + 4 }; /* so that eight rows differ in banks */
 
 __global__ void __launch_bounds__(256)
     add_outliers(XRows x, PackedBytes w, int64_t m, const int32_t *list, const float *sums, Epilogue epilogue) {
     __shared__ __align__(16) uint16_t xs[ADD_M][ADD_PITCH], ws[ADD_N][ADD_PITCH];
+    __shared__ __align__(16) float apart[ADD_M][SUM_PITCH];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const int warp_m = warp % 2 * 32, warp_n = warp / 2 * 32;
     const int64_t n0 = (int64_t)blockIdx.x * ADD_N, m0 = (int64_t)blockIdx.y * ADD_M;
@@ -166,20 +168,37 @@ __global__ void __launch_bounds__(256)
                 mma_halves(acc[r][c], a[r], b[c]);
     }
 #pragma unroll
-    for (int c = 0; c < 4; c++)
+    for (int r = 0; r < 4; r++)
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
-            const int64_t n = n0 + warp_n + c * 8 + 2 * t + e;
-            if (n >= w.n)
-                continue;
-            const float scale = load_plain(w.scale_type, w.scales, n / 16 * 16 + scale_slot(n));
+        for (int c = 0; c < 4; c++)
+            *(float2 *)&apart[warp_m + r / 2 * 16 + g + r % 2 * 8][warp_n + c * 8 + 2 * t] =
+                make_float2(acc[r / 2][c][r % 2 * 2], acc[r / 2][c][r % 2 * 2 + 1]);
+    __syncthreads();
+    /* A warp a row: four columns a lane. */
+    const int four = lane * 4;
+    const int64_t n = n0 + four;
+    if (n >= w.n)
+        return;
+    float scales[4] = {}, ones[4], biases[4];
+    epilogue.columns(n, w.n, ones, biases);
 #pragma unroll
-            for (int r = 0; r < 4; r++) {
-                const int64_t row = m0 + warp_m + r / 2 * 16 + g + r % 2 * 8;
-                if (row < m)
-                    epilogue.store(row, n, fmaf(acc[r / 2][c][r % 2 * 2 + e], scale, sums[row * w.n + n]));
-            }
-        }
+    for (int i = 0; i < 4; i++)
+        if (n + i < w.n)
+            scales[i] = load_plain(w.scale_type, w.scales, (n + i) / 16 * 16 + scale_slot(n + i));
+#pragma unroll 2
+    for (int row = warp; row < ADD_M && m0 + row < m; row += 8) {
+        const float *from = sums + (m0 + row) * w.n + n;
+        float v[4] = {};
+        if (w.n % 4 == 0)
+            *(float4 *)v = *(const float4 *)from;
+        else
+            for (int i = 0; i < 4 && n + i < w.n; i++)
+                v[i] = from[i];
+        const float4 more = *(const float4 *)&apart[row][four];
+        const float4 all = make_float4(fmaf(more.x, scales[0], v[0]), fmaf(more.y, scales[1], v[1]),
+                                       fmaf(more.z, scales[2], v[2]), fmaf(more.w, scales[3], v[3]));
+        epilogue.store_four(m0 + row, n, w.n, all, ones, biases);
+    }
 }
 
 /* The parts of the workspace. */

@@ -64,23 +64,19 @@ gatun_status launch_tiles<BITS>(TileLinear p, uint32_t *workspace, const DeviceT
 
 /* ---- several weights ---- */
 
-template <int NT, int GROUPS>
-static gatun_status grouped(const GroupedRows &g, const TileLinear &first, const uint4 *x, cudaStream_t stream) {
+template <int NT, int GROUPS> static gatun_status grouped(const GroupedRows &g, const uint4 *x, cudaStream_t stream) {
     constexpr int tiles = WIDE_WN * WIDE_RT;
-    dim3 grid((unsigned)((first.tiles + tiles - 1) / tiles), (unsigned)g.chunks);
+    dim3 grid((unsigned)((g.tiles + tiles - 1) / tiles), (unsigned)g.chunks);
     return launch(linear_wide_grouped<BITS, NT, GROUPS>, grid, 32 * WIDE_WN * WIDE_WK, wide_shared_bytes(NT), stream,
                   g.experts, g.plan, x, g.epilogue);
 }
 
-template <>
-gatun_status launch_grouped<BITS>(const GroupedRows &g, const TileLinear &first, uint32_t *workspace,
-                                  cudaStream_t stream) {
-    const bool one = first.groups_per_step == 1;
-    const uint4 *x = lay_out_chunks(g, first, g.chunk_rows / 8, BITS == 8, !one, workspace, stream);
+template <> gatun_status launch_grouped<BITS>(const GroupedRows &g, uint32_t *workspace, cudaStream_t stream) {
+    constexpr int FEW = GROUPED_FEW_ROWS / 8;
+    const uint4 *x = lay_out_chunks(g, BITS == 8, workspace, stream);
     if (g.chunk_rows == GROUPED_FEW_ROWS)
-        return one ? grouped<GROUPED_FEW_ROWS / 8, 1>(g, first, x, stream)
-                   : grouped<GROUPED_FEW_ROWS / 8, 0>(g, first, x, stream);
-    return one ? grouped<WIDE_NT, 1>(g, first, x, stream) : grouped<WIDE_NT, 0>(g, first, x, stream);
+        return g.one ? grouped<FEW, 1>(g, x, stream) : grouped<FEW, 0>(g, x, stream);
+    return g.one ? grouped<WIDE_NT, 1>(g, x, stream) : grouped<WIDE_NT, 0>(g, x, stream);
 }
 
 } // namespace gatun

@@ -15,11 +15,13 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
 /**
  * {@snippet lang=c :
  * struct gatun_cuda_group {
- *     gatun_cuda_packed first;
  *     gatun_cuda_ptr block;
  *     int64_t n;
  *     int64_t k;
  *     int64_t count;
+ *     int64_t tiles;
+ *     int64_t steps;
+ *     int64_t group;
  *     int32_t encoding;
  *     int32_t form;
  *     int32_t codes;
@@ -34,11 +36,13 @@ public class gatun_cuda_group {
     }
 
     private static final GroupLayout $LAYOUT = MemoryLayout.structLayout(
-        gatun_cuda_packed.layout().withName("first"),
         gatun_cuda_h.C_LONG.withName("block"),
         gatun_cuda_h.C_LONG.withName("n"),
         gatun_cuda_h.C_LONG.withName("k"),
         gatun_cuda_h.C_LONG.withName("count"),
+        gatun_cuda_h.C_LONG.withName("tiles"),
+        gatun_cuda_h.C_LONG.withName("steps"),
+        gatun_cuda_h.C_LONG.withName("group"),
         gatun_cuda_h.C_INT.withName("encoding"),
         gatun_cuda_h.C_INT.withName("form"),
         gatun_cuda_h.C_INT.withName("codes"),
@@ -50,50 +54,6 @@ public class gatun_cuda_group {
      */
     public static final GroupLayout layout() {
         return $LAYOUT;
-    }
-
-    private static final GroupLayout first$LAYOUT = (GroupLayout)$LAYOUT.select(groupElement("first"));
-
-    /**
-     * Layout for field:
-     * {@snippet lang=c :
-     * gatun_cuda_packed first
-     * }
-     */
-    public static final GroupLayout first$layout() {
-        return first$LAYOUT;
-    }
-
-    private static final long first$OFFSET = $LAYOUT.byteOffset(groupElement("first"));
-
-    /**
-     * Offset for field:
-     * {@snippet lang=c :
-     * gatun_cuda_packed first
-     * }
-     */
-    public static final long first$offset() {
-        return first$OFFSET;
-    }
-
-    /**
-     * Getter for field:
-     * {@snippet lang=c :
-     * gatun_cuda_packed first
-     * }
-     */
-    public static MemorySegment first(MemorySegment struct) {
-        return struct.asSlice(first$OFFSET, first$LAYOUT.byteSize());
-    }
-
-    /**
-     * Setter for field:
-     * {@snippet lang=c :
-     * gatun_cuda_packed first
-     * }
-     */
-    public static void first(MemorySegment struct, MemorySegment fieldValue) {
-        MemorySegment.copy(fieldValue, 0L, struct, first$OFFSET, first$LAYOUT.byteSize());
     }
 
     private static final OfLong block$LAYOUT = (OfLong)$LAYOUT.select(groupElement("block"));
@@ -270,6 +230,138 @@ public class gatun_cuda_group {
      */
     public static void count(MemorySegment struct, long fieldValue) {
         struct.set(count$LAYOUT, count$OFFSET, fieldValue);
+    }
+
+    private static final OfLong tiles$LAYOUT = (OfLong)$LAYOUT.select(groupElement("tiles"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t tiles
+     * }
+     */
+    public static final OfLong tiles$layout() {
+        return tiles$LAYOUT;
+    }
+
+    private static final long tiles$OFFSET = $LAYOUT.byteOffset(groupElement("tiles"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t tiles
+     * }
+     */
+    public static final long tiles$offset() {
+        return tiles$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t tiles
+     * }
+     */
+    public static long tiles(MemorySegment struct) {
+        return struct.get(tiles$LAYOUT, tiles$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t tiles
+     * }
+     */
+    public static void tiles(MemorySegment struct, long fieldValue) {
+        struct.set(tiles$LAYOUT, tiles$OFFSET, fieldValue);
+    }
+
+    private static final OfLong steps$LAYOUT = (OfLong)$LAYOUT.select(groupElement("steps"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t steps
+     * }
+     */
+    public static final OfLong steps$layout() {
+        return steps$LAYOUT;
+    }
+
+    private static final long steps$OFFSET = $LAYOUT.byteOffset(groupElement("steps"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t steps
+     * }
+     */
+    public static final long steps$offset() {
+        return steps$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t steps
+     * }
+     */
+    public static long steps(MemorySegment struct) {
+        return struct.get(steps$LAYOUT, steps$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t steps
+     * }
+     */
+    public static void steps(MemorySegment struct, long fieldValue) {
+        struct.set(steps$LAYOUT, steps$OFFSET, fieldValue);
+    }
+
+    private static final OfLong group$LAYOUT = (OfLong)$LAYOUT.select(groupElement("group"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int64_t group
+     * }
+     */
+    public static final OfLong group$layout() {
+        return group$LAYOUT;
+    }
+
+    private static final long group$OFFSET = $LAYOUT.byteOffset(groupElement("group"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int64_t group
+     * }
+     */
+    public static final long group$offset() {
+        return group$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int64_t group
+     * }
+     */
+    public static long group(MemorySegment struct) {
+        return struct.get(group$LAYOUT, group$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int64_t group
+     * }
+     */
+    public static void group(MemorySegment struct, long fieldValue) {
+        struct.set(group$LAYOUT, group$OFFSET, fieldValue);
     }
 
     private static final OfInt encoding$LAYOUT = (OfInt)$LAYOUT.select(groupElement("encoding"));

@@ -20,6 +20,9 @@ public final class CudaGroup implements AutoCloseable {
   /** Rows an expert, on average, from which the kernels for one weight are the faster ones. */
   private static final long MANY_ROWS = 64;
 
+  /** Bytes of a weight from which reading it takes longer than giving the GPU one more kernel. */
+  private static final long MANY_BYTES = 8L << 20;
+
   /**
    * One of the weights.
    *
@@ -164,7 +167,7 @@ public final class CudaGroup implements AutoCloseable {
 
   /** Codes of x, and many rows, are multiplied faster by kernels that know the rows of a weight. */
   private boolean goesTogether(LinearCall<?> call) {
-    boolean few = call.m() <= MANY_ROWS * experts.size();
+    boolean few = call.m() <= MANY_ROWS * experts.size() && first.byteSize() < MANY_BYTES;
     return call.compute() == Compute.F32 || (call.compute() == Compute.BF16 && few);
   }
 
