@@ -174,8 +174,8 @@ public final class GroupedLinear implements AutoCloseable {
    * @param stream of the experts' device
    * @param x M × K floats, row-major, sorted by expert
    * @param offsets 64-bit integers: one more than there are experts, from 0 on, none below the one
-   *     before, the last one M or less. Rows that no expert has keep what y holds. The device cannot
-   *     refuse other offsets: it then leaves rows out or multiplies some twice
+   *     before, the last one M or less. Rows that no expert has keep what y holds. The device
+   *     cannot refuse other offsets: it then leaves rows out or multiplies some twice
    * @param m rows of x; 0: nothing is done
    * @param y M × N floats, row-major; must not overlap x
    * @throws GatunException when the experts do not run together on a GPU, or not on the stream's
@@ -185,7 +185,17 @@ public final class GroupedLinear implements AutoCloseable {
   public void forward(CudaStream stream, CudaMemory x, CudaMemory offsets, long m, CudaMemory y) {
     long n = outFeatures();
     forward(
-        stream, x, Encoding.F32, inFeatures(), offsets, m, y, Encoding.F32, n, Epilogue.NONE, null,
+        stream,
+        x,
+        Encoding.F32,
+        inFeatures(),
+        offsets,
+        m,
+        y,
+        Encoding.F32,
+        n,
+        Epilogue.NONE,
+        null,
         n);
   }
 

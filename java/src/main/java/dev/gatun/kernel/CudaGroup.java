@@ -156,8 +156,7 @@ public final class CudaGroup implements AutoCloseable {
       } else {
         oneByOne(scratch.stream(), own, on, offsets);
       }
-      scratch
-          .stream()
+      scratch.stream()
           .staging()
           .download(scratch.operands().y, own.y(), m, n * ySize, own.ldy() * ySize);
     } finally {

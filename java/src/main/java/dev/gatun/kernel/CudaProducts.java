@@ -80,11 +80,7 @@ final class CudaProducts {
 
   /** What is held number i, which must be of the stream's device. */
   private static UseCount uses(
-      CudaStream stream,
-      UseCount weights,
-      LinearCall<CudaMemory> call,
-      CudaMemory offsets,
-      int i) {
+      CudaStream stream, UseCount weights, LinearCall<CudaMemory> call, CudaMemory offsets, int i) {
     if (i == 0) {
       return weights;
     }

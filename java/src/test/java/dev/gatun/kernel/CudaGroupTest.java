@@ -117,7 +117,8 @@ class CudaGroupTest {
         CudaStream stream = backend.stream();
         CudaMemory deviceX = backend.upload(x);
         CudaMemory deviceOther = backend.upload(other);
-        CudaMemory deviceOffsets = backend.upload(arena.allocateFrom(ValueLayout.JAVA_LONG, offsets));
+        CudaMemory deviceOffsets =
+            backend.upload(arena.allocateFrom(ValueLayout.JAVA_LONG, offsets));
         CudaMemory deviceY = backend.allocate(y.byteSize())) {
       group.linear(
           LinearCall.of(x, type, K + 8, m, y, Encoding.F32, N)
@@ -188,7 +189,9 @@ class CudaGroupTest {
           stream.fill(whole, (byte) 0x55);
           try (CudaMemory bad = backend.upload(MemorySegment.ofArray(offsets))) {
             group.linear(
-                stream, LinearCall.of(x, Encoding.F32, K, m, y, Encoding.F32, N).compute(compute), bad);
+                stream,
+                LinearCall.of(x, Encoding.F32, K, m, y, Encoding.F32, N).compute(compute),
+                bad);
           }
           byte[] found = new byte[4 * 3 * m * N];
           stream.download(whole, MemorySegment.ofArray(found));
@@ -202,7 +205,9 @@ class CudaGroupTest {
       assertThatThrownBy(
               () ->
                   group.linear(
-                      stream, LinearCall.of(x, Encoding.F32, K, m, y, Encoding.F32, N), y.slice(0, 24)))
+                      stream,
+                      LinearCall.of(x, Encoding.F32, K, m, y, Encoding.F32, N),
+                      y.slice(0, 24)))
           .isInstanceOf(IndexOutOfBoundsException.class)
           .hasMessageContaining("expected 4 64-bit integers");
     }
