@@ -9,9 +9,11 @@ import dev.gatun.kernel.QuantizeRule;
 import dev.gatun.kernel.ScaleFitter;
 import dev.gatun.kernel.ScaleMethod;
 import dev.gatun.kernel.Scaling;
+import dev.gatun.layout.QuantoBitsLayout;
 import dev.gatun.layout.QuantoBytesLayout;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -22,6 +24,9 @@ import java.util.stream.Collectors;
  * Writes quanto's weights: of 8 bits with one scale per row, absmax / largest code, everything in
  * the weight's own type; of 2 and 4 bits in groups. A row of zeros gets the scale 0 and codes 0;
  * quanto's own 8-bit floats would hold NaN there.
+ *
+ * <p>Convolutions' weights are quantized as [N, product of the rest], and what is not cut into
+ * groups keeps their four dimensions.
  */
 final class QuantoWriter implements LayerWriter {
   /** What {@code gatun quantize --format} offers. */
@@ -43,7 +48,44 @@ final class QuantoWriter implements LayerWriter {
 
   @Override
   public boolean accepts(Tensor weight) {
-    return WriterSupport.isFloatMatrix(weight);
+    return WriterSupport.isFloatMatrix(matrix(weight));
+  }
+
+  @Override
+  public boolean isQuantized(Tensor tensor) {
+    return tensor.name().endsWith(Parts.WEIGHT) && accepts(tensor);
+  }
+
+  /** A convolution's weight seen as a matrix. */
+  private static Tensor matrix(Tensor weight) {
+    boolean convolution = weight.shape().size() == 4 && weight.elements() > 0;
+    long n = convolution ? weight.shape().get(0) : 0;
+    return convolution
+        ? new Tensor(
+            weight.name(), weight.dtype(), List.of(n, weight.elements() / n), weight.data())
+        : weight;
+  }
+
+  /** In as many dimensions as quanto gives what stands for a weight of a shape. */
+  private List<Long> shaped(List<Long> weight, String name, List<Long> part) {
+    long columns = weight.stream().skip(1).reduce(1L, Math::multiplyExact);
+    boolean flat = weight.size() == 2 || (isBits() && QuantoBitsLayout.groupOf(columns) != 0);
+    if (flat || part.size() != 2) {
+      return part;
+    }
+    boolean perRow = name.endsWith(Quanto.SCALE) || name.endsWith(Quanto.SHIFT);
+    List<Long> own = new ArrayList<>(perRow ? Collections.nCopies(weight.size(), 1L) : weight);
+    own.set(0, part.getFirst()); // packed codes have fewer rows
+    return own;
+  }
+
+  private Blank shaped(List<Long> weight, Blank blank) {
+    List<Tensor> tensors =
+        blank.tensors().stream()
+            .map(
+                t -> new Tensor(t.name(), t.dtype(), shaped(weight, t.name(), t.shape()), t.data()))
+            .toList();
+    return new Blank(tensors, blank.matrix(), blank.finish());
   }
 
   private boolean isBits() {
@@ -66,7 +108,8 @@ final class QuantoWriter implements LayerWriter {
 
   @Override
   public Quantized quantize(
-      String layer, Tensor weight, Scaling scaling, Backend backend, Arena arena) {
+      String layer, Tensor given, Scaling scaling, Backend backend, Arena arena) {
+    Tensor weight = matrix(given);
     boolean hqq = scaling.scale().kind() == ScaleMethod.Kind.HQQ;
     Blank made = blank(layer, weight.shape().get(0), weight.shape().get(1), weight.dtype(), arena);
     if (isBits()) {
@@ -85,13 +128,14 @@ final class QuantoWriter implements LayerWriter {
       backend.quantize(made.matrix(), rule, weight.data(), type);
     }
     ScaleFitter.fit(made.matrix(), weight.data(), Parts.encoding(weight), scaling.forLayer(layer));
-    return made.finished();
+    return shaped(given.shape(), made).finished();
   }
 
   @Override
   public Optional<Blank> blank(String layer, QuantizedTensor weight, Arena arena) {
     Matrix m = weight.matrix();
-    return Optional.of(blank(layer, m.n(), m.k(), DType.valueOf(weight.dtype().name()), arena));
+    Blank made = blank(layer, m.n(), m.k(), DType.valueOf(weight.dtype().name()), arena);
+    return Optional.of(shaped(weight.shape(), made));
   }
 
   private Blank blank(String layer, long n, long k, DType dtype, Arena arena) {
@@ -117,13 +161,18 @@ final class QuantoWriter implements LayerWriter {
       return Optional.empty(); // a byte holds codes of rows that are far apart
     }
     DType dtype = weight.dtype();
+    long n = weight.shape().get(0);
+    long k = weight.elements() / n;
     return Optional.of(
         new SlicedRows(
-            weight.shape().get(0),
+            n,
             1,
             rows -> {
-              List<SafetensorsWriter.Entry> entries =
-                  new ArrayList<>(bytes(layer, rows, weight.shape().get(1), dtype));
+              List<SafetensorsWriter.Entry> entries = new ArrayList<>();
+              for (SafetensorsWriter.Entry entry : bytes(layer, rows, k, dtype)) {
+                List<Long> shape = shaped(weight.shape(), entry.name(), entry.shape());
+                entries.add(new SafetensorsWriter.Entry(entry.name(), entry.dtype(), shape));
+              }
               entries.add(WriterSupport.entry(layer + ".input_scale", dtype));
               entries.add(WriterSupport.entry(layer + ".output_scale", dtype));
               return entries;

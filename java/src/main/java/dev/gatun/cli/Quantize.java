@@ -106,6 +106,12 @@ public final class Quantize implements Command {
   private @Nullable String compute;
 
   @Option(
+      names = "--convolutions",
+      description =
+          "Quantize weights of four dimensions too, to quanto's formats (qint8, qint4, qfloat8_e4m3fn …), which hold them.")
+  private boolean convolutions;
+
+  @Option(
       names = "--include",
       paramLabel = "GLOB",
       description =
@@ -135,6 +141,9 @@ public final class Quantize implements Command {
     if (strategy != null && dtype == null) {
       throw common.usage("--strategy: found no --dtype, expected one beside it");
     }
+    if (convolutions && mixed.isOn()) {
+      throw common.usage("--convolutions: found --auto-mixed, expected a format or configuration");
+    }
     NameFilter filter = new NameFilter(include, exclude);
     Optional<Scaling> scales = scaling.scaling(common);
     JsonNode json = config == null ? MissingNode.getInstance() : QuantizationConfig.read(config);
@@ -163,6 +172,9 @@ public final class Quantize implements Command {
                 + ", expected one of "
                 + String.join(", ", ActivationScales.FORMATS));
       }
+    }
+    if (convolutions) {
+      plan = plan.withConvolutions();
     }
     if (scales.isPresent()) {
       plan = plan.with(scales.get());

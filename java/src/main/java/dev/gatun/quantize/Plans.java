@@ -26,6 +26,11 @@ final class Plans {
 
   record Computed(QuantizePlan plan, ComputePlan computePlan) implements QuantizePlan {
     @Override
+    public boolean convolutions() {
+      return plan.convolutions();
+    }
+
+    @Override
     public String description() {
       return plan.description() + " computed in " + computePlan;
     }
@@ -48,6 +53,11 @@ final class Plans {
 
   record Scaled(QuantizePlan plan, Scaling scaling) implements QuantizePlan {
     @Override
+    public boolean convolutions() {
+      return plan.convolutions();
+    }
+
+    @Override
     public ComputePlan computePlan() {
       return plan.computePlan();
     }
@@ -66,6 +76,11 @@ final class Plans {
   /** Formats that do not choose scales in such a way do it their own way. */
   record Tolerant(QuantizePlan plan, Scaling scaling) implements QuantizePlan {
     @Override
+    public boolean convolutions() {
+      return plan.convolutions();
+    }
+
+    @Override
     public String description() {
       return plan.description() + " " + scaling + " where it can be";
     }
@@ -78,6 +93,38 @@ final class Plans {
     @Override
     public boolean isTolerant() {
       return true;
+    }
+  }
+
+  record Convolved(QuantizePlan plan) implements QuantizePlan {
+    @Override
+    public String description() {
+      return plan.description() + " with convolutions";
+    }
+
+    @Override
+    public Optional<String> format(String layer, Tensor weight) {
+      return plan.format(layer, weight);
+    }
+
+    @Override
+    public boolean convolutions() {
+      return true;
+    }
+
+    @Override
+    public Scaling scaling() {
+      return plan.scaling();
+    }
+
+    @Override
+    public boolean isTolerant() {
+      return plan.isTolerant();
+    }
+
+    @Override
+    public ComputePlan computePlan() {
+      return plan.computePlan();
     }
   }
 

@@ -20,7 +20,8 @@ public interface QuantizePlan {
    * The format of a layer, one of {@link Quantizer#formats()}; empty when it stays as it is.
    *
    * @param layer plain name
-   * @param weight two-dimensional, of a float type
+   * @param weight two-dimensional, or of four dimensions where {@link #convolutions} says so; of a
+   *     float type
    */
   Optional<String> format(String layer, Tensor weight);
 
@@ -47,6 +48,16 @@ public interface QuantizePlan {
   /** The same, with a compute type for each layer. */
   default QuantizePlan with(ComputePlan computePlan) {
     return new Plans.Computed(this, computePlan);
+  }
+
+  /** Whether weights of four dimensions are layers too. */
+  default boolean convolutions() {
+    return false;
+  }
+
+  /** The same, with convolutions among the layers: those of the formats that hold them. */
+  default QuantizePlan withConvolutions() {
+    return new Plans.Convolved(this);
   }
 
   /** One format for every layer that a filter lets through. */

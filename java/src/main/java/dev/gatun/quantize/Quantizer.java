@@ -181,6 +181,13 @@ public final class Quantizer {
               + plan.description()
               + ", expected two-dimensional float tensors *.weight that the filters let through");
     }
+    if (plan.convolutions() && work.stream().noneMatch(Quantizer::isConvolution)) {
+      throw new GatunException(
+          source.path()
+              + ": found no convolution to quantize to "
+              + plan.description()
+              + ", expected four-dimensional float tensors *.weight and a format of quanto's");
+    }
     check(work);
     checkRoom(target, work, copied);
     progress.start(source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).sum());
@@ -320,13 +327,19 @@ public final class Quantizer {
   }
 
   private Optional<String> candidate(Tensor tensor) {
-    return isCandidate(tensor)
+    boolean convolution =
+        plan.convolutions() && tensor.name().endsWith(WEIGHT) && tensor.shape().size() == 4;
+    return convolution || isCandidate(tensor)
         ? plan.format(layerOf(tensor), tensor)
             .filter(format -> writers.of(format).isQuantized(tensor))
         : Optional.empty();
   }
 
-  /** Whether a tensor may be the weight of a layer. */
+  private static boolean isConvolution(LayerWork item) {
+    return item instanceof LayerWork.Fresh fresh && fresh.weight().shape().size() == 4;
+  }
+
+  /** Whether a tensor may be the weight of a linear layer. */
   static boolean isCandidate(Tensor tensor) {
     return tensor.name().endsWith(WEIGHT) && tensor.shape().size() == 2;
   }

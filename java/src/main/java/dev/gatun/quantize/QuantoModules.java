@@ -12,15 +12,10 @@ import dev.gatun.layout.PlainLayout;
 import dev.gatun.layout.QuantoBitsLayout;
 import dev.gatun.layout.QuantoBytesLayout;
 import java.lang.foreign.Arena;
-import java.util.ArrayList;
-import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 
-/**
- * The weight of a module as quanto stores it, convolutions included: they are quantized as [N,
- * product of the rest], and what is not cut into groups keeps the weight's four dimensions.
- */
+/** The weight of a module as quanto stores it, convolutions included. */
 final class QuantoModules {
   private QuantoModules() {}
 
@@ -32,81 +27,46 @@ final class QuantoModules {
     return Quantizer.family(type(module)).writer(type(module));
   }
 
-  /** The weight seen as a matrix. */
-  private static Tensor matrix(QuantizedModule module) {
-    Tensor weight = module.weight().orElseThrow();
-    long n = weight.shape().get(0);
-    return new Tensor(
-        weight.name(), weight.dtype(), List.of(n, weight.elements() / n), weight.data());
-  }
-
   /** What stands for the weight in the file, without its memory. */
   static List<SafetensorsWriter.Entry> entries(QuantizedModule module) {
-    Tensor weight = matrix(module);
+    Tensor weight = module.weight().orElseThrow();
     Encoding type = weight.dtype().encoding().orElseThrow();
     PlainLayout layout = new PlainLayout(type);
     long n = weight.shape().get(0);
-    long k = weight.shape().get(1);
     QuantizedTensor plain =
         new QuantizedTensor(
             module.name(),
             weight.shape(),
             layout,
             Map.of(),
-            layout.matrix(n, k, weight.data()),
+            layout.matrix(n, weight.elements() / n, weight.data()),
             type);
     try (Arena arena = Arena.ofShared()) {
-      return shaped(
-              module, writer(module).blank(module.name(), plain, arena).orElseThrow().tensors())
-          .stream()
-          .map(SafetensorsWriter.Entry::of)
-          .toList();
+      List<Tensor> tensors =
+          writer(module).blank(module.name(), plain, arena).orElseThrow().tensors();
+      return ofWeight(tensors).stream().map(SafetensorsWriter.Entry::of).toList();
     }
   }
 
   /** What stands for the weight in the file. */
   static List<Tensor> tensors(QuantizedModule module, Backend backend, Arena arena) {
-    return shaped(
-        module, writer(module).quantize(module.name(), matrix(module), backend, arena).tensors());
+    Tensor weight = module.weight().orElseThrow();
+    return ofWeight(writer(module).quantize(module.name(), weight, backend, arena).tensors());
   }
 
-  /**
-   * The parts of the weight, without the activations' scales, in as many dimensions as quanto gives
-   * them.
-   */
-  private static List<Tensor> shaped(QuantizedModule module, List<Tensor> tensors) {
-    List<Long> shape = module.weight().orElseThrow().shape();
-    boolean flat = shape.size() == 2 || isGrouped(module);
-    List<Tensor> result = new ArrayList<>();
-    for (Tensor tensor : tensors) {
-      if (tensor.name().endsWith("put_scale")) {
-        continue;
-      }
-      List<Long> own = new ArrayList<>(tensor.shape());
-      if (!flat && own.size() == 2) {
-        boolean perRow = tensor.name().endsWith("_scale") || tensor.name().endsWith("_shift");
-        own = new ArrayList<>(perRow ? Collections.nCopies(shape.size(), 1L) : shape);
-        own.set(0, tensor.shape().get(0)); // packed codes have fewer rows
-      }
-      result.add(new Tensor(tensor.name(), tensor.dtype(), own, tensor.data()));
-    }
-    return result;
-  }
-
-  private static boolean isGrouped(QuantizedModule module) {
-    boolean bits = type(module).equals("qint2") || type(module).equals("qint4");
-    return bits && QuantoBitsLayout.groupOf(matrix(module).shape().get(1)) != 0;
+  /** Without the activations' scales. */
+  private static List<Tensor> ofWeight(List<Tensor> tensors) {
+    return tensors.stream().filter(tensor -> !tensor.name().endsWith("put_scale")).toList();
   }
 
   /** The quantized weight, in the shape that the module's has. */
   static QuantizedTensor quantize(QuantizedModule module, Backend backend, Arena arena) {
-    Tensor weight = matrix(module);
+    Tensor weight = module.weight().orElseThrow();
     Matrix matrix = writer(module).quantize(module.name(), weight, backend, arena).matrix();
     Layout layout =
         switch (type(module)) {
           case "qint2", "qint4" ->
-              new QuantoBitsLayout(
-                  matrix.encoding().bits(), QuantoBitsLayout.groupOf(weight.shape().get(1)));
+              new QuantoBitsLayout(matrix.encoding().bits(), QuantoBitsLayout.groupOf(matrix.k()));
           default -> new QuantoBytesLayout(matrix.encoding(), weight.shape().get(0) != 1);
         };
     return new QuantizedTensor(

@@ -93,7 +93,7 @@ final class RowLayer {
   }
 
   private long columns() {
-    return item.weight().shape().get(1);
+    return n == 0 ? 0 : item.weight().elements() / n;
   }
 
   /** The index of a piece's first row. */

@@ -33,6 +33,12 @@ import org.jspecify.annotations.Nullable;
 final class WholeLayers {
   private static final String WEIGHT = ".weight";
 
+  /** What the JVM needs for itself, about. */
+  private static final long OWN = 192L << 20;
+
+  /** Up to so much memory for weights, what the JVM needs is not counted: it would be the most. */
+  private static final long LITTLE = 512L << 20;
+
   private final Checkpoint source;
   private final Writers writers;
   private final Scaling scaling;
@@ -65,11 +71,12 @@ final class WholeLayers {
   void run(List<LayerWork> work) {
     long largest =
         source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).max().orElse(0);
+    long memory = Math.max(2 * largest - OWN, Math.min(2 * largest, LITTLE));
     long limit =
         work.stream()
             .map(LayerWork::format)
             .distinct()
-            .mapToLong(format -> writers.of(format).adjustMaxMemory(2 * largest))
+            .mapToLong(format -> writers.of(format).adjustMaxMemory(memory))
             .min()
             .orElse(0);
     MemoryBudget budget = new MemoryBudget(limit);

@@ -5,6 +5,10 @@ import static org.assertj.core.data.Percentage.withPercentage;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.gatun.Compute;
+import dev.gatun.Conv2d;
+import dev.gatun.Device;
+import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.DType;
 import dev.gatun.checkpoint.Golden;
 import java.io.IOException;
@@ -177,6 +181,48 @@ class QuantizeTest {
     assertThat(toQ.get("how").asText()).isEqualTo("quantized");
     assertThat(report.get("bytesAfter").asLong())
         .isLessThan(report.get("bytesBefore").asLong() / 2);
+  }
+
+  /** A convolution's weight is quantized as the matrix of as many rows, and keeps its shape. */
+  @ParameterizedTest
+  @CsvSource({"qint8, qint8_bf16, true", "qint4, qint4_bf16, false"})
+  void convolutionsAreQuantizedWhenTheyAreAskedFor(String format, String golden, boolean shaped)
+      throws Exception {
+    TensorFile model = TensorFile.original(DType.BF16);
+    model.put(
+        "blocks.0.proj.weight",
+        DType.BF16,
+        List.of(96L, 384L, 2L, 2L),
+        model.bytes("blocks.0.proj.weight"));
+    Path original = model.write(temp.resolve("original.safetensors"));
+    Path output = temp.resolve("out.safetensors");
+    Cli.run("quantize", original, "-o", output, "--format", format).succeeds();
+    assertThat(TensorFile.read(output).names()).contains("blocks.0.proj.weight");
+    JsonNode report =
+        Cli.run("quantize", original, "-o", output, "--format", format, "--convolutions", "--json")
+            .json();
+    assertThat(layer(report, "blocks.0.proj").get("k").asInt()).isEqualTo(1536);
+    TensorFile expected = TensorFile.golden("quanto", golden);
+    TensorFile found = TensorFile.read(output);
+    for (String name : expected.names()) {
+      if (name.startsWith("blocks.0.proj")) {
+        assertThat(found.bytes(name)).as(name).isEqualTo(expected.bytes(name));
+      }
+    }
+    if (shaped) {
+      assertThat(found.tensors.get("blocks.0.proj.weight._data").shape())
+          .containsExactly(96L, 384L, 2L, 2L);
+      assertThat(found.tensors.get("blocks.0.proj.weight._scale").shape())
+          .containsExactly(96L, 1L, 1L, 1L);
+      try (Checkpoint opened = Checkpoint.open(output);
+          Device device = Device.best();
+          Conv2d conv =
+              opened.conv2d("blocks.0.proj", Conv2d.Geometry.of(1, 0), Compute.F32, device)) {
+        assertThat(conv.outChannels()).isEqualTo(96);
+      }
+    }
+    Cli.run("quantize", original, "-o", output, "--format", "nf4", "--convolutions")
+        .fails("found no convolution to quantize to nf4");
   }
 
   private static JsonNode layer(JsonNode report, String name) {

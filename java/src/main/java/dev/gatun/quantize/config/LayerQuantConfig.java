@@ -34,6 +34,15 @@ public record LayerQuantConfig(Map<String, Layer> layers) implements Quantizatio
           "convrot_w4a4",
           "asym_w4a8_int8",
           "awq_w4a16");
+
+  /** The sizes that are written, by format; those of rotated bytes under {@code convrot}. */
+  private static final Map<String, Map<String, Integer>> SETTINGS =
+      Map.of(
+          "convrot", Map.of("convrot_groupsize", 256),
+          "convrot_w4a4", Map.of("convrot_groupsize", 256),
+          "asym_w4a8_int8", Map.of("group_size", 16, "convrot_groupsize", 256),
+          "awq_w4a16", Map.of("group_size", 64));
+
   private static final List<String> FLAGS = List.of("convrot");
   private static final List<String> NUMBERS =
       List.of("convrot_groupsize", "group_size", "num_experts");
@@ -163,18 +172,36 @@ public record LayerQuantConfig(Map<String, Layer> layers) implements Quantizatio
     return Optional.ofNullable(layers.get(layer)).map(LayerQuantConfig::written);
   }
 
+  /** Takes a flag out. */
+  private static boolean flag(ObjectNode params, String name) {
+    JsonNode value = params.remove(name);
+    return value != null && value.asBoolean();
+  }
+
   /** The name under which a layer is written. */
   private static String written(Layer layer) {
-    if (layer.fullPrecisionMatrixMult || !layer.params.isEmpty()) {
+    ObjectNode left = layer.params.deepCopy();
+    boolean rotated = layer.format.equals("int8_tensorwise") && flag(left, "convrot");
+    SETTINGS
+        .getOrDefault(rotated ? "convrot" : layer.format, Map.of())
+        .forEach(
+            (name, value) -> {
+              if (left.path(name).asInt() == value) {
+                left.remove(name);
+              }
+            });
+    if (layer.fullPrecisionMatrixMult || !left.isEmpty()) {
       throw new GatunException(
           WHAT
               + ": found settings "
               + layer.toJson()
-              + ", expected the format alone: no others are written");
+              + ", expected the format with none but "
+              + SETTINGS.getOrDefault(layer.format, Map.of())
+              + ": no others are written");
     }
     return switch (layer.format) {
       case "float8_e4m3fn", "float8_e5m2" -> layer.format;
-      case "int8_tensorwise" -> "comfy-int8";
+      case "int8_tensorwise" -> rotated ? "comfy-int8-convrot" : "comfy-int8";
       default -> "comfy-" + layer.format;
     };
   }

@@ -130,6 +130,31 @@ class QuantizationConfigTest {
   }
 
   @ParameterizedTest
+  @CsvSource(
+      delimiter = '|',
+      quoteCharacter = '"',
+      value = {
+        "{'format':'int8_tensorwise'}|comfy-int8",
+        "{'format':'int8_tensorwise','convrot':true,'convrot_groupsize':256}|comfy-int8-convrot",
+        "{'format':'convrot_w4a4','convrot_groupsize':256}|comfy-convrot_w4a4",
+        "{'format':'asym_w4a8_int8','params':{'group_size':16,'convrot_groupsize':256}}"
+            + "|comfy-asym_w4a8_int8",
+        "{'format':'awq_w4a16','group_size':64}|comfy-awq_w4a16"
+      })
+  void comfysOwnSettingsAreWritten(String layer, String format) {
+    assertThat(config("{'layer_quant_config':{'a':" + layer + "}}").format("a", WEIGHT))
+        .contains(format);
+    String other =
+        layer
+            .replace("256", "64")
+            .replace(":16", ":32")
+            .replace("{'format'", "{'full_precision_matrix_mult':true,'format'");
+    assertThatThrownBy(
+            () -> config("{'layer_quant_config':{'a':" + other + "}}").format("a", WEIGHT))
+        .hasMessageContaining("expected the format");
+  }
+
+  @ParameterizedTest
   @ValueSource(
       strings = {
         "int4wo",
