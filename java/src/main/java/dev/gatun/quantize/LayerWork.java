@@ -14,11 +14,19 @@ sealed interface LayerWork {
   /** Bytes of the source. */
   long bytes();
 
+  /** Bytes of its numbers as plain floats. */
+  long floats();
+
   /** Plain floats. */
   record Fresh(String layer, String format, Tensor weight) implements LayerWork {
     @Override
     public long bytes() {
       return weight.data().byteSize();
+    }
+
+    @Override
+    public long floats() {
+      return bytes();
     }
   }
 
@@ -27,6 +35,11 @@ sealed interface LayerWork {
     @Override
     public long bytes() {
       return weight.byteSize();
+    }
+
+    @Override
+    public long floats() {
+      return weight.matrix().n() * weight.matrix().k() * weight.dtype().bits() / Byte.SIZE;
     }
   }
 }

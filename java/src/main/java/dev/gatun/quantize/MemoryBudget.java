@@ -15,11 +15,9 @@ final class MemoryBudget {
     this.limit = limit;
   }
 
-  /**
-   * The source's pages and the codes made of them, which are half of them at most, nearly always.
-   */
-  static long cost(long sourceBytes) {
-    return sourceBytes + sourceBytes / 2;
+  /** The source's pages and the codes made of them, at most half of the floats, nearly always. */
+  static long cost(LayerWork item) {
+    return item.bytes() + item.floats() / 2;
   }
 
   /**

@@ -9,8 +9,10 @@ import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.CheckpointFormat;
 import dev.gatun.checkpoint.DType;
 import dev.gatun.checkpoint.LayerWriter;
+import dev.gatun.checkpoint.RowQuantizer;
 import dev.gatun.checkpoint.SafetensorsWriter;
 import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.Deviation;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.Relay;
 import dev.gatun.kernel.Scaling;
@@ -19,11 +21,15 @@ import dev.gatun.layout.PlainLayout;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
+import java.util.Objects;
 import java.util.Optional;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -70,7 +76,11 @@ final class WholeLayers {
 
   void run(List<LayerWork> work) {
     long largest =
-        source.tensors().values().stream().mapToLong(t -> t.data().byteSize()).max().orElse(0);
+        Stream.concat(
+                source.tensors().values().stream().map(tensor -> tensor.data().byteSize()),
+                work.stream().map(LayerWork::floats))
+            .max(Long::compare)
+            .orElse(0L);
     long memory = Math.max(2 * largest - OWN, Math.min(2 * largest, LITTLE));
     long limit =
         work.stream()
@@ -83,7 +93,7 @@ final class WholeLayers {
     AtomicReference<@Nullable RuntimeException> failure = new AtomicReference<>();
     try (ExecutorService workers = Executors.newFixedThreadPool(threads)) {
       for (LayerWork item : work) {
-        long cost = MemoryBudget.cost(item.bytes());
+        long cost = MemoryBudget.cost(item);
         budget.acquire(cost);
         if (failure.get() != null) {
           budget.release(cost);
@@ -146,27 +156,30 @@ final class WholeLayers {
   private void convert(LayerWork.Again item, Arena arena) {
     QuantizedTensor weight = source.quantized(item.layer());
     LayerWriter writer = writers.of(item.format());
-    Tensor plain = dequantized(weight, arena);
+    Tensor header =
+        new Tensor(
+            item.layer() + WEIGHT,
+            DType.valueOf(weight.dtype().name()),
+            weight.shape(),
+            MemorySegment.NULL);
     Optional<Tensor> multiplier = weight.inputMultiplier();
     Optional<Tensor> carried =
         writer.inputMultiplier(item.layer()).flatMap(name -> multiplier.map(m -> renamed(m, name)));
     List<Tensor> kept = activations(item, weight);
-    boolean takes = plain.shape().size() == 2 && writer.accepts(plain);
+    boolean takes = header.shape().size() == 2 && writer.accepts(header);
     if (takes && carried.isPresent() == multiplier.isPresent()) {
-      Optional<LayerWriter.Quantized> relaid =
-          writer
-              .blank(item.layer(), weight, arena)
-              .filter(blank -> Relay.fill(weight.matrix(), blank.matrix()))
-              .map(blank -> with(blank.finished(), carried.stream().toList()))
-              .map(relay -> with(relay, inputScale(item, weight).stream().toList()))
-              .map(relay -> with(relay, kept));
-      if (relaid.isPresent()) {
-        boolean same = Relay.isSame(weight.matrix(), relaid.get().matrix());
-        LayerReport.How how = same ? LayerReport.How.LOSSLESS : LayerReport.How.RELAID;
-        keep(item, item.format(), relaid.get(), plain, how);
+      List<Tensor> more = new ArrayList<>(carried.stream().toList());
+      if (relay(item, weight, header, Stream.concat(more.stream(), kept.stream()).toList())) {
+        return;
+      }
+      Optional<RowQuantizer> rows = writer.byRows(item.layer(), header);
+      if (rows.isPresent()) {
+        more.addAll(kept);
+        requantize(item, weight, rows.get(), header, more, arena);
         return;
       }
     }
+    Tensor plain = dequantized(weight, arena);
     if (multiplier.isPresent() && !(takes && carried.isPresent())) {
       fold(item, plain, multiplier.get());
     }
@@ -183,6 +196,115 @@ final class WholeLayers {
       LayerWriter.Quantized unchanged = new LayerWriter.Quantized(List.of(plain), floats);
       keep(item, item.format(), unchanged, plain, LayerReport.How.DEQUANTIZED);
     }
+  }
+
+  /** Lays codes and scales out anew, if the format can hold them. */
+  private boolean relay(
+      LayerWork.Again item, QuantizedTensor weight, Tensor header, List<Tensor> more) {
+    try (Arena arena = Arena.ofShared()) {
+      Optional<LayerWriter.Quantized> relaid =
+          writers
+              .of(item.format())
+              .blank(item.layer(), weight, arena)
+              .filter(blank -> Relay.fill(weight.matrix(), blank.matrix()))
+              .map(blank -> with(blank.finished(), inputScale(item, weight).stream().toList()))
+              .map(relay -> with(relay, more));
+      if (relaid.isEmpty()) {
+        return false;
+      }
+      Matrix matrix = relaid.get().matrix();
+      boolean same = Relay.isSame(weight.matrix(), matrix);
+      // Without loss it is compared in the type that the weight had.
+      Matrix compared = same ? matrix.withResult(weight.dtype()) : matrix;
+      Deviation[] deviation = {Deviation.NONE};
+      pieces(
+          weight,
+          1,
+          (first, numbers, _) -> {
+            long count = numbers.shape().get(0);
+            deviation[0] =
+                deviation[0].plus(
+                    backend.deviation(compared, first, count, numbers.data(), weight.dtype()));
+          });
+      LayerReport.How how = same ? LayerReport.How.LOSSLESS : LayerReport.How.RELAID;
+      keep(item, item.format(), relaid.get().tensors(), new ErrorMeter(deviation[0]), header, how);
+      return true;
+    }
+  }
+
+  /** Dequantizes and quantizes again, some rows at a time. */
+  private void requantize(
+      LayerWork.Again item,
+      QuantizedTensor weight,
+      RowQuantizer rows,
+      Tensor header,
+      List<Tensor> more,
+      Arena arena) {
+    Map<String, Tensor> tensors = new LinkedHashMap<>();
+    for (SafetensorsWriter.Entry entry : rows.entries()) {
+      tensors.put(entry.name(), allocate(entry, arena));
+    }
+    if (rows.looksFirst()) {
+      pieces(weight, rows.step(), (_, numbers, _) -> rows.look(numbers));
+    }
+    Deviation[] deviation = {Deviation.NONE};
+    pieces(
+        weight,
+        rows.step(),
+        (first, numbers, memory) -> {
+          RowQuantizer.Piece piece = rows.quantize(first, numbers, backend, memory);
+          for (RowQuantizer.Part part : piece.parts()) {
+            put(tensors, part.tensor(), part.offset(), part.bytes());
+          }
+          long count = numbers.shape().get(0);
+          deviation[0] =
+              deviation[0].plus(
+                  backend.deviation(piece.matrix(), 0, count, numbers.data(), weight.dtype()));
+        });
+    rows.rest(backend, arena).forEach(rest -> put(tensors, rest.name(), 0, rest.data()));
+    more.forEach(tensor -> tensors.put(tensor.name(), tensor));
+    keep(
+        item,
+        item.format(),
+        List.copyOf(tensors.values()),
+        new ErrorMeter(deviation[0]),
+        header,
+        LayerReport.How.REQUANTIZED);
+  }
+
+  private static void put(
+      Map<String, Tensor> tensors, String name, long offset, MemorySegment bytes) {
+    Tensor tensor = Objects.requireNonNull(tensors.get(name));
+    MemorySegment.copy(bytes, 0, tensor.data(), offset, bytes.byteSize());
+  }
+
+  /** Takes some rows of a weight as floats, which are there during the call only. */
+  private interface Rows {
+    void take(long first, Tensor numbers, Arena memory);
+  }
+
+  /** Dequantizes a weight in pieces of so many rows or a multiple of them. */
+  private void pieces(QuantizedTensor weight, long step, Rows rows) {
+    Matrix matrix = weight.matrix();
+    DType dtype = DType.valueOf(weight.dtype().name());
+    long bytesPerRow = matrix.k() * weight.dtype().bits() / Byte.SIZE;
+    long atOnce = step * Math.max(1, RowChunks.rows(bytesPerRow) / step);
+    for (long first = 0; first < matrix.n(); first += atOnce) {
+      long count = Math.min(atOnce, matrix.n() - first);
+      try (Arena memory = Arena.ofShared()) {
+        SafetensorsWriter.Entry entry =
+            new SafetensorsWriter.Entry(weight.name() + WEIGHT, dtype, List.of(count, matrix.k()));
+        Tensor numbers = allocate(entry, memory);
+        backend.dequantize(matrix, first, count, numbers.data(), weight.dtype());
+        rows.take(first, numbers, memory);
+      }
+    }
+  }
+
+  private static Tensor allocate(SafetensorsWriter.Entry entry, Arena arena) {
+    MemorySegment data = arena.allocate(Math.max(1, entry.byteSize()), 64);
+    return new Tensor(
+        entry.name(), entry.dtype(), entry.shape(), data.asSlice(0, entry.byteSize()));
   }
 
   /** What a layer keeps of its static activations, however its weight is quantized. */
@@ -259,10 +381,9 @@ final class WholeLayers {
     SafetensorsWriter.Entry entry =
         new SafetensorsWriter.Entry(
             weight.name() + WEIGHT, DType.valueOf(weight.dtype().name()), weight.shape());
-    MemorySegment data =
-        arena.allocate(Math.max(1, entry.byteSize()), 64).asSlice(0, entry.byteSize());
-    backend.dequantize(matrix, 0, matrix.n(), data, weight.dtype());
-    return new Tensor(entry.name(), entry.dtype(), entry.shape(), data);
+    Tensor plain = allocate(entry, arena);
+    backend.dequantize(matrix, 0, matrix.n(), plain.data(), weight.dtype());
+    return plain;
   }
 
   private void keep(
@@ -271,11 +392,17 @@ final class WholeLayers {
       LayerWriter.Quantized quantized,
       Tensor before,
       LayerReport.How how) {
-    Matrix matrix = quantized.matrix();
-    if (how == LayerReport.How.LOSSLESS) { // in the type that the weight had
-      matrix = matrix.withResult(before.dtype().encoding().orElseThrow());
-    }
-    ErrorMeter meter = ErrorMeter.measure(matrix, before, backend);
+    ErrorMeter meter = ErrorMeter.measure(quantized.matrix(), before, backend);
+    keep(item, format, quantized.tensors(), meter, before, how);
+  }
+
+  private void keep(
+      LayerWork item,
+      String format,
+      List<Tensor> tensors,
+      ErrorMeter meter,
+      Tensor before,
+      LayerReport.How how) {
     boolean rounded = how == LayerReport.How.QUANTIZED || how == LayerReport.How.REQUANTIZED;
     if (rounded && !meter.isFinite()) {
       throw new GatunException(
@@ -284,18 +411,20 @@ final class WholeLayers {
               + before.name()
               + "': found NaN or infinity, expected finite numbers");
     }
-    long bytes = quantized.tensors().stream().mapToLong(t -> t.data().byteSize()).sum();
-    LayerReport report =
-        meter.report(item.layer(), matrix.n(), matrix.k(), item.bytes(), bytes, how, format);
+    long bytes = tensors.stream().mapToLong(t -> t.data().byteSize()).sum();
+    long n =
+        item instanceof LayerWork.Again again ? again.weight().matrix().n() : before.shape().get(0);
+    long k = n == 0 ? 0 : before.elements() / n;
+    LayerReport report = meter.report(item.layer(), n, k, item.bytes(), bytes, how, format);
     LayerWriter.Written written =
         new LayerWriter.Written(
             item.layer(),
             format,
             before.dtype(),
             before.shape(),
-            quantized.tensors().stream().map(SafetensorsWriter.Entry::of).toList(),
+            tensors.stream().map(SafetensorsWriter.Entry::of).toList(),
             activationType(item));
-    spool.add(written, quantized.tensors(), report);
+    spool.add(written, tensors, report);
     synchronized (progress) {
       progress.advance(item.layer(), item.bytes());
       progress.layer(report);
