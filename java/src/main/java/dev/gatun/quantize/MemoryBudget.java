@@ -15,9 +15,13 @@ final class MemoryBudget {
     this.limit = limit;
   }
 
-  /** The source's pages and the codes made of them, at most half of the floats, nearly always. */
+  /**
+   * The source's pages, the floats that they are turned to unless that is what they are, and the
+   * codes made of these, which are half of them at most, nearly always.
+   */
   static long cost(LayerWork item) {
-    return item.bytes() + item.floats() / 2;
+    long floats = item instanceof LayerWork.Fresh ? 0 : item.floats();
+    return item.bytes() + floats + item.floats() / 2;
   }
 
   /**
