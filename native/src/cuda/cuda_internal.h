@@ -7,6 +7,8 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
+#include <initializer_list>
+
 #include "gatun_cuda.h"
 
 /* Records one line for the calling thread and returns `status`. */
@@ -26,6 +28,16 @@ gatun_status gatun_cuda_launched(int32_t operation, int32_t compute, int32_t enc
     } while (0)
 
 static inline cudaStream_t gatun_cuda_raw(gatun_cuda_stream stream) { return (cudaStream_t)(uintptr_t)stream; }
+
+/* Numbers of a plain type, int64 (GATUN_CUDA_INT64) or bytes at a device address, or 0. */
+enum { GATUN_CUDA_INT64 = -1 };
+struct gatun_cuda_operand {
+    const char *name;
+    gatun_cuda_ptr at;
+    int32_t type;
+};
+/* Refuses addresses that are not aligned for what lies there: a kernel that met one would end the device's context. */
+gatun_status gatun_cuda_check_aligned(const char *what, std::initializer_list<gatun_cuda_operand> operands);
 
 /* Sizes, alignments and enumerations of a matrix; what the pointers hold cannot be checked here. */
 gatun_status gatun_cuda_matrix_check(const gatun_matrix *matrix, bool writes);

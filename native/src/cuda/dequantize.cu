@@ -253,6 +253,8 @@ static gatun_status gather(int32_t operation, int32_t device, const gatun_matrix
     if (!is_plain(out.type) || out.ld < m->k || out.rows < 0 || (out.rows > 0 && m->k > 0 && !out.data))
         return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "%s: found output type %d, rows %lld elements apart, %lld rows",
                                what, out.type, (long long)out.ld, (long long)out.rows);
+    GATUN_CUDA_TRY(gatun_cuda_check_aligned(what, {{"out", (gatun_cuda_ptr)(uintptr_t)out.data, out.type},
+                                                   {"ids", (gatun_cuda_ptr)(uintptr_t)out.ids, GATUN_CUDA_INT64}}));
     GATUN_CUDA_TRY(gatun_cuda_use(device));
     if (out.rows == 0 || m->k == 0)
         return GATUN_OK;
@@ -326,6 +328,7 @@ gatun_status gatun_cuda_convert(int32_t device, gatun_cuda_ptr src, int32_t src_
     if ((!is_plain(src_type) && !fp8) || (!is_plain(dst_type) && !to_fp8) || count < 0 || (count > 0 && (!src || !dst)))
         return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "convert: found types %d to %d, %lld numbers", src_type,
                                dst_type, (long long)count);
+    GATUN_CUDA_TRY(gatun_cuda_check_aligned("convert", {{"src", src, src_type}, {"dst", dst, dst_type}}));
     GATUN_CUDA_TRY(gatun_cuda_use(device));
     if (count == 0)
         return GATUN_OK;

@@ -188,6 +188,10 @@ static gatun_status check(int32_t device, const gatun_cuda_packed &p, int64_t m,
         (e.combine != GATUN_COMBINE_NONE && (!e.other || e.ld_other < n)))
         return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "linear: found %lld rows, y of type %d with rows %lld apart",
                                (long long)m, e.y_type, (long long)e.ldy);
+    auto address = [](const void *p) { return (gatun_cuda_ptr)(uintptr_t)p; };
+    GATUN_CUDA_TRY(gatun_cuda_check_aligned(
+        "linear",
+        {{"y", address(e.y), e.y_type}, {"bias", address(e.bias), GATUN_F32}, {"other", address(e.other), e.y_type}}));
     int64_t needed = 0;
     GATUN_CUDA_TRY(gatun_cuda_linear_workspace(&p, m, compute, &needed));
     if (workspace_size < needed || (needed > 0 && (!workspace || workspace % GATUN_CUDA_ALIGNMENT)))
@@ -264,6 +268,7 @@ gatun_status gatun_cuda_linear(int32_t device, const gatun_cuda_packed *packed, 
                                packed->matrix.encoding);
     Epilogue epilogue = epilogue_of(y, y_type, ldy, bias, activation, combine, other, ld_other);
     GATUN_CUDA_TRY(check(device, *packed, m, epilogue, compute, workspace, workspace_size));
+    GATUN_CUDA_TRY(gatun_cuda_check_aligned("linear", {{"x", x, x_type}, {"x_multiplier", x_multiplier, GATUN_F32}}));
     if (packed->matrix.n == 0)
         return GATUN_OK;
     XRows rows_of_x = {(const void *)(uintptr_t)x, x_type, ldx, (const float *)(uintptr_t)x_multiplier};
@@ -291,6 +296,7 @@ gatun_status gatun_cuda_linear_codes(int32_t device, const gatun_cuda_packed *pa
                                (long long)scale_row_stride, (long long)scale_col_stride);
     Epilogue epilogue = epilogue_of(y, y_type, ldy, bias, activation, combine, other, ld_other);
     GATUN_CUDA_TRY(check(device, *packed, m, epilogue, compute, workspace, workspace_size));
+    GATUN_CUDA_TRY(gatun_cuda_check_aligned("linear", {{"scales of x", x_scales, GATUN_F32}}));
     if (packed->matrix.n == 0)
         return GATUN_OK;
     GivenX given = {(const void *)(uintptr_t)x,

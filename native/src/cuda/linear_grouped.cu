@@ -196,6 +196,9 @@ gatun_status gatun_cuda_linear_grouped(int32_t device, const gatun_cuda_group *g
     if (space.chunks > 65535)
         return gatun_cuda_fail(GATUN_UNSUPPORTED, "grouped linear: found %lld rows of %lld experts, expected fewer",
                                (long long)m, (long long)group->count);
+    GATUN_CUDA_TRY(gatun_cuda_check_aligned(
+        "grouped linear",
+        {{"x", x, x_type}, {"y", y, y_type}, {"other", other, y_type}, {"offsets", offsets, GATUN_CUDA_INT64}}));
     GATUN_CUDA_TRY(gatun_cuda_use(device));
     if (group->n == 0)
         return GATUN_OK;

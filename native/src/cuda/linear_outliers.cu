@@ -130,25 +130,30 @@ __global__ void __launch_bounds__(256)
     const int64_t n0 = (int64_t)blockIdx.x * ADD_N, m0 = (int64_t)blockIdx.y * ADD_M;
     const int count = list[0];
     float acc[2][4][4] = {};
+    const int own = threadIdx.x % ADD_K, own_row = threadIdx.x / ADD_K; /* column and first row that a thread gathers */
+    constexpr int APART = 256 / ADD_K;
     for (int first = 0; first < count; first += ADD_K) {
-        __syncthreads();
-        for (int i = threadIdx.x; i < (ADD_M + ADD_N) * ADD_K; i += 256) {
-            const int j = first + i % ADD_K, row = i / ADD_K;
-            const int64_t column = j < count ? list[1 + j] : -1;
-            if (row < ADD_M) {
-                float v = 0.0f;
-                if (column >= 0 && m0 + row < m) {
-                    v = load_number(x.type, x.data, (m0 + row) * x.ld + column);
-                    if (x.multiplier)
-                        v *= x.multiplier[column];
-                }
-                xs[row][i % ADD_K] = to_f16(v);
-            } else {
-                const int64_t n = n0 + row - ADD_M;
-                const int8_t code = column >= 0 && n < w.n ? w.codes[n * w.pitch + column] : (int8_t)0;
-                ws[row - ADD_M][i % ADD_K] = __half_as_ushort(__int2half_rn(code));
-            }
+        const int64_t column = first + own < count ? list[1 + first + own] : -1;
+        const float factor = column >= 0 && x.multiplier ? x.multiplier[column] : 1.0f;
+        uint16_t of_x[ADD_M / APART];
+        int8_t of_w[ADD_N / APART];
+#pragma unroll
+        for (int i = 0; i < ADD_M / APART; i++) {
+            const int64_t row = m0 + own_row + i * APART;
+            of_x[i] = to_f16(column >= 0 && row < m ? load_number(x.type, x.data, row * x.ld + column) * factor : 0.0f);
         }
+#pragma unroll
+        for (int i = 0; i < ADD_N / APART; i++) {
+            const int64_t n = n0 + own_row + i * APART;
+            of_w[i] = column >= 0 && n < w.n ? w.codes[n * w.pitch + column] : (int8_t)0;
+        }
+        __syncthreads(); /* the step before has been read */
+#pragma unroll
+        for (int i = 0; i < ADD_M / APART; i++)
+            xs[own_row + i * APART][own] = of_x[i];
+#pragma unroll
+        for (int i = 0; i < ADD_N / APART; i++)
+            ws[own_row + i * APART][own] = __half_as_ushort(__int2half_rn(of_w[i]));
         __syncthreads();
         uint32_t a[2][4], b[4][2];
 #pragma unroll
@@ -185,7 +190,7 @@ __global__ void __launch_bounds__(256)
     for (int i = 0; i < 4; i++)
         if (n + i < w.n)
             scales[i] = load_plain(w.scale_type, w.scales, (n + i) / 16 * 16 + scale_slot(n + i));
-#pragma unroll 2
+#pragma unroll 4
     for (int row = warp; row < ADD_M && m0 + row < m; row += 8) {
         const float *from = sums + (m0 + row) * w.n + n;
         float v[4] = {};
@@ -262,6 +267,11 @@ gatun_status gatun_cuda_linear_outliers(int32_t device, const gatun_cuda_packed 
         return gatun_cuda_fail(GATUN_BUFFER_TOO_SMALL,
                                "linear: found a workspace of %lld bytes, expected %lld, aligned to 256",
                                (long long)workspace_size, (long long)space.total());
+    GATUN_CUDA_TRY(gatun_cuda_check_aligned("linear", {{"x", x, x_type},
+                                                       {"y", y, y_type},
+                                                       {"other", other, y_type},
+                                                       {"x_multiplier", x_multiplier, GATUN_F32},
+                                                       {"bias", bias, GATUN_F32}}));
     GATUN_CUDA_TRY(gatun_cuda_use(device));
     const int64_t n = packed->matrix.n, k = packed->matrix.k;
     if (n == 0)

@@ -167,6 +167,11 @@ gatun_status gatun_cuda_linear_static(int32_t device, const gatun_cuda_packed *p
         return gatun_cuda_fail(GATUN_BUFFER_TOO_SMALL,
                                "linear: found a workspace of %lld bytes, expected %lld, aligned to 256",
                                (long long)workspace_size, (long long)space.total());
+    GATUN_CUDA_TRY(gatun_cuda_check_aligned("linear", {{"x", x, x_type},
+                                                       {"y", y, y_type},
+                                                       {"other", other, y_type},
+                                                       {"x_multiplier", x_multiplier, GATUN_F32},
+                                                       {"bias", bias, GATUN_F32}}));
     GATUN_CUDA_TRY(gatun_cuda_use(device));
     if (packed->matrix.n == 0)
         return GATUN_OK;

@@ -103,6 +103,16 @@ static int64_t type_bytes(int32_t type) {
     return type == GATUN_NONE ? 0 : code_bits(type) / 8 + (type == GATUN_F8_E8M0);
 }
 
+gatun_status gatun_cuda_check_aligned(const char *what, std::initializer_list<gatun_cuda_operand> operands) {
+    for (const gatun_cuda_operand &o : operands) {
+        const uint64_t bytes = o.type == GATUN_CUDA_INT64 ? 8 : o.type == GATUN_F32 ? 4 : is_plain(o.type) ? 2 : 1;
+        if (o.at % bytes != 0)
+            return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "%s: found %s at %llx, expected a multiple of %llu", what,
+                                   o.name, (unsigned long long)o.at, (unsigned long long)bytes);
+    }
+    return GATUN_OK;
+}
+
 gatun_status gatun_cuda_matrix_check(const gatun_matrix *m, bool writes) {
     if (!m)
         return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "matrix: found a null pointer");

@@ -254,6 +254,7 @@ extern "C" gatun_status gatun_cuda_quantize(int32_t device, const gatun_matrix *
     if (!rule->keep_scales && !is_plain(matrix->scale_type))
         return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "quantize: found scales of type %d, expected F32, F16 or BF16",
                                matrix->scale_type);
+    GATUN_CUDA_TRY(gatun_cuda_check_aligned("quantize", {{"w", w, w_type}}));
     GATUN_CUDA_TRY(gatun_cuda_use(device));
     if (matrix->n == 0 || matrix->k == 0)
         return GATUN_OK;

@@ -1,8 +1,10 @@
 package dev.gatun.kernel;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.gatun.Encoding;
+import dev.gatun.GatunException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -87,6 +89,39 @@ class CudaSharedCallTest {
       byte[] found = new byte[4 * ROWS * N];
       stream.download(next, MemorySegment.ofArray(found));
       assertThat(found).containsOnly(0x55);
+    }
+  }
+
+  /** A kernel that met such an address would end the device's context, and all work with it. */
+  @Test
+  void addressesThatAreNotAlignedAreRefused() {
+    try (Arena arena = Arena.ofConfined();
+        PackedWeight packed = weight(arena);
+        CudaStream stream = backend.stream();
+        CudaMemory memory = backend.allocate(16L * ROWS * N)) {
+      CudaMemory x = memory.slice(0, 4L * K);
+      CudaMemory y = memory.slice(4L * K, 4L * N);
+      CudaMemory odd = memory.slice(8L * N + 2, 4L * N);
+      LinearCall<CudaMemory> call = LinearCall.of(x, Encoding.F32, K, 1, y, Encoding.F32, N);
+      backend.linear(stream, packed, call);
+      assertThatThrownBy(
+              () ->
+                  backend.linear(
+                      stream, packed, LinearCall.of(odd, Encoding.F32, K, 1, y, Encoding.F32, N)))
+          .isInstanceOf(GatunException.class)
+          .hasMessageContaining("found x at ")
+          .hasMessageContaining("expected a multiple of 4");
+      assertThatThrownBy(
+              () ->
+                  backend.linear(
+                      stream, packed, LinearCall.of(x, Encoding.F32, K, 1, odd, Encoding.F32, N)))
+          .isInstanceOf(GatunException.class)
+          .hasMessageContaining("found y at ");
+      assertThatThrownBy(() -> backend.linear(stream, packed, call.bias(odd)))
+          .isInstanceOf(GatunException.class)
+          .hasMessageContaining("found bias at ");
+      backend.linear(stream, packed, call.bias(null));
+      stream.synchronize();
     }
   }
 
