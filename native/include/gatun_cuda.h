@@ -144,6 +144,14 @@ GATUN_API gatun_status gatun_cuda_pack(int32_t device, const gatun_matrix *matri
 /* The inverse of pack, bit for bit, into the buffers of `out`, described as the packed matrix was. */
 GATUN_API gatun_status gatun_cuda_unpack(int32_t device, const gatun_cuda_packed *packed, const gatun_matrix *out,
                                          gatun_cuda_stream stream);
+/*
+ * How gatun_cuda_linear multiplies m rows of x by this matrix once it is packed, and why so, in a static line: "narrow:
+ * up to 16 rows of x, ...". Looks at the description only.
+ *
+ * device: -1 for a GPU like an H100, where there is none. plain: whether there is neither bias nor epilogue.
+ */
+GATUN_API gatun_status gatun_cuda_linear_way(const gatun_matrix *matrix, int32_t device, int64_t m, int32_t compute,
+                                             int32_t plain, const char **way);
 /* Bytes of 256-byte-aligned device scratch for up to m rows. */
 GATUN_API gatun_status gatun_cuda_linear_workspace(const gatun_cuda_packed *packed, int64_t m, int32_t compute,
                                                    int64_t *size);

@@ -201,20 +201,52 @@ static gatun_status check(int32_t device, const gatun_cuda_packed &p, int64_t m,
     return gatun_cuda_use(device);
 }
 
+/* In the order of Way. */
+static const char *const ways[] = {
+    "general: decodes each element of the weight by its definition, for every encoding",
+    "narrow: up to 16 rows of x, for which reading the weight is what costs; sums are scaled",
+    "wide: 64 rows of x at a time, by weights that are decoded and scaled on the way to the tensor cores",
+    "hopper_narrow: up to 8 rows of x by 4-bit codes that the copy engine streams through shared memory",
+    "hopper_fused: 4-bit codes that are decoded on the way to warpgroup products",
+    "dense: the weight is dequantized once and multiplied by cuBLASLt, which many rows of x without an epilogue are "
+    "worth",
+    "cuBLASLt: e4m3 codes with scales of rows, many rows of x without an epilogue",
+    "hopper_codes: bytes by bytes on Hopper's tensor cores, scaled as the sums are stored",
+    "widened: codes of x and of the weight as bfloat16, 16 rows of x at a time",
+    "general: codes of x by each element of the weight in floats",
+};
+
+static Way way_of(const gatun_cuda_packed &packed, const TileLinear &tiled, int32_t compute,
+                  const DeviceTraits &traits) {
+    if (takes_codes(packed, compute))
+        return codes_way(packed, tiled, compute, traits);
+    if (compute == GATUN_COMPUTE_BF16 && packed.matrix.k > 0 && takes_dense(packed, tiled.m, tiled.epilogue, traits))
+        return Way::DENSE;
+    if (compute == GATUN_COMPUTE_BF16 && has_tiles(packed))
+        return tiles_way(tiled, packed.form == GATUN_CUDA_FORM_CODES4 ? 4 : 8, traits);
+    return Way::GENERAL;
+}
+
 static gatun_status run(int32_t device, const gatun_cuda_packed &packed, const XRows &x, const GivenX *given, int64_t m,
                         const Epilogue &epilogue, int32_t compute, uint8_t *scratch, cudaStream_t stream) {
     DeviceTraits traits;
     GATUN_CUDA_TRY(device_traits(device, &traits));
-    const bool tiles = has_tiles(packed), bf16 = compute == GATUN_COMPUTE_BF16;
     const TileLinear tiled = tiles_of(packed, x, m, epilogue);
-    if (takes_codes(packed, compute))
+    switch (way_of(packed, tiled, compute, traits)) {
+    case Way::CODES_DENSE:
+    case Way::HOPPER_CODES:
+    case Way::CODES_WIDENED:
+    case Way::CODES_GENERAL:
         return linear_codes(device, packed, tiled, given, compute, scratch, stream);
-    if (bf16 && packed.matrix.k > 0 && takes_dense(packed, m, epilogue, traits))
-        return linear_dense(device, packed, tiles ? &tiled : nullptr, x, m, epilogue, scratch, stream);
-    if (bf16 && tiles)
+    case Way::DENSE:
+        return linear_dense(device, packed, has_tiles(packed) ? &tiled : nullptr, x, m, epilogue, scratch, stream);
+    case Way::GENERAL:
+        return launch_linear_f32(packed, x, m, compute == GATUN_COMPUTE_BF16 ? GATUN_BF16 : GATUN_F32, epilogue,
+                                 stream);
+    default:
         return launch_linear_tiles(tiled, packed.form == GATUN_CUDA_FORM_CODES4 ? 4 : 8, (uint32_t *)scratch, device,
                                    stream);
-    return launch_linear_f32(packed, x, m, bf16 ? GATUN_BF16 : GATUN_F32, epilogue, stream);
+    }
 }
 
 } // namespace gatun
@@ -240,6 +272,26 @@ gatun_status gatun_cuda_kernel_at(int32_t index, gatun_cuda_kernel *out) {
 }
 
 int32_t gatun_cuda_last_kernel(void) { return last_kernel; }
+
+gatun_status gatun_cuda_linear_way(const gatun_matrix *matrix, int32_t device, int64_t m, int32_t compute,
+                                   int32_t plain, const char **way) {
+    if (!way || m < 1)
+        return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "linear: found a null pointer or %lld rows", (long long)m);
+    GATUN_CUDA_TRY(gatun_cuda_matrix_check(matrix, false));
+    gatun_cuda_packed packed;
+    plan_packed(*matrix, &packed);
+    if (compute != GATUN_COMPUTE_F32 && compute != GATUN_COMPUTE_BF16 && !takes_codes(packed, compute))
+        return gatun_cuda_fail(GATUN_UNSUPPORTED, "linear: no kernel with compute type %d for encoding %d", compute,
+                               matrix->encoding);
+    DeviceTraits traits = {132, 227 << 10, GATUN_CUDA_HOPPER != 0}; /* an H100's */
+    if (device >= 0)
+        GATUN_CUDA_TRY(device_traits(device, &traits));
+    Epilogue epilogue = {};
+    epilogue.activation = plain ? GATUN_ACTIVATION_NONE : GATUN_ACTIVATION_SILU;
+    epilogue.ldy = matrix->n;
+    *way = ways[(int)way_of(packed, tiles_of(packed, {}, m, epilogue), compute, traits)];
+    return GATUN_OK;
+}
 
 gatun_status gatun_cuda_linear_workspace(const gatun_cuda_packed *packed, int64_t m, int32_t compute, int64_t *size) {
     if (!packed || !size || m < 1)

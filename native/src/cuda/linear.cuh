@@ -38,6 +38,20 @@ TileLinear tiles_of(const gatun_cuda_packed &packed, const XRows &x, int64_t m, 
 Epilogue epilogue_of(gatun_cuda_ptr y, int32_t y_type, int64_t ldy, gatun_cuda_ptr bias, int32_t activation,
                      int32_t combine, gatun_cuda_ptr other, int64_t ld_other);
 
+/* How a product is multiplied; linear.cu says why. */
+enum class Way {
+    GENERAL,
+    NARROW,
+    WIDE,
+    HOPPER_NARROW,
+    HOPPER_FUSED,
+    DENSE,
+    CODES_DENSE,
+    HOPPER_CODES,
+    CODES_WIDENED,
+    CODES_GENERAL
+};
+
 /* What a device is, found once. */
 struct DeviceTraits {
     int multiprocessors;
@@ -59,6 +73,7 @@ template <>
 gatun_status launch_tiles<4>(TileLinear p, uint32_t *workspace, const DeviceTraits &device, cudaStream_t stream);
 template <>
 gatun_status launch_tiles<8>(TileLinear p, uint32_t *workspace, const DeviceTraits &device, cudaStream_t stream);
+Way tiles_way(const TileLinear &p, int bits, const DeviceTraits &traits);
 gatun_status launch_linear_tiles(const TileLinear &p, int bits, uint32_t *workspace, int32_t device,
                                  cudaStream_t stream);
 
@@ -111,6 +126,7 @@ void quantize_widened(const XRows &x, int64_t m, int64_t k, int32_t compute, uin
 /* compute I8, F8 and F8_BLOCK; x from p.rows, or `given` as codes. */
 bool codes_multiply(int32_t compute, int32_t encoding);
 bool takes_codes(const gatun_cuda_packed &p, int32_t compute);
+Way codes_way(const gatun_cuda_packed &packed, const TileLinear &p, int32_t compute, const DeviceTraits &traits);
 int64_t codes_bytes(const gatun_cuda_packed &p, int64_t m);
 gatun_status linear_codes(int32_t device, const gatun_cuda_packed &packed, const TileLinear &p, const GivenX *given,
                           int32_t compute, uint8_t *workspace, cudaStream_t stream);

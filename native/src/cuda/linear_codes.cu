@@ -210,15 +210,28 @@ int64_t codes_bytes(const gatun_cuda_packed &p, int64_t m) {
     return bytes > wide ? bytes : wide;
 }
 
+/* Whether cuBLASLt multiplies the bytes: e4m3 with scales of rows, without an epilogue. */
+static bool takes_dense(const TileLinear &p, bool integers, bool blocks) {
+    const Epilogue &e = p.epilogue;
+    return !integers && !blocks && p.m >= BLAS_ROWS && p.groups == 1 && !e.bias &&
+           e.activation == GATUN_ACTIVATION_NONE && e.combine == GATUN_COMBINE_NONE && p.n % 16 == 0 && p.k % 16 == 0 &&
+           gatun_cuda_blas_check() == GATUN_OK;
+}
+
+Way codes_way(const gatun_cuda_packed &packed, const TileLinear &p, int32_t compute, const DeviceTraits &traits) {
+    if (takes_bytes(packed, compute, p.m, traits.hopper))
+        return takes_dense(p, compute == GATUN_COMPUTE_I8, compute == GATUN_COMPUTE_F8_BLOCK) ? Way::CODES_DENSE
+                                                                                              : Way::HOPPER_CODES;
+    return packed.form == GATUN_CUDA_FORM_SOURCE ? Way::CODES_GENERAL : Way::CODES_WIDENED;
+}
+
 /* Byte products; x.codes lie as the kernels want them. */
 static gatun_status multiply_bytes(int32_t device, TileLinear p, const CodesOfX &x, const float *row_scales,
                                    bool integers, const CodesSpace &space, uint8_t *rest, const DeviceTraits &traits,
                                    cudaStream_t stream) {
     Epilogue &e = p.epilogue;
     const bool one_group = p.groups == 1;
-    if (!integers && p.m >= BLAS_ROWS && one_group && !x.block_scales && !e.bias &&
-        e.activation == GATUN_ACTIVATION_NONE && e.combine == GATUN_COMBINE_NONE && p.n % 16 == 0 && p.k % 16 == 0 &&
-        space.blas && gatun_cuda_blas_check() == GATUN_OK) {
+    if (takes_dense(p, integers, x.block_scales != nullptr)) {
         float *w_scales = (float *)rest;
         place_row_scales<<<blocks_of(p.n), 256, 0, stream>>>(p, w_scales);
         DenseProduct d = {x.codes, x.ld, p.codes, p.steps * 64, e.y,      e.ldy, e.y_type,

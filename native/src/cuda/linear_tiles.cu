@@ -115,24 +115,34 @@ gatun_status device_traits(int32_t device, DeviceTraits *out) {
     return GATUN_OK;
 }
 
+Way tiles_way(const TileLinear &p, int bits, const DeviceTraits &traits) {
+    if (traits.hopper && bits == 4) {
+        const bool affine = p.zeros || p.offsets, two = p.groups_per_step == 2 && p.scale_type != GATUN_F32;
+        if (p.m <= 8 && !affine && (p.groups_per_step == 1 || two))
+            return Way::HOPPER_NARROW;
+        /* Up to 16 rows cost reading the weight, which takes all multiprocessors. */
+        const bool fills = p.tiles / 8 >= traits.multiprocessors * 3 / 4;
+        if (p.m > 16 || (p.m > 8 && fills))
+            return Way::HOPPER_FUSED;
+    }
+    return p.m > 16 ? Way::WIDE : Way::NARROW;
+}
+
 gatun_status launch_linear_tiles(const TileLinear &p, int bits, uint32_t *workspace, int32_t device,
                                  cudaStream_t stream) {
     DeviceTraits traits;
     GATUN_CUDA_TRY(device_traits(device, &traits));
 #if GATUN_CUDA_HOPPER
-    if (traits.hopper && bits == 4) {
-        const bool affine = p.zeros || p.offsets, two = p.groups_per_step == 2 && p.scale_type != GATUN_F32;
-        TileLinear copied = p;
-        if (p.m <= 8 && !affine && (p.groups_per_step == 1 || two)) {
-            copied.rows = rows_of_pairs(p, workspace, stream);
-            return launch_narrow(copied, traits, stream);
-        }
-        /* Up to 16 rows cost reading the weight, which takes all multiprocessors. */
-        const bool fills = p.tiles / 8 >= traits.multiprocessors * 3 / 4;
-        if (p.m > 16 || (p.m > 8 && fills)) {
-            copied.rows = rows_to_copy(p, workspace, stream);
-            return launch_fused(copied, traits.multiprocessors, stream);
-        }
+    TileLinear copied = p;
+    switch (tiles_way(p, bits, traits)) {
+    case Way::HOPPER_NARROW:
+        copied.rows = rows_of_pairs(p, workspace, stream);
+        return launch_narrow(copied, traits, stream);
+    case Way::HOPPER_FUSED:
+        copied.rows = rows_to_copy(p, workspace, stream);
+        return launch_fused(copied, traits.multiprocessors, stream);
+    default:
+        break;
     }
 #endif
     return bits == 4 ? launch_tiles<4>(p, workspace, traits, stream) : launch_tiles<8>(p, workspace, traits, stream);

@@ -45,8 +45,7 @@ static bool has_groups(const gatun_matrix &m, int64_t *group) {
     return *group == m.k || *group % 16 == 0;
 }
 
-/* Fills all of `out` but the block's address. */
-static void plan(const gatun_matrix &m, gatun_cuda_packed *out) {
+void plan_packed(const gatun_matrix &m, gatun_cuda_packed *out) {
     *out = gatun_cuda_packed{};
     out->matrix = m;
     TileBlock block = tile_block(m.encoding);
@@ -267,7 +266,7 @@ gatun_status gatun_cuda_packed_size(const gatun_matrix *matrix, int64_t *size) {
         return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "pack: found a null pointer");
     GATUN_CUDA_TRY(gatun_cuda_matrix_check(matrix, false));
     gatun_cuda_packed packed;
-    plan(*matrix, &packed);
+    plan_packed(*matrix, &packed);
     *size = packed.block_size;
     return GATUN_OK;
 }
@@ -278,7 +277,7 @@ gatun_status gatun_cuda_pack(int32_t device, const gatun_matrix *matrix, gatun_c
         return gatun_cuda_fail(GATUN_INVALID_ARGUMENT, "pack: found a null pointer");
     GATUN_CUDA_TRY(gatun_cuda_matrix_check(matrix, false));
     gatun_cuda_packed p;
-    plan(*matrix, &p);
+    plan_packed(*matrix, &p);
     if (!block_ptr || block_ptr % GATUN_CUDA_ALIGNMENT || block_size < p.block_size)
         return gatun_cuda_fail(GATUN_BUFFER_TOO_SMALL,
                                "pack: found a block of %lld bytes at %llx, expected %lld, aligned to 256",

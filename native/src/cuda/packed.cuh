@@ -49,6 +49,9 @@ template <typename F> inline void for_each_part(gatun_matrix &m, F f) {
     f((const void **)&m.row_scales, m.row_scales ? m.row_scales_size : 0);
 }
 
+/* How a matrix is to be packed: all of `out` but the block's address. pack.cu */
+void plan_packed(const gatun_matrix &m, gatun_cuda_packed *out);
+
 /* The value of an element of a packed weight, rounded as its matrix says. Not `rounded`: see unrotated_value. */
 __device__ inline float packed_value(const gatun_cuda_packed &p, int64_t row, int64_t column, bool rounded = true) {
     if (p.form == GATUN_CUDA_FORM_SOURCE)

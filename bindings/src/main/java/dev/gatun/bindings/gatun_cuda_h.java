@@ -2428,6 +2428,71 @@ public class gatun_cuda_h extends gatun_cuda_h$shared {
         }
     }
 
+    private static class gatun_cuda_linear_way {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_POINTER,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_LONG,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_INT,
+            gatun_cuda_h.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("gatun_cuda_linear_way");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_way(const gatun_matrix *matrix, int32_t device, int64_t m, int32_t compute, int32_t plain, const char **way)
+     * }
+     */
+    public static FunctionDescriptor gatun_cuda_linear_way$descriptor() {
+        return gatun_cuda_linear_way.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_way(const gatun_matrix *matrix, int32_t device, int64_t m, int32_t compute, int32_t plain, const char **way)
+     * }
+     */
+    public static MethodHandle gatun_cuda_linear_way$handle() {
+        return gatun_cuda_linear_way.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_way(const gatun_matrix *matrix, int32_t device, int64_t m, int32_t compute, int32_t plain, const char **way)
+     * }
+     */
+    public static MemorySegment gatun_cuda_linear_way$address() {
+        return gatun_cuda_linear_way.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * gatun_status gatun_cuda_linear_way(const gatun_matrix *matrix, int32_t device, int64_t m, int32_t compute, int32_t plain, const char **way)
+     * }
+     */
+    public static int gatun_cuda_linear_way(MemorySegment matrix, int device, long m, int compute, int plain, MemorySegment way) {
+        var mh$ = gatun_cuda_linear_way.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("gatun_cuda_linear_way", matrix, device, m, compute, plain, way);
+            }
+            return (int)mh$.invokeExact(matrix, device, m, compute, plain, way);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
     private static class gatun_cuda_linear_workspace {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
             gatun_cuda_h.C_INT,

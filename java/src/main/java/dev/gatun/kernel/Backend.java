@@ -49,6 +49,15 @@ public interface Backend {
   }
 
   /**
+   * How that kernel does it for {@code m} rows of x, and why so, for people; empty where there is
+   * nothing to say. What a call brings besides, such as an epilogue, is not known here.
+   */
+  default Optional<String> how(
+      Operation operation, Matrix matrix, Optional<Compute> compute, long m) {
+    return Optional.empty();
+  }
+
+  /**
    * Rows {@code row0 .. row0+rows-1} as {@code outType} (F32, F16, BF16), row-major without gaps,
    * into {@code out}.
    *

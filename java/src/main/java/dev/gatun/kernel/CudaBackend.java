@@ -141,6 +141,14 @@ public final class CudaBackend implements Backend, AutoCloseable {
   }
 
   @Override
+  public Optional<String> how(
+      Operation operation, Matrix matrix, Optional<Compute> compute, long m) {
+    return operation == Operation.LINEAR && m > 0
+        ? compute.flatMap(c -> CudaTable.way(gpu.index(), matrix, m, c))
+        : Optional.empty();
+  }
+
+  @Override
   public String dequantize(
       Matrix matrix, long row0, long rows, MemorySegment out, Encoding outType) {
     MatrixCheck.rows(matrix, row0, rows, out, outType);

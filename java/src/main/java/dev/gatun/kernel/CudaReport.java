@@ -1,5 +1,6 @@
 package dev.gatun.kernel;
 
+import dev.gatun.Compute;
 import dev.gatun.bindings.NativeLibrary;
 import dev.gatun.bindings.gatun_cuda_h;
 import dev.gatun.bindings.gatun_h;
@@ -8,6 +9,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.List;
 import java.util.Locale;
+import java.util.Optional;
 
 /**
  * What there is of CUDA on this machine.
@@ -39,6 +41,16 @@ public record CudaReport(
   /** Looks for the library and asks it, once in the life of the JVM. */
   public static CudaReport get() {
     return Once.REPORT;
+  }
+
+  /**
+   * How {@code linear} would multiply {@code m} rows of x on a GPU like an H100, and why so, for
+   * people; empty when there is no libgatun_cuda to ask, or it would not.
+   */
+  public static Optional<String> wouldRun(Matrix matrix, long m, Compute compute) {
+    return get().library().isEmpty() || m < 1
+        ? Optional.empty()
+        : CudaTable.way(-1, matrix, m, compute);
   }
 
   private static CudaReport ask(NativeLibrary.Loaded loaded) {

@@ -109,6 +109,26 @@ final class CudaTable {
     }
   }
 
+  /**
+   * How {@code linear} multiplies {@code m} rows of x without bias and epilogue, and why so; empty
+   * when it does not.
+   *
+   * @param device -1 for a GPU like an H100, where there is none
+   */
+  static Optional<String> way(int device, Matrix matrix, long m, Compute compute) {
+    try (Arena arena = Arena.ofConfined()) {
+      MatrixCheck.check(matrix);
+      MemorySegment described = MatrixStruct.of(matrix, arena, (part, alignment) -> alignment);
+      MemorySegment way = arena.allocate(ValueLayout.ADDRESS);
+      int status = gatun_cuda_h.gatun_cuda_linear_way(described, device, m, compute.id(), 1, way);
+      return status == gatun_h.GATUN_OK()
+          ? Optional.of(way.get(gatun_cuda_h.C_POINTER, 0).getString(0))
+          : Optional.empty();
+    } catch (GatunException e) {
+      return Optional.empty();
+    }
+  }
+
   static String noKernel(Operation operation, Matrix matrix, Optional<Compute> compute) {
     String with = compute.map(c -> " with compute " + c).orElse("");
     return ("no kernel for " + operation + " of " + matrix.encoding() + with)

@@ -38,6 +38,11 @@ public interface EntryPoint {
     return bind(backend).kernel(operation(), matrix.encoding(), compute).orElse(name());
   }
 
+  /** How that kernel does it, and why so; empty where there is nothing to say. */
+  default Optional<String> how(Backend backend, Matrix matrix, long m, Optional<Compute> compute) {
+    return bind(backend).how(operation(), matrix, compute, m);
+  }
+
   /** Who runs the operation: the device's backend, unless the entry point brings its own. */
   default Backend bind(Backend backend) {
     return backend;

@@ -32,9 +32,15 @@ public record Explanation(
    *
    * @param kernel the kernel that it picks, when it runs
    * @param ruledOut why it does not run; empty when it does
+   * @param how how that kernel does it and why so, or on a GPU that is not there would do it; empty
+   *     where there is nothing to say
    */
   public record Candidate(
-      String backend, String entryPoint, Optional<String> kernel, Optional<String> ruledOut) {}
+      String backend,
+      String entryPoint,
+      Optional<String> kernel,
+      Optional<String> ruledOut,
+      Optional<String> how) {}
 
   /** Copies the list. */
   public Explanation {
@@ -60,7 +66,8 @@ public record Explanation(
                     + " "
                     + c.entryPoint()
                     + ": "
-                    + c.ruledOut().orElseGet(() -> "runs " + c.kernel().orElse(c.entryPoint())))
+                    + c.ruledOut().orElseGet(() -> "runs " + c.kernel().orElse(c.entryPoint()))
+                    + c.how().map(how -> " (" + how + ")").orElse(""))
         .toList();
   }
 }

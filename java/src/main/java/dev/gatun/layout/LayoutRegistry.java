@@ -5,6 +5,7 @@ import dev.gatun.Device;
 import dev.gatun.GatunException;
 import dev.gatun.QuantizedTensor;
 import dev.gatun.kernel.Backend;
+import dev.gatun.kernel.CudaReport;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.Operation;
 import java.util.ArrayList;
@@ -193,13 +194,19 @@ public final class LayoutRegistry {
     for (EntryPoint e : candidates(operation, tensor.layout().name(), device)) {
       Optional<String> why = refuses(e, device, tensor.matrix(), m, compute);
       Optional<String> kernel = Optional.empty();
+      Optional<String> how = Optional.empty();
+      if (device.refuses(e.backend()).isPresent()) {
+        how = e.backend().equals("cuda") ? wouldRun(operation, tensor, m, compute) : how;
+      } else if (why.isEmpty() && winner.isEmpty()) {
+        how = e.how(device.backend(e.backend()), tensor.matrix(), m, compute);
+      }
       if (why.isEmpty() && winner.isEmpty()) {
         winner = e.name();
         kernel = Optional.of(e.kernel(device.backend(e.backend()), tensor.matrix(), m, compute));
       } else if (why.isEmpty()) {
         why = Optional.of("ranks after " + winner);
       }
-      candidates.add(new Explanation.Candidate(e.backend(), e.name(), kernel, why));
+      candidates.add(new Explanation.Candidate(e.backend(), e.name(), kernel, why, how));
     }
     return new Explanation(
         operation,
@@ -209,5 +216,15 @@ public final class LayoutRegistry {
         device.toString(),
         candidates,
         winner.isEmpty());
+  }
+
+  /** What a GPU would do, where there is none. */
+  private static Optional<String> wouldRun(
+      Operation operation, QuantizedTensor tensor, long m, Optional<Compute> compute) {
+    return operation == Operation.LINEAR && CudaReport.get().gpus().isEmpty()
+        ? compute
+            .flatMap(c -> CudaReport.wouldRun(tensor.matrix(), m, c))
+            .map(way -> "on a GPU: " + way)
+        : Optional.empty();
   }
 }

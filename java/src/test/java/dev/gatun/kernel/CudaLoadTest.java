@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import dev.gatun.Compute;
 import dev.gatun.CudaDevice;
 import dev.gatun.Device;
 import dev.gatun.Encoding;
@@ -78,6 +79,36 @@ class CudaLoadTest {
     try (Device device = Device.best()) {
       assertThat(device.name()).isNotEqualTo("cuda");
       assertThat(device.refuses("cuda").orElseThrow()).contains("not available: no GPU");
+    }
+  }
+
+  private static String way(Matrix matrix, long m, Compute compute) {
+    return CudaReport.wouldRun(matrix, m, compute).orElse("nothing").replaceAll(":.*", "");
+  }
+
+  /** It looks at the description only, so that it needs no GPU; the weight is never touched. */
+  @Test
+  void itTellsHowAGpuWouldMultiply() {
+    long n = 4096;
+    long k = 4096;
+    try (Arena arena = Arena.ofConfined()) {
+      TestMatrices matrices = new TestMatrices(arena, 3, true);
+      Granularity rows = Granularity.perChannel(k);
+      Matrix nf4 =
+          matrices.scaled(
+              Encoding.NF4, n, k, CodeOrder.LOW_FIRST, Granularity.perGroup(k, 64), Encoding.F32);
+      Matrix bytes = matrices.scaled(Encoding.I8, n, k, CodeOrder.LOW_FIRST, rows, Encoding.F32);
+      boolean hopper = way(nf4, 1, Compute.BF16).startsWith("hopper");
+      assertThat(way(nf4, 1, Compute.BF16)).isEqualTo(hopper ? "hopper_narrow" : "narrow");
+      assertThat(way(nf4, 1, Compute.F32)).isEqualTo("general");
+      assertThat(way(nf4, 512, Compute.BF16)).isNotEqualTo(way(nf4, 1, Compute.BF16));
+      assertThat(way(bytes, 1, Compute.BF16)).isEqualTo("narrow");
+      assertThat(way(bytes, 1, Compute.I8)).isEqualTo("widened");
+      assertThat(way(bytes, 512, Compute.I8)).startsWith(hopper ? "hopper_codes" : "widened");
+      assertThat(way(nf4, 1, Compute.F8_ROW)).isEqualTo("nothing");
+      assertThat(way(nf4, 0, Compute.BF16)).isEqualTo("nothing");
+      String why = CudaReport.wouldRun(nf4, 1, Compute.BF16).orElseThrow();
+      assertThat(why).contains("rows of x").doesNotContain("\n");
     }
   }
 }
