@@ -36,7 +36,8 @@ public enum Compute {
   /**
    * x rounded to 8-bit floats with the layer's {@code input_scale}, float products and sums:
    * ComfyUI's {@code float8_*} layers (scale 1 where none is stored) and quanto's with qfloat8
-   * activations.
+   * activations. A GPU multiplies F8_E4M3 by weights that are 8-bit floats as bytes, with what
+   * {@link #F8_ROW} says of sums.
    */
   F8(0),
   /**
