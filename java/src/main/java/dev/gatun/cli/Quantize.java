@@ -141,16 +141,18 @@ public final class Quantize implements Command {
     if (strategy != null && dtype == null) {
       throw common.usage("--strategy: found no --dtype, expected one beside it");
     }
-    if (convolutions && mixed.isOn()) {
-      throw common.usage("--convolutions: found --auto-mixed, expected a format or configuration");
-    }
     NameFilter filter = new NameFilter(include, exclude);
     Optional<Scaling> scales = scaling.scaling(common);
     JsonNode json = config == null ? MissingNode.getInstance() : QuantizationConfig.read(config);
     if (PipelineQuantizationConfig.matches(json)) {
+      refuse("--convolutions", convolutions, "a pipeline's configuration");
+      refuse("--calibration", calibration != null, "a pipeline's configuration");
+      refuse("--compute", compute != null, "a pipeline's configuration");
       return pipeline(PipelineQuantizationConfig.of(json), filter, scales);
     }
     if (mixed.isOn()) {
+      refuse("--convolutions", convolutions, "--auto-mixed");
+      refuse("--calibration", calibration != null, "--auto-mixed");
       return mixed(filter, scales.orElse(Scaling.DEFAULT));
     }
     Map<String, Calibration.Scales> activations =
@@ -195,6 +197,13 @@ public final class Quantize implements Command {
       reports.write(QuantizeReports.json(name, report), report);
     }
     return 0;
+  }
+
+  /** What would have no effect is not passed over in silence. */
+  private void refuse(String option, boolean given, String beside) {
+    if (given) {
+      throw common.usage(option + ": found " + beside + ", expected one checkpoint and its format");
+    }
   }
 
   /** Puts scales into the checkpoint that was written: those of layers that it has quantized. */

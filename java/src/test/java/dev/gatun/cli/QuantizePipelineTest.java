@@ -16,6 +16,7 @@ import java.io.IOException;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -238,6 +239,16 @@ class QuantizePipelineTest {
     Path unknown = config("{'quant_mapping':{'unet':{'load_in_4bit':true}}}");
     Cli.run("quantize", pipeline, "-o", output, "--config", unknown)
         .fails("unet", "transformer", "expected");
+    for (List<String> option :
+        List.of(
+            List.of("--convolutions"),
+            List.of("--compute", "bf16"),
+            List.of("--calibration", temp.toString()))) {
+      List<Object> command = new ArrayList<>(List.of("quantize", pipeline, "-o", output));
+      command.addAll(List.of("--config", unknown));
+      command.addAll(option);
+      Cli.run(command.toArray()).isMisused(option.getFirst(), "a pipeline's configuration");
+    }
     Path broken = config("{'quant_mapping':{'transformer':{'load_in_4bit':true,'bits':4}}}");
     Cli.run("quantize", pipeline, "-o", output, "--config", broken).fails("transformer", "bits");
     Path model = pipeline.resolve("transformer");
