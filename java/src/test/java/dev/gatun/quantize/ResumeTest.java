@@ -33,7 +33,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 /** Runs that end in the middle, and the runs after them. */
 class ResumeTest {
-  private static final int KILLS = 5;
+  private static final int KILLS = 10;
 
   @TempDir Path temp;
 
