@@ -65,8 +65,13 @@ public final class BitsAndBytes implements CheckpointFormat {
   }
 
   @Override
+  public boolean canWrite(String format) {
+    return writes().containsKey(format) || BitsAndBytesWriter.writes(format);
+  }
+
+  @Override
   public LayerWriter writer(String format) {
-    if (!writes().containsKey(format)) {
+    if (!canWrite(format)) {
       throw new GatunException(
           "no format '" + format + "' in bitsandbytes, expected one of " + writes().keySet());
     }

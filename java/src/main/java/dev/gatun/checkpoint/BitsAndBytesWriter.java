@@ -38,6 +38,15 @@ final class BitsAndBytesWriter implements LayerWriter {
               "fp4", "bitsandbytes: its own 4-bit floats, one F32 scale per 64 weights",
               "fp4-nested", "bitsandbytes: its own 4-bit floats, scales quantized to 8 bits"));
 
+  /** What follows a format's name when its bytes are labelled as numbers of another type. */
+  private static final Map<String, DType> STORAGE =
+      Map.of(
+          ":int8", DType.I8,
+          ":float16", DType.F16,
+          ":bfloat16", DType.BF16,
+          ":float32", DType.F32,
+          ":float64", DType.F64);
+
   private static final ValueLayout.OfInt INT =
       ValueLayout.JAVA_INT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
   private static final ValueLayout.OfShort SHORT =
@@ -47,6 +56,7 @@ final class BitsAndBytesWriter implements LayerWriter {
   private final Encoding encoding;
   private final boolean nested;
   private final long block;
+  private final DType storage;
 
   BitsAndBytesWriter(String format) {
     this(format, 64);
@@ -54,18 +64,36 @@ final class BitsAndBytesWriter implements LayerWriter {
 
   /** With another block size than the library's default. */
   BitsAndBytesWriter(String format, long block) {
-    this(format.startsWith("nf4") ? Encoding.NF4 : Encoding.FP4, format.endsWith("-nested"), block);
+    this(
+        format.startsWith("nf4") ? Encoding.NF4 : Encoding.FP4,
+        plain(format).endsWith("-nested"),
+        block,
+        STORAGE.getOrDefault(format.substring(plain(format).length()), DType.U8));
   }
 
-  private BitsAndBytesWriter(Encoding encoding, boolean nested, long block) {
+  private BitsAndBytesWriter(Encoding encoding, boolean nested, long block, DType storage) {
     this.encoding = encoding;
     this.nested = nested;
     this.block = block;
+    this.storage = storage;
+  }
+
+  private static String plain(String format) {
+    int colon = format.indexOf(':');
+    return colon < 0 ? format : format.substring(0, colon);
+  }
+
+  /** Whether a name is a format's, with or without the type that its bytes are labelled as. */
+  static boolean writes(String format) {
+    String storage = format.substring(plain(format).length());
+    return FORMATS.containsKey(plain(format))
+        && (storage.isEmpty() || STORAGE.containsKey(storage));
   }
 
   @Override
   public boolean accepts(Tensor weight) {
-    return WriterSupport.isFloatMatrix(weight);
+    return WriterSupport.isFloatMatrix(weight)
+        && Math.ceilDiv(weight.elements(), 2L) * Byte.SIZE % storage.bits() == 0;
   }
 
   @Override
@@ -102,7 +130,7 @@ final class BitsAndBytesWriter implements LayerWriter {
     Matrix m = weight.matrix();
     long own = m.granularity() instanceof Granularity.Flat blocks ? blocks.block() : block;
     if (own != block) {
-      return new BitsAndBytesWriter(encoding, nested, own).blank(layer, weight, arena);
+      return new BitsAndBytesWriter(encoding, nested, own, storage).blank(layer, weight, arena);
     }
     Draft draft = draft(layer, m.n(), m.k(), Math.multiplyExact(m.n(), m.k()), arena);
     if (!nested) {
@@ -145,7 +173,8 @@ final class BitsAndBytesWriter implements LayerWriter {
   /** Codes and scales. */
   private List<SafetensorsWriter.Entry> entries(String name, long elements) {
     return List.of(
-        WriterSupport.entry(name, DType.U8, Math.ceilDiv(elements, 2L), 1L),
+        WriterSupport.entry(
+            name, storage, Math.ceilDiv(elements, 2L) * Byte.SIZE / storage.bits(), 1L),
         WriterSupport.entry(name + ".absmax", DType.F32, Math.ceilDiv(elements, block)));
   }
 

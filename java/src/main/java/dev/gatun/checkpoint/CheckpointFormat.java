@@ -74,7 +74,15 @@ public interface CheckpointFormat {
   Map<String, String> writes();
 
   /**
-   * The writer for one of {@link #writes()}.
+   * Whether {@link #writer} knows a name: one of {@link #writes()}, or a variant of one that only
+   * configurations ask for.
+   */
+  default boolean canWrite(String format) {
+    return writes().containsKey(format);
+  }
+
+  /**
+   * The writer for a name that {@link #canWrite} lets through.
    *
    * @throws dev.gatun.GatunException when there is none of that name
    */

@@ -146,7 +146,7 @@ public final class Quantizer {
   /** The format that has a name among those that it writes. */
   static CheckpointFormat family(String name) {
     for (CheckpointFormat format : Checkpoint.formats()) {
-      if (format.writes().containsKey(name)) {
+      if (format.canWrite(name)) {
         return format;
       }
     }

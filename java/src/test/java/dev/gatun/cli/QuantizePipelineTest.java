@@ -8,6 +8,7 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import dev.gatun.Device;
 import dev.gatun.Encoding;
 import dev.gatun.Linear;
+import dev.gatun.Tensor;
 import dev.gatun.checkpoint.Checkpoint;
 import dev.gatun.checkpoint.DType;
 import dev.gatun.kernel.MatrixValues;
@@ -127,6 +128,24 @@ class QuantizePipelineTest {
     isEqualToGolden("transformer", "quanto", "qint8_bf16");
     isEqualToGolden("text_encoder", "bnb", "nf4_nested_bf16");
     isLinked("vae/diffusion_pytorch_model.safetensors");
+  }
+
+  @Test
+  void codesMayBeLabelledAsOtherNumbers() throws Exception {
+    Path config =
+        config(
+            "{'quant_mapping':{'transformer':{'load_in_4bit':true,'bnb_4bit_quant_type':'nf4',"
+                + "'bnb_4bit_compute_dtype':'bfloat16','bnb_4bit_quant_storage':'bfloat16',"
+                + "'llm_int8_skip_modules':['proj_out']}}}");
+    Cli.run("quantize", pipeline, "-o", output, "--config", config).succeeds();
+    isEqualToGolden("transformer", "bnb", "nf4_storage_bf16");
+    Path file = output.resolve("transformer/diffusion_pytorch_model.safetensors");
+    Tensor codes = TensorFile.read(file).tensors.get("blocks.0.to_q.weight");
+    assertThat(codes.dtype()).isEqualTo(DType.BF16);
+    assertThat(codes.shape()).containsExactly(32768L, 1L);
+    try (Checkpoint opened = Checkpoint.open(output)) {
+      assertThat(opened.quantized("transformer/blocks.0.to_q").shape()).containsExactly(256L, 512L);
+    }
   }
 
   @Test

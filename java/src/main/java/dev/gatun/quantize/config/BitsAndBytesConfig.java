@@ -159,12 +159,7 @@ public record BitsAndBytesConfig(
       throw new GatunException(
           "BitsAndBytesConfig: found neither load_in_4bit nor load_in_8bit, expected one of them");
     }
-    if (bnb4bitQuantStorage != TorchType.UINT8) {
-      throw new GatunException(
-          "BitsAndBytesConfig: bnb_4bit_quant_storage: found '"
-              + bnb4bitQuantStorage.text()
-              + "', expected uint8 to write");
-    }
-    return Optional.of(bnb4bitQuantType + (bnb4bitUseDoubleQuant ? "-nested" : ""));
+    String storage = bnb4bitQuantStorage == TorchType.UINT8 ? "" : ":" + bnb4bitQuantStorage.text();
+    return Optional.of(bnb4bitQuantType + (bnb4bitUseDoubleQuant ? "-nested" : "") + storage);
   }
 }
