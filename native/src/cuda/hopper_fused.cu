@@ -1,8 +1,8 @@
 /*
- * linear with compute type BF16 on packed 4-bit codes for 17 and more rows of x, on Hopper's warpgroup products.
+ * linear with compute type BF16 on packed 4-bit codes for up to 64 rows of x, on Hopper's warpgroup products.
  *
  * y^T = W * x^T: 64 rows of W are the A operand, in registers, where their codes become bfloat16 and are scaled; up to
- * 256 rows of x are the B operand, in shared memory. Tiles of 16 rows lie as a warp's share of that A operand, so codes
+ * 64 rows of x are the B operand, in shared memory. Tiles of 16 rows lie as a warp's share of that A operand, so codes
  * go through a ring in shared memory that each lane fills for itself, several steps of 64 k ahead. A block is one
  * warpgroup that only starts copies of x and two that multiply 64 rows of W each; a cluster of two blocks with other
  * rows of W shares x, each copying half of it to both. While the products of a step are under way, the operands of the
@@ -11,35 +11,31 @@
  * The idea of decoding in registers beside asynchronous copies is Marlin's (Frantar et al., 2024); that of giving
  * warpgroups roles is CUTLASS's.
  */
-#include "hopper.cuh"
-#include "tiles.cuh"
+#include "hopper_decode.cuh"
 
 namespace gatun {
 
-/* MT: rows of x a tile; KS: parts of K, each with two warpgroups of its own. */
-template <int MT, int KS, int GROUPS> struct Fused {
-    static constexpr int X_BYTES = MT * 128, STAGES = MT == 256 ? 4 : 6;
-    static constexpr int AHEAD = MT == 256 ? 4 : 8; /* steps of a part whose codes are on their way */
+enum { KS = 2 /* parts of K, each with two warpgroups of its own */ };
+
+/* MT: rows of x a tile. */
+template <int MT, int GROUPS> struct Fused {
+    static constexpr int X_BYTES = MT * 128, STAGES = 6;
+    static constexpr int AHEAD = 8; /* steps of a part whose codes are on their way */
     static constexpr int THREADS = 128 + 256 * KS;
     /* A thread's: in all no more than the launch's, or warps wait for registers forever. */
-    static constexpr int COPY_REGISTERS = KS == 1 ? 40 : 24, REGISTERS = KS == 1 ? 232 : 112;
-    static constexpr int RING_BYTES = AHEAD * Ring<4, GROUPS>::STEP_BYTES;                        /* a warp's */
-    static constexpr int PART_BYTES = KS == 1 || MT * 256 < STAGE_BYTES ? STAGE_BYTES : MT * 256; /* two warpgroups' */
+    static constexpr int COPY_REGISTERS = 24, REGISTERS = 112;
+    static constexpr int RING_BYTES = AHEAD * Ring<4, GROUPS>::STEP_BYTES;             /* a warp's */
+    static constexpr int PART_BYTES = MT * 256 < STAGE_BYTES ? STAGE_BYTES : MT * 256; /* two warpgroups' */
     static constexpr int BYTES =
         1024 + STAGES * X_BYTES + TABLE_BYTES + 8 * KS * RING_BYTES + 2 * PART_BYTES + 16 * STAGES;
 };
 
-__device__ inline uint32_t times_bf16(uint32_t a, uint32_t b) {
-    __nv_bfloat162 product = __hmul2(*(const __nv_bfloat162 *)&a, *(const __nv_bfloat162 *)&b);
-    return *(const uint32_t *)&product;
-}
-
 /* GROUPS: scale groups of a step, 1 (scales of any type) or 2 (16-bit scales), without zero points and offsets; 0: all
  * else. */
-template <int MT, int KS, int GROUPS>
-__global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(Fused<MT, KS, GROUPS>::THREADS, 1)
+template <int MT, int GROUPS>
+__global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(Fused<MT, GROUPS>::THREADS, 1)
     linear_fused(const __grid_constant__ CUtensorMap x, const __grid_constant__ TileLinear p, Schedule schedule) {
-    using Shape = Fused<MT, KS, GROUPS>;
+    using Shape = Fused<MT, GROUPS>;
     constexpr int STAGES = Shape::STAGES, AHEAD = Shape::AHEAD, X_BYTES = Shape::X_BYTES;
     extern __shared__ uint8_t shared[];
     const uint32_t start = shared_address(shared), xs = (start + 1023) & ~1023u; /* what swizzles is aligned to 1 KiB */
@@ -84,11 +80,9 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(Fused<MT, KS, GROUPS
         }
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Shape::REGISTERS));
-        const int lane = threadIdx.x % 32, half = (threadIdx.x / 128 - 1) % 2,
-                  part = KS == 1 ? 0 : (threadIdx.x / 128 - 1) / 2;
+        const int lane = threadIdx.x % 32, half = (threadIdx.x / 128 - 1) % 2, part = (threadIdx.x / 128 - 1) / 2;
         const int warp = half * 4 + threadIdx.x % 128 / 32; /* of the tiles of the block */
         const int groups = (int)p.groups, tiles = (int)p.tiles;
-        const int groups_per_step = GROUPS ? GROUPS : p.groups_per_step;
         const Table table(table_memory);
         const CodeLoads<4, GROUPS == 1> loads(p, lane);
         const Ring<4, GROUPS> ring(rings + (threadIdx.x / 32 - 4) * Shape::RING_BYTES, lane);
@@ -111,41 +105,6 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(Fused<MT, KS, GROUPS
                           load_scale + first_group<GROUPS>(load_step + u * KS, p.steps_per_group_inverse) * 8);
             copies_commit();
         };
-        auto decode = [&](uint32_t *a, int u, int tile, int step) {
-            uint4 codes;
-            float2 scales[GROUPS ? GROUPS : 1];
-            uint32_t twice[GROUPS ? GROUPS : 1][2]; /* the scales of rows g and g + 8 in both halves */
-            ring.codes(u, &codes);
-            if (GROUPS)
-                ring.scales(u, p.scale_type, scales);
-#pragma unroll
-            for (int i = 0; i < GROUPS; i++)
-                twice[i][0] = pair_bf16(scales[i].x, scales[i].x), twice[i][1] = pair_bf16(scales[i].y, scales[i].y);
-#pragma unroll
-            for (int s = 0; s < 4; s++) {
-                uint32_t *to = a + 4 * s;
-                fragment<4>(to, &codes, s, table);
-                if (GROUPS) {
-#pragma unroll
-                    for (int i = 0; i < 4; i++)
-                        to[i] = times_bf16(to[i], twice[GROUPS == 2 ? s / 2 : 0][i % 2]);
-                } else {
-                    const int here = min(step * KS + part, real_steps - 1), within = s * groups_per_step / 4;
-                    const int group = first_group<0>(here, p.steps_per_group_inverse, groups_per_step) + within;
-                    const int at = (tile * groups + min(group, groups - 1)) * 8 + lane / 4;
-                    const float2 scale = load_scales(p.scales, p.scale_type, at);
-                    const float2 zero = pair_or_zero(p.zeros, at), offset = pair_or_zero(p.offsets, at);
-#pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        const float z = i % 2 ? zero.y : zero.x, f = i % 2 ? scale.y : scale.x,
-                                    o = i % 2 ? offset.y : offset.x;
-                        to[i] = pair_bf16(fmaf(__uint_as_float(to[i] << 16) - z, f, o),
-                                          fmaf(__uint_as_float(to[i] & 0xFFFF0000) - z, f, o));
-                    }
-                }
-            }
-        };
-
         int stage = part, previous = 0, tile = 0;
         uint32_t parity = 0;
         if (cluster < items) {
@@ -174,7 +133,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(Fused<MT, KS, GROUPS
                 for (int u = 0; u < AHEAD; u++) {
                     const int step = base + u;
                     copies_wait<AHEAD - 1>();
-                    decode(a[u % 2], u, tile, step);
+                    decode_step<GROUPS>(a[u % 2], ring, u, p, table, tile, step * KS + part);
                     load(u, more);
                     barrier_wait(full + 8 * stage, parity);
                     hold(sums);
@@ -198,44 +157,42 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(Fused<MT, KS, GROUPS
             hold(sums);
             if (lane < 2)
                 barrier_arrive_at(empty + 8 * previous, lane);
-            if (KS > 1) { /* the second part hands its sums to the first */
-                float4 *to = (float4 *)(parts + half * Shape::PART_BYTES) + threadIdx.x % 128;
-                if (part == 1)
+            /* The second part hands its sums to the first. */
+            float4 *to = (float4 *)(parts + half * Shape::PART_BYTES) + threadIdx.x % 128;
+            if (part == 1)
 #pragma unroll
-                    for (int i = 0; i < MT / 8; i++)
-                        to[i * 128] = make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
-                two_warpgroups_meet(3 + half);
-                if (part == 0)
+                for (int i = 0; i < MT / 8; i++)
+                    to[i * 128] = make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
+            two_warpgroups_meet(3 + half);
+            if (part == 0)
 #pragma unroll
-                    for (int i = 0; i < MT / 8; i++) {
-                        const float4 more_sums = to[i * 128];
-                        sums[4 * i] += more_sums.x, sums[4 * i + 1] += more_sums.y;
-                        sums[4 * i + 2] += more_sums.z, sums[4 * i + 3] += more_sums.w;
-                    }
-            }
+                for (int i = 0; i < MT / 8; i++) {
+                    const float4 more_sums = to[i * 128];
+                    sums[4 * i] += more_sums.x, sums[4 * i + 1] += more_sums.y;
+                    sums[4 * i + 2] += more_sums.z, sums[4 * i + 3] += more_sums.w;
+                }
             int pair, m_tile;
             schedule.at(item, &pair, &m_tile);
             if (part == 0)
                 store_sums<MT>(sums, (float *)(parts + half * Shape::PART_BYTES), 1 + half, p.epilogue,
                                (pair * 2 + (int64_t)rank) * 128 + half * 64, (int64_t)m_tile * MT, p.n, p.m);
-            if (KS > 1)
-                two_warpgroups_meet(3 + half);
+            two_warpgroups_meet(3 + half);
             tile = next_tile;
         }
     }
     cluster_meet(); /* no block leaves while the other may still write to it */
 }
 
-template <int MT, int KS, int GROUPS>
+template <int MT, int GROUPS>
 static gatun_status launch(const TileLinear &p, int multiprocessors, cudaStream_t stream) {
-    using Shape = Fused<MT, KS, GROUPS>;
+    using Shape = Fused<MT, GROUPS>;
     CUtensorMap x;
     GATUN_CUDA_TRY(tensor_map(&x, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, p.rows.data, p.k, p.m, p.rows.ld * 2, MT / 2));
     Schedule schedule = {(int)((p.tiles + 15) / 16), (int)((p.m + MT - 1) / MT)};
     int64_t clusters = (int64_t)schedule.pairs * schedule.m_tiles;
     if (clusters > multiprocessors / 2)
         clusters = multiprocessors / 2;
-    auto kernel = linear_fused<MT, KS, GROUPS>;
+    auto kernel = linear_fused<MT, GROUPS>;
     auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
     GATUN_CUDA_TRY(gatun_cuda_status(cudaFuncSetAttribute(kernel, attribute, Shape::BYTES), "linear"));
     kernel<<<(unsigned)(2 * clusters), Shape::THREADS, Shape::BYTES, stream>>>(x, p, schedule);
@@ -244,12 +201,8 @@ static gatun_status launch(const TileLinear &p, int multiprocessors, cudaStream_
 
 template <int GROUPS> static gatun_status pick(const TileLinear &p, int multiprocessors, cudaStream_t stream) {
     if (p.m <= 16)
-        return launch<16, 2, GROUPS>(p, multiprocessors, stream);
-    if (p.m <= 64)
-        return launch<64, 2, GROUPS>(p, multiprocessors, stream);
-    if (p.m <= 128 && GROUPS == 1)
-        return launch<128, 1, GROUPS == 1>(p, multiprocessors, stream);
-    return launch<256, 1, GROUPS>(p, multiprocessors, stream);
+        return launch<16, GROUPS>(p, multiprocessors, stream);
+    return launch<64, GROUPS>(p, multiprocessors, stream);
 }
 
 gatun_status launch_fused(const TileLinear &p, int multiprocessors, cudaStream_t stream) {

@@ -7,7 +7,7 @@
 
 namespace gatun {
 
-/* Rows of x from which a dense product of dequantized weights is faster than the tiles. */
+/* Rows of x from which a dense product of dequantized weights is faster than the tiles; without tiles it always is. */
 enum { DENSE_ROWS = 128 };
 
 static bool has_tiles(const gatun_cuda_packed &p) {
@@ -133,12 +133,12 @@ static thread_local int32_t last_kernel = -1;
 
 /* ---- linear ---- */
 
-/* The dense product stores y itself, so it serves calls without an epilogue. */
+/* The dense product stores y itself, so it serves calls without an epilogue; of bfloat16 it makes no binary16. */
 static bool takes_dense(const gatun_cuda_packed &p, int64_t m, const Epilogue &e, const DeviceTraits &traits) {
     bool fused = traits.hopper && p.form == GATUN_CUDA_FORM_CODES4;
-    return !fused && m >= DENSE_ROWS && !e.bias && e.activation == GATUN_ACTIVATION_NONE &&
-           e.combine == GATUN_COMBINE_NONE && p.matrix.k % 8 == 0 && p.matrix.n % 8 == 0 &&
-           gatun_cuda_blas_check() == GATUN_OK;
+    return !fused && (m >= DENSE_ROWS || !has_tiles(p)) && !e.bias && e.activation == GATUN_ACTIVATION_NONE &&
+           e.combine == GATUN_COMBINE_NONE && e.y_type != GATUN_F16 && e.ldy % 8 == 0 && (uintptr_t)e.y % 16 == 0 &&
+           p.matrix.k % 8 == 0 && p.matrix.n % 8 == 0 && gatun_cuda_blas_check() == GATUN_OK;
 }
 
 TileLinear tiles_of(const gatun_cuda_packed &packed, const XRows &x, int64_t m, const Epilogue &epilogue) {
@@ -207,7 +207,9 @@ static const char *const ways[] = {
     "narrow: up to 16 rows of x, for which reading the weight is what costs; sums are scaled",
     "wide: 64 rows of x at a time, by weights that are decoded and scaled on the way to the tensor cores",
     "hopper_narrow: up to 8 rows of x by 4-bit codes that the copy engine streams through shared memory",
-    "hopper_fused: 4-bit codes that are decoded on the way to warpgroup products",
+    "hopper_fused: up to 64 rows of x by 4-bit codes that are decoded on the way to warpgroup products",
+    "hopper_wide: many rows of x by 4-bit codes that are decoded on the way to warpgroup products, in tiles that all"
+    " multiprocessors share",
     "dense: the weight is dequantized once and multiplied by cuBLASLt, which many rows of x without an epilogue are "
     "worth",
     "cuBLASLt: e4m3 codes with scales of rows, many rows of x without an epilogue",
@@ -302,7 +304,10 @@ gatun_status gatun_cuda_linear_workspace(const gatun_cuda_packed *packed, int64_
     if (compute != GATUN_COMPUTE_BF16)
         return GATUN_OK;
     int64_t tiles = has_tiles(*packed) ? tile_x_bytes(m, packed->steps) : 0;
-    int64_t dense = m >= DENSE_ROWS && gatun_cuda_blas_check() == GATUN_OK ? dense_bytes(*packed, m) : 0;
+    if (packed->form == GATUN_CUDA_FORM_CODES4 && m > 64)
+        tiles += GATUN_CUDA_SHARE_BYTES;
+    const bool many = m >= DENSE_ROWS || !has_tiles(*packed);
+    int64_t dense = many && gatun_cuda_blas_check() == GATUN_OK ? dense_bytes(*packed, m) : 0;
     *size = tiles > dense ? tiles : dense;
     return GATUN_OK;
 }

@@ -45,6 +45,7 @@ enum class Way {
     WIDE,
     HOPPER_NARROW,
     HOPPER_FUSED,
+    HOPPER_WIDE,
     DENSE,
     CODES_DENSE,
     HOPPER_CODES,
@@ -77,9 +78,14 @@ Way tiles_way(const TileLinear &p, int bits, const DeviceTraits &traits);
 gatun_status launch_linear_tiles(const TileLinear &p, int bits, uint32_t *workspace, int32_t device,
                                  cudaStream_t stream);
 
+/* Clusters at most that share tiles (hopper_share.cuh), and what they leave there. */
+enum { GATUN_CUDA_SHARE_CLUSTERS = 72, GATUN_CUDA_SHARE_BYTES = GATUN_CUDA_SHARE_CLUSTERS * (4 * 128 * 128 * 4 + 256) };
+
 /* compute BF16 on Hopper for 4-bit codes; x in rows of bfloat16 that fit the copy engine: rows_to_copy. hopper_fused.cu
  */
 gatun_status launch_fused(const TileLinear &p, int multiprocessors, cudaStream_t stream);
+/* The same for more than 64 rows of x; a workspace of GATUN_CUDA_SHARE_BYTES. hopper_wide.cu */
+gatun_status launch_wide(const TileLinear &p, int multiprocessors, void *workspace, cudaStream_t stream);
 /* The same for up to eight rows of pairs (rows_of_pairs), one or two scale groups a step, the latter of 16 bits,
  * without zero points and offsets. hopper_narrow.cu */
 gatun_status launch_narrow(const TileLinear &p, const DeviceTraits &device, cudaStream_t stream);
@@ -98,7 +104,6 @@ struct CodesOfX {
 /* compute F8 and I8 on Hopper for 8-bit codes with scales of rows, or (F8) of multiples of 128 k. hopper_codes.cu */
 gatun_status launch_codes(const TileLinear &p, const CodesOfX &x, bool integers, int multiprocessors,
                           cudaStream_t stream);
-
 /* Every form and encoding: float products of x and the weights, both rounded to `operands` (F32: exact, or BF16). I8: x
  * is codes, and those of a weight in the source form are scaled without rounding. */
 gatun_status launch_linear_f32(const gatun_cuda_packed &packed, const XRows &x, int64_t m, int32_t operands,

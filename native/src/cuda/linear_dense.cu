@@ -28,15 +28,6 @@ __global__ void __launch_bounds__(256) round_x(XRows x, int64_t m, int64_t k, ui
     out[at] = to_bf16(x.multiplier ? v * x.multiplier[at % k] : v);
 }
 
-/* Any packed weight, an element a thread. */
-__global__ void __launch_bounds__(256) dequantize_packed(const __grid_constant__ gatun_cuda_packed p, uint16_t *out) {
-    int64_t column = (int64_t)blockIdx.x * 256 + threadIdx.x;
-    if (column >= p.matrix.k)
-        return;
-    for (int64_t row = blockIdx.y; row < p.matrix.n; row += gridDim.y)
-        out[row * p.matrix.k + column] = to_bf16(packed_value(p, row, column));
-}
-
 /* Packed codes to rows of bfloat16: a warp a step of a tile, its 16 x 64 values through shared memory, so that it
  * stores whole lines. */
 template <int BITS>
@@ -101,8 +92,8 @@ gatun_status linear_dense(int32_t device, const gatun_cuda_packed &p, const Tile
         else
             dequantize_tiles<8><<<grid, 256, 0, stream>>>(*tiles, w);
     } else {
-        dim3 grid((unsigned)((k + 255) / 256), (unsigned)(n < 65535 ? n : 65535));
-        dequantize_packed<<<grid, 256, 0, stream>>>(p, w);
+        GATUN_CUDA_TRY(gatun_cuda_dequantize(device, &p.matrix, 0, n, (gatun_cuda_ptr)(uintptr_t)w, GATUN_BF16, k,
+                                             (gatun_cuda_stream)(uintptr_t)stream));
     }
     const void *rows_of_x = x.data;
     if (x.type != GATUN_BF16 || x.ld != k || x.multiplier) {

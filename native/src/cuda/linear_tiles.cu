@@ -120,6 +120,8 @@ Way tiles_way(const TileLinear &p, int bits, const DeviceTraits &traits) {
         const bool affine = p.zeros || p.offsets, two = p.groups_per_step == 2 && p.scale_type != GATUN_F32;
         if (p.m <= 8 && !affine && (p.groups_per_step == 1 || two))
             return Way::HOPPER_NARROW;
+        if (p.m > 64)
+            return Way::HOPPER_WIDE;
         /* Up to 16 rows cost reading the weight, which takes all multiprocessors. */
         const bool fills = p.tiles / 8 >= traits.multiprocessors * 3 / 4;
         if (p.m > 16 || (p.m > 8 && fills))
@@ -141,6 +143,9 @@ gatun_status launch_linear_tiles(const TileLinear &p, int bits, uint32_t *worksp
     case Way::HOPPER_FUSED:
         copied.rows = rows_to_copy(p, workspace, stream);
         return launch_fused(copied, traits.multiprocessors, stream);
+    case Way::HOPPER_WIDE:
+        copied.rows = rows_to_copy(p, workspace, stream);
+        return launch_wide(copied, traits.multiprocessors, (uint8_t *)workspace + tile_x_bytes(p.m, p.steps), stream);
     default:
         break;
     }

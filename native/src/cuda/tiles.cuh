@@ -28,6 +28,11 @@ __device__ inline uint32_t pair_bf16(float low, float high) {
     return w;
 }
 
+__device__ inline uint32_t times_bf16(uint32_t a, uint32_t b) {
+    __nv_bfloat162 product = __hmul2(*(const __nv_bfloat162 *)&a, *(const __nv_bfloat162 *)&b);
+    return *(const uint32_t *)&product;
+}
+
 /* 256 entries of 32 copies, 128 bytes an entry. Addresses are those of shared memory, not generic ones, and an entry's
  * offset is cut out of the codes in place: a shift, a mask and the load for each pair of weights. */
 enum { TABLE_BYTES = 256 * 32 * 4 };

@@ -1,0 +1,147 @@
+/*
+ * Tiles of y among the clusters of a launch so that all end together. Where whole tiles would keep only some clusters
+ * busy in the last turn, the rounds of k of as many tiles as need be are divided first: each cluster gets a run of
+ * them, which may begin and end within a tile. Sums of a tile whose first rounds are not its own a cluster leaves in
+ * the workspace, for the cluster that has these and stores the tile.
+ *
+ * A cluster does what it leaves before anything else, and waits only for clusters whose blocks are started before its
+ * own, so that nobody waits for a block that is not there yet.
+ */
+#ifndef GATUN_CUDA_HOPPER_SHARE_CUH
+#define GATUN_CUDA_HOPPER_SHARE_CUH
+
+#include "hopper.cuh"
+
+namespace gatun {
+
+/* The rounds from, .., to - 1 of a tile. */
+struct Segment {
+    int item, from, to;
+};
+
+struct Share {
+    int items, rounds; /* tiles, and rounds of k of each */
+    int clusters;      /* of the launch */
+    int shared;        /* the first tiles, whose rounds are divided */
+    float4 *left;      /* sums: [cluster][block][warpgroup][fours][128 threads] */
+    uint32_t *ready;   /* [cluster][block][warpgroup] */
+
+    __device__ int begin(int place) const { return shared * rounds * place / clusters; }
+    __device__ int place(int cluster) const { return clusters - 1 - cluster; }
+};
+
+/* What a cluster does, one after the other. */
+struct Walk {
+    const Share &share;
+    int at, end, whole;
+
+    __device__ Walk(const Share &share, int cluster)
+        : share(share), at(share.begin(share.place(cluster))), end(share.begin(share.place(cluster) + 1)),
+          whole(share.shared + cluster) {}
+
+    __device__ bool next(Segment *s) {
+        if (at < end) {
+            s->item = at / share.rounds;
+            s->from = at - s->item * share.rounds;
+            s->to = min(share.rounds, s->from + end - at);
+            at += s->to - s->from;
+            return true;
+        }
+        if (whole >= share.items)
+            return false;
+        *s = {whole, 0, share.rounds};
+        whole += share.clusters;
+        return true;
+    }
+};
+
+/* A warpgroup's sums, left by the cluster at `place` or added to those that it left. */
+template <typename T, int COUNT> struct LeftSums {
+    float4 *sums;
+    uint32_t *ready;
+    int meet;
+
+    __device__ LeftSums(const Share &share, int place, int rank, int half, int meet) : meet(meet) {
+        const int warpgroup = (place * 2 + rank) * 2 + half;
+        sums = share.left + (int64_t)warpgroup * (COUNT / 4) * 128 + threadIdx.x % 128;
+        ready = share.ready + warpgroup;
+    }
+    /* The bits of a sum as those of a float. */
+    __device__ static float number(float v) { return v; }
+    __device__ static float number(int32_t v) { return __int_as_float(v); }
+    __device__ static T sum(float bits) {
+        if constexpr (T(0.5) != T(0))
+            return bits;
+        else
+            return __float_as_int(bits);
+    }
+    __device__ void leave(const T (&d)[COUNT]) const {
+#pragma unroll
+        for (int i = 0; i < COUNT / 4; i++)
+            __stcg(&sums[i * 128],
+                   make_float4(number(d[4 * i]), number(d[4 * i + 1]), number(d[4 * i + 2]), number(d[4 * i + 3])));
+        __threadfence();
+        warpgroup_meet(meet);
+        if (threadIdx.x % 128 == 0)
+            asm volatile("st.release.gpu.global.u32 [%0], 1;" ::"l"(ready) : "memory");
+    }
+    __device__ void add(T (&d)[COUNT]) const {
+        if (threadIdx.x % 128 == 0) {
+            uint32_t there;
+            do
+                asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(there) : "l"(ready) : "memory");
+            while (!there);
+        }
+        warpgroup_meet(meet);
+#pragma unroll
+        for (int i = 0; i < COUNT / 4; i++) {
+            const float4 more = __ldcg(&sums[i * 128]);
+            d[4 * i] += sum(more.x), d[4 * i + 1] += sum(more.y);
+            d[4 * i + 2] += sum(more.z), d[4 * i + 3] += sum(more.w);
+        }
+    }
+};
+
+/* Whether a warpgroup's sums of a segment are those of the whole tile, now that it has done its part of them: adds what
+ * others left, or leaves them. */
+template <typename T, int COUNT>
+__device__ inline bool completes(const Share &share, const Segment &s, int cluster, int rank, int half, int meet,
+                                 T (&d)[COUNT]) {
+    int place = share.place(cluster);
+    if (s.from > 0) {
+        LeftSums<T, COUNT>(share, place, rank, half, meet).leave(d);
+        return false;
+    }
+    for (int done = s.to; done < share.rounds; done += share.begin(place + 1) - share.begin(place)) {
+        place++;
+        LeftSums<T, COUNT>(share, place, rank, half, meet).add(d);
+    }
+    return true;
+}
+
+/* ---- host ---- */
+
+enum { SHARE_PARTS = 4 /* of a tile at most */, SHARE_FLAGS = 4 * GATUN_CUDA_SHARE_CLUSTERS * 4 };
+
+/* Tiles of `count` sums a thread. `worth`: the rounds that must be saved, since what is left costs time as well. */
+inline gatun_status share_tiles(Share *out, int64_t items, int rounds, int worth, int multiprocessors, void *workspace,
+                                cudaStream_t stream) {
+    const int64_t most =
+        multiprocessors / 2 < GATUN_CUDA_SHARE_CLUSTERS ? multiprocessors / 2 : GATUN_CUDA_SHARE_CLUSTERS;
+    const int64_t turns = (items + most - 1) / most;
+    int64_t clusters = most, shared = items % most ? items % most + (items > most ? most : 0) : 0;
+    if (items < most && clusters > items * SHARE_PARTS)
+        clusters = items * SHARE_PARTS;
+    const int64_t divided = (items - shared) / most * rounds + (shared * rounds + clusters - 1) / clusters;
+    if (turns * rounds - divided < worth)
+        shared = 0, clusters = items < most ? items : most;
+    *out = {(int)items,           rounds, (int)clusters, (int)shared, (float4 *)((uint8_t *)workspace + SHARE_FLAGS),
+            (uint32_t *)workspace};
+    if (shared)
+        return gatun_cuda_status(cudaMemsetAsync(workspace, 0, SHARE_FLAGS, stream), "linear");
+    return GATUN_OK;
+}
+
+} // namespace gatun
+
+#endif
