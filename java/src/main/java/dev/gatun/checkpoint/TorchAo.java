@@ -117,6 +117,11 @@ public final class TorchAo implements CheckpointFormat {
   }
 
   @Override
+  public boolean canWrite(String format) {
+    return TorchAoWeights.isKnown(format);
+  }
+
+  @Override
   public LayerWriter writer(String format) {
     return new TorchAoWriter(format);
   }

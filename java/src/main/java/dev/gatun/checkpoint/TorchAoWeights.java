@@ -5,6 +5,8 @@ import dev.gatun.GatunException;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 
 /**
  * How one of torchao's configurations quantizes weights, and how its metadata says so.
@@ -13,13 +15,17 @@ import java.util.Map;
  * @param encoding of the codes
  * @param group weights that share a scale; 0: a row; -1: the whole weight
  * @param dynamic whether activations are quantized too, when the layer runs
+ * @param bits of a code
  */
-record TorchAoWeights(Type type, String help, Encoding encoding, long group, boolean dynamic) {
+record TorchAoWeights(
+    Type type, String help, Encoding encoding, long group, boolean dynamic, int bits) {
   /** The tensor subclass. */
   enum Type {
     INT4_TILES("Int4TilePackedTo4dTensor"),
     INT4("Int4Tensor"),
     INT8("Int8Tensor"),
+    /** Integers of few bits, each in a byte; scales are of the weight's own type. */
+    INTX("IntxUnpackedToInt8Tensor"),
     FLOAT8("Float8Tensor");
 
     private final String className;
@@ -37,6 +43,9 @@ record TorchAoWeights(Type type, String help, Encoding encoding, long group, boo
   private static final long PER_TENSOR = -1;
   private static final String PREFIX = "torchao-";
   private static final Map<String, TorchAoWeights> ALL = new LinkedHashMap<>();
+
+  /** What configurations alone ask for: bits, and weights that share a scale if not a row does. */
+  private static final Pattern INTX = Pattern.compile("torchao-intx([1-8])(?:-g([1-9]\\d{0,5}))?");
 
   static {
     for (long group : List.of(128L, 32L, 64L, 256L)) {
@@ -84,7 +93,9 @@ record TorchAoWeights(Type type, String help, Encoding encoding, long group, boo
 
   private static void add(
       Type type, String name, String help, Encoding encoding, long group, boolean dynamic) {
-    ALL.put(PREFIX + name, new TorchAoWeights(type, "torchao: " + help, encoding, group, dynamic));
+    ALL.put(
+        PREFIX + name,
+        new TorchAoWeights(type, "torchao: " + help, encoding, group, dynamic, encoding.bits()));
   }
 
   /** What {@code gatun quantize --format} offers, each with one line of help. */
@@ -96,12 +107,33 @@ record TorchAoWeights(Type type, String help, Encoding encoding, long group, boo
 
   /** The scheme that is written under a name. */
   static TorchAoWeights of(String format) {
+    Matcher intx = INTX.matcher(format);
+    if (intx.matches()) {
+      long group = intx.group(2) == null ? PER_ROW : Long.parseLong(intx.group(2));
+      int bits = Integer.parseInt(intx.group(1));
+      return new TorchAoWeights(Type.INTX, format, Encoding.I8, group, false, bits);
+    }
     TorchAoWeights scheme = ALL.get(format);
     if (scheme == null) {
       throw new GatunException(
           "no format '" + format + "' in torchao, expected one of " + ALL.keySet());
     }
     return scheme;
+  }
+
+  /** Whether {@link #of} knows a name. */
+  static boolean isKnown(String format) {
+    return ALL.containsKey(format) || INTX.matcher(format).matches();
+  }
+
+  /** The smallest code of an integer. */
+  int smallest() {
+    return -(1 << (bits - 1));
+  }
+
+  /** Half of what lies between the smallest code and the largest one. */
+  float halfRange() {
+    return ((1 << bits) - 1) / 2f;
   }
 
   /** Rows and columns that share a scale. */
@@ -125,6 +157,14 @@ record TorchAoWeights(Type type, String help, Encoding encoding, long group, boo
                   + block
                   + ", \"dtype\": "
                   + dtype(layer);
+          case INTX ->
+              "\"target_dtype\": "
+                  + dtype("int" + bits)
+                  + ", "
+                  + block
+                  + ", \"dtype\": "
+                  + dtype(layer)
+                  + ", \"activation_quantization\": null";
           case FLOAT8 ->
               block
                   + ", \"mm_config\": "
@@ -143,7 +183,7 @@ record TorchAoWeights(Type type, String help, Encoding encoding, long group, boo
     String data =
         switch (type) {
           case INT4_TILES -> "\"qdata\", \"scale_and_zero\"";
-          case INT4 -> "\"qdata\", \"scale\", \"zero_point\"";
+          case INT4, INTX -> "\"qdata\", \"scale\", \"zero_point\"";
           case INT8 -> "\"zero_point\", \"qdata\", \"scale\"";
           case FLOAT8 -> "\"qdata\", \"scale\"";
         };

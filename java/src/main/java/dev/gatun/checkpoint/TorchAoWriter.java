@@ -32,8 +32,6 @@ final class TorchAoWriter implements LayerWriter {
   /** The smallest scale of integers: float32's epsilon. */
   private static final float EPSILON = 0x1p-23f;
 
-  private static final float HALF_RANGE = 127.5f;
-
   /** torchao leaves weights with fewer columns as they are when activations are int8 too. */
   private static final long INT8_COLUMNS = 16;
 
@@ -57,12 +55,18 @@ final class TorchAoWriter implements LayerWriter {
       case INT4_TILES, INT4 -> k % scheme.group() == 0;
       case INT8 ->
           scheme.dynamic() ? k > INT8_COLUMNS : scheme.group() == 0 || k % scheme.group() == 0;
+      case INTX -> scheme.group() == 0 || k % scheme.group() == 0;
       case FLOAT8 -> !scheme.dynamic() || (n % FLOAT8_SIZES == 0 && k % FLOAT8_SIZES == 0);
     };
   }
 
   @Override
   public Optional<String> refuses(Scaling scaling) {
+    if (scheme.type() == TorchAoWeights.Type.INTX) {
+      return scaling.isDefault()
+          ? Optional.empty()
+          : Optional.of("its codes have fewer bits than the bytes that hold them");
+    }
     return scheme.type() == TorchAoWeights.Type.INT4_TILES
         ? Optional.empty()
         : LayerWriter.super.refuses(scaling);
@@ -81,14 +85,17 @@ final class TorchAoWriter implements LayerWriter {
         switch (scheme.type()) {
           case INT4_TILES -> new TorchAoInt4(layer, weight, scheme.group(), arena).tiles(hqq);
           case INT4 -> new TorchAoInt4(layer, weight, scheme.group(), arena).plain();
-          case INT8, FLOAT8 -> bytes(layer, weight, backend, arena);
+          case INT8, INTX, FLOAT8 -> bytes(layer, weight, backend, arena);
         };
     ScaleFitter.fit(
         quantized.matrix(), weight.data(), Parts.encoding(weight), scaling.forLayer(layer));
     return quantized;
   }
 
-  /** Codes of a byte. The scales are F32 whatever the weight's type is, and so is the quotient. */
+  /**
+   * Codes of a byte. The scales are F32 whatever the weight's type is, and so is the quotient; but
+   * of integers of few bits both are of the weight's type.
+   */
   private Quantized bytes(String layer, Tensor weight, Backend backend, Arena arena) {
     long n = weight.shape().get(0);
     long k = weight.shape().get(1);
@@ -96,18 +103,20 @@ final class TorchAoWriter implements LayerWriter {
     boolean integer = encoding == Encoding.I8;
     Blank made = bytes(layer, n, k, Parts.encoding(weight), arena);
     MemorySegment scales = made.matrix().scales().orElseThrow().data();
+    Encoding scaleType = made.matrix().scales().orElseThrow().type();
     List<Long> block = scheme.block(n, k);
     long across = k / block.get(1);
     for (long row = 0; row < n / block.get(0); row++) {
       for (long column = 0; column < across; column++) {
         float scale = scale(weight, row * block.get(0), column * block.get(1), block);
-        Numbers.put(Encoding.F32, scales, row * across + column, scale);
+        Numbers.put(scaleType, scales, row * across + column, scale);
       }
     }
-    float largest = integer ? HALF_RANGE : Fp8.max(encoding);
+    float largest = integer ? 0 : Fp8.max(encoding);
     QuantizeRule rule =
         integer
-            ? new QuantizeRule(Encoding.F32, true, 1, 0, -128f, 127f, true, -1)
+            ? new QuantizeRule(
+                scaleType, true, 1, 0, scheme.smallest(), -scheme.smallest() - 1, true, -1)
             : new QuantizeRule(Encoding.F32, false, 1, 0, -largest, largest, true, 0);
     backend.quantize(made.matrix(), rule, weight.data(), Parts.encoding(weight));
     return made.finished();
@@ -117,7 +126,9 @@ final class TorchAoWriter implements LayerWriter {
     Encoding encoding = scheme.encoding();
     List<Long> block = scheme.block(n, k);
     List<Tensor> tensors =
-        bytes(layer, n, k).stream().map(e -> WriterSupport.allocate(arena, e)).toList();
+        bytes(layer, n, k, DType.valueOf(dtype.name())).stream()
+            .map(e -> WriterSupport.allocate(arena, e))
+            .toList();
     Tensor codes = tensors.get(tensors.size() - 2);
     Tensor scales = tensors.getLast();
     Matrix matrix =
@@ -135,7 +146,7 @@ final class TorchAoWriter implements LayerWriter {
   }
 
   /** Zero points of integers, codes and scales. */
-  private List<SafetensorsWriter.Entry> bytes(String layer, long n, long k) {
+  private List<SafetensorsWriter.Entry> bytes(String layer, long n, long k, DType dtype) {
     Encoding encoding = scheme.encoding();
     List<Long> block = scheme.block(n, k);
     long down = n / block.get(0);
@@ -146,7 +157,8 @@ final class TorchAoWriter implements LayerWriter {
       entries.add(WriterSupport.entry(prefix + "zero_point", DType.I8, down, across));
     }
     entries.add(WriterSupport.entry(prefix + "qdata", DType.valueOf(encoding.name()), n, k));
-    entries.add(WriterSupport.entry(prefix + "scale", DType.F32, down, across));
+    DType scales = scheme.type() == TorchAoWeights.Type.INTX ? dtype : DType.F32;
+    entries.add(WriterSupport.entry(prefix + "scale", scales, down, across));
     return entries;
   }
 
@@ -155,12 +167,13 @@ final class TorchAoWriter implements LayerWriter {
   public Optional<RowQuantizer> byRows(String layer, Tensor weight) {
     long k = weight.shape().get(1);
     boolean codes =
-        scheme.type() == TorchAoWeights.Type.INT8 || scheme.type() == TorchAoWeights.Type.FLOAT8;
+        scheme.type() != TorchAoWeights.Type.INT4_TILES
+            && scheme.type() != TorchAoWeights.Type.INT4;
     return codes && scheme.block(2, k).get(0) == 1
         ? Optional.of(
             SlicedRows.of(
                 weight,
-                rows -> bytes(layer, rows, k),
+                rows -> bytes(layer, rows, k, weight.dtype()),
                 (rows, backend, arena) -> quantize(layer, rows, backend, arena)))
         : Optional.empty();
   }
@@ -169,11 +182,14 @@ final class TorchAoWriter implements LayerWriter {
   public Optional<Blank> blank(String layer, QuantizedTensor weight, Arena arena) {
     long n = weight.matrix().n();
     long k = weight.matrix().k();
+    if (scheme.type() == TorchAoWeights.Type.INTX) {
+      return Optional.empty(); // codes of a byte might not be of so few bits
+    }
     return Optional.of(
         switch (scheme.type()) {
           case INT4_TILES -> TorchAoInt4.tiles(layer, n, k, scheme.group(), arena);
           case INT4 -> TorchAoInt4.plain(layer, n, k, scheme.group(), arena);
-          case INT8, FLOAT8 -> bytes(layer, n, k, weight.dtype(), arena);
+          case INT8, INTX, FLOAT8 -> bytes(layer, n, k, weight.dtype(), arena);
         });
   }
 
@@ -190,7 +206,7 @@ final class TorchAoWriter implements LayerWriter {
       absmax = Math.max(absmax, Magnitudes.largest(type, weight.data(), first, block.get(1)));
     }
     boolean integer = scheme.encoding() == Encoding.I8;
-    float reciprocal = 1f / (integer ? HALF_RANGE : Fp8.max(scheme.encoding()));
+    float reciprocal = 1f / (integer ? scheme.halfRange() : Fp8.max(scheme.encoding()));
     float scale = HalfFloat.round(type, absmax * reciprocal);
     return integer ? Math.max(scale, EPSILON) : scale;
   }

@@ -216,6 +216,35 @@ class QuantizePipelineTest {
     isEqualToGolden("transformer", "torchao", "float8dq_tensor_bf16");
   }
 
+  /** Bytes and what the metadata says of them. */
+  @Test
+  void torchaosIntegersOfFewBits() throws Exception {
+    String form =
+        "{'quant_method':'torchao','quant_type':{'default':{'_type':'IntxWeightOnlyConfig',"
+            + "'_version':2,'_data':{'weight_dtype':{'_type':'torch.dtype','_data':'%s'},"
+            + "'granularity':{'_type':'%s','_version':1,'_data':{%s}},'mapping_type':"
+            + "{'_type':'MappingType','_data':'SYMMETRIC'},'scale_dtype':null}}},"
+            + "'modules_to_not_convert':['proj_out']}";
+    Path config =
+        config(
+            "{'quant_mapping':{'transformer':"
+                + form.formatted("int4", "PerGroup", "'group_size':32")
+                + ",'text_encoder':"
+                + form.formatted("int8", "PerAxis", "'axis':0")
+                + "}}");
+    Cli.run("quantize", pipeline, "-o", output, "--config", config).succeeds();
+    isEqualToGolden("transformer", "torchao", "intx_int4_g32");
+    TensorFile found =
+        TensorFile.read(output.resolve("transformer/diffusion_pytorch_model.safetensors"));
+    assertThat(found.metadata.get("blocks.0.to_q.weight"))
+        .isEqualTo(
+            TensorFile.golden("torchao", "intx_int4_g32").metadata.get("blocks.0.to_q.weight"));
+    try (Checkpoint opened = Checkpoint.open(output)) {
+      assertThat(opened.layers())
+          .containsKeys("transformer/blocks.0.to_q", "text_encoder/blocks.0.proj");
+    }
+  }
+
   @Test
   void comfysLayersMayDiffer() throws Exception {
     Path config =

@@ -182,6 +182,9 @@ public record TorchAoConfig(
     if (format.equals("int8wo")) {
       return int8WeightOnly(weight);
     }
+    if (format.equals("intx")) {
+      return intx(weight);
+    }
     if (groupSize().isPresent()) {
       throw new GatunException(
           CONFIG
@@ -191,6 +194,50 @@ public record TorchAoConfig(
               + quantType);
     }
     return Optional.of("torchao-" + withSettings(format));
+  }
+
+  /** Integers of few bits around zero, with a scale for each row or for so many weights of it. */
+  private Optional<String> intx(Tensor weight) {
+    expect("mapping_type", "symmetric");
+    expect("intx_packing_format", "unpacked_to_int8");
+    expect("intx_choose_qparams_algorithm", "affine");
+    if (!setting("scale_dtype").isMissingNode()) {
+      throw new GatunException(CONFIG + ": scale_dtype: found one, expected the weight's own");
+    }
+    String type = text(setting("weight_dtype")).replace("torch.", "");
+    if (!type.isEmpty() && !type.matches("int[1-8]")) {
+      throw new GatunException(
+          CONFIG + ": weight_dtype: found '" + type + "', expected int1 to int8");
+    }
+    String name = "torchao-intx" + (type.isEmpty() ? "8" : type.substring("int".length()));
+    JsonNode granularity = setting("granularity");
+    return switch (granularity.path("_type").asText("PerAxis")) {
+      case "PerAxis", "PerRow" -> Optional.of(name);
+      case "PerGroup" -> {
+        int group = granularity.path("_data").path(GROUP_SIZE).asInt();
+        if (group < 1 || group > 999_999) {
+          throw new GatunException(
+              CONFIG + ": group_size: found " + group + ", expected 1 to 999999");
+        }
+        yield weight.shape().getLast() % group == 0
+            ? Optional.of(name + "-g" + group)
+            : Optional.empty();
+      }
+      default ->
+          throw new GatunException(
+              CONFIG
+                  + ": granularity: found "
+                  + Fields.describe(granularity)
+                  + ", expected PerAxis or PerGroup");
+    };
+  }
+
+  /** Refuses another word than the one that is written. */
+  private void expect(String name, String word) {
+    String found = text(setting(name));
+    if (!found.isEmpty() && !found.equals(word)) {
+      throw new GatunException(CONFIG + ": " + name + ": found '" + found + "', expected " + word);
+    }
   }
 
   /** A scale for each row, for all of the weight, or for so many weights of a row. */

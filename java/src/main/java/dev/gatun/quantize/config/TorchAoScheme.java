@@ -119,7 +119,7 @@ record TorchAoScheme(
             "intx_choose_qparams_algorithm",
             "layout",
             "version"),
-        "");
+        "intx");
   }
 
   private static void add(
