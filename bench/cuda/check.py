@@ -103,6 +103,7 @@ for n, k in [(130, 400)] if small else [(128, 256), (200, 4096), (130, 400), (32
     tiles = torch.rand((n + 127) // 128, (k + 127) // 128, device="cuda") * 0.1 + 0.01
     of_tiles = tiles.repeat_interleave(128, 0)[:n].repeat_interleave(128, 1)[:, :k]
     groups = torch.rand(n, (k + 31) // 32, device="cuda") * 0.1 + 0.01
+    runs = torch.rand(n, (k + 127) // 128, device="cuda") * 0.1 + 0.01
     f8 = e4m3.view(torch.float8_e4m3fn).double()
     i8 = codes.view(torch.int8).double()
     four = torch.randint(0, 256, (n * k // 2,), dtype=torch.uint8, device="cuda")
@@ -113,6 +114,7 @@ for n, k in [(130, 400)] if small else [(128, 256), (200, 4096), (130, 400), (32
         ("f8 tiles", COMPUTE_F8_BLOCK, Weight(n, k, E4M3, e4m3, tiles).blocks(128, 128), f8 * of_tiles),
         ("f8 tiles", COMPUTE_F8, Weight(n, k, E4M3, e4m3, tiles).blocks(128, 128), f8 * of_tiles),
         ("f8 rows", COMPUTE_F8_BLOCK, Weight(n, k, E4M3, e4m3, rows), f8 * rows[:, None]),
+        ("f8 runs", COMPUTE_F8_BLOCK, Weight(n, k, E4M3, e4m3, runs, 128), f8 * runs.repeat_interleave(128, 1)[:, :k]),
         ("i8 rows", COMPUTE_I8, Weight(n, k, I8, codes, rows), i8 * rows[:, None]),
         ("i8 tensor", COMPUTE_I8, tensor(I8, codes), i8 * one),
         ("i4 rows", COMPUTE_I8, Weight(n, k, I4, four, rows), ((unpack4(four, n, k, False) ^ 8) - 8).double() * rows[:, None]),
@@ -121,7 +123,7 @@ for n, k in [(130, 400)] if small else [(128, 256), (200, 4096), (130, 400), (32
         weights.append(("i8 groups", COMPUTE_I8, Weight(n, k, I8, codes, groups, 32), i8 * groups.repeat_interleave(32, 1)[:, :k]))
     for name, compute, weight, exact in weights:
         weight.pack()
-        for m in (1, 17, 200) if small else (1, 9, 16, 17, 64, 65, 200, 513):
+        for m in (1, 17, 200) if small else (1, 9, 16, 17, 64, 65, 200, 513, 570):
             x = torch.randn(m, k, device="cuda")
             bias = torch.randn(n, device="cuda")
             kind = "i8" if compute == COMPUTE_I8 else "f8"

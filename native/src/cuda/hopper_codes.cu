@@ -184,7 +184,7 @@ gatun_status launch_codes(const TileLinear &p, const CodesOfX &x, bool integers,
         return p.m <= 64 ? launch<int32_t, 64>(p, x, multiprocessors, stream)
                          : launch<int32_t, 256>(p, x, multiprocessors, stream);
     return p.m <= 64 ? launch<float, 64>(p, x, multiprocessors, stream)
-                     : launch<float, GATUN_CUDA_CODES_ROWS>(p, x, multiprocessors, stream);
+                     : launch<float, 192>(p, x, multiprocessors, stream);
 }
 
 } // namespace gatun

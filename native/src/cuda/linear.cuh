@@ -94,16 +94,20 @@ XRows rows_to_copy(const TileLinear &p, uint32_t *workspace, cudaStream_t stream
 
 /* x as 8-bit codes: rows of bytes, 16 bytes aligned. Scales of rows are the epilogue's; those of 128 k lie as
  * [block of k][padded rows]. */
-enum { GATUN_CUDA_BLOCK_K = 128, GATUN_CUDA_CODES_ROWS = 192 };
+enum { GATUN_CUDA_BLOCK_K = 128, GATUN_CUDA_CODES_ROWS = 256 };
 struct CodesOfX {
     const void *codes;
     int64_t ld;
     const float *block_scales; /* null: none */
-    int64_t padded;            /* rows, a multiple of GATUN_CUDA_CODES_ROWS */
+    int64_t padded;            /* rows: GATUN_CUDA_CODES_ROWS more than there are, at least */
 };
 /* compute F8 and I8 on Hopper for 8-bit codes with scales of rows, or (F8) of multiples of 128 k. hopper_codes.cu */
 gatun_status launch_codes(const TileLinear &p, const CodesOfX &x, bool integers, int multiprocessors,
                           cudaStream_t stream);
+/* The same for many rows of x; scales of 128 k are those of 64 rows of W at least; a workspace of
+ * GATUN_CUDA_SHARE_BYTES. hopper_codes_wide.cu */
+gatun_status launch_codes_wide(const TileLinear &p, const CodesOfX &x, bool integers, int multiprocessors,
+                               void *workspace, cudaStream_t stream);
 /* Every form and encoding: float products of x and the weights, both rounded to `operands` (F32: exact, or BF16). I8: x
  * is codes, and those of a weight in the source form are scaled without rounding. */
 gatun_status launch_linear_f32(const gatun_cuda_packed &packed, const XRows &x, int64_t m, int32_t operands,

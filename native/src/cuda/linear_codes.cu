@@ -18,7 +18,7 @@ static int64_t align_up(int64_t v) {
     return (v + GATUN_CUDA_ALIGNMENT - 1) / GATUN_CUDA_ALIGNMENT * GATUN_CUDA_ALIGNMENT;
 }
 
-enum { CHUNK_ROWS = 16, BLAS_ROWS = 128, BLAS_BYTES = 32 << 20 };
+enum { CHUNK_ROWS = 16, BLAS_ROWS = 128, WIDE_ROWS = 192, BLAS_BYTES = 32 << 20 };
 
 /* What x is turned into. */
 struct XCodes {
@@ -191,7 +191,7 @@ static CodesSpace space_of(const gatun_cuda_packed &p, int64_t m, bool bytes, bo
     CodesSpace s = {};
     s.row = (p.matrix.k + GATUN_CUDA_STEP_K - 1) / GATUN_CUDA_STEP_K * GATUN_CUDA_STEP_K;
     s.codes = align_up(m * s.row * (bytes ? 1 : 2));
-    s.padded = (m + GATUN_CUDA_CODES_ROWS - 1) / GATUN_CUDA_CODES_ROWS * GATUN_CUDA_CODES_ROWS;
+    s.padded = (m / GATUN_CUDA_CODES_ROWS + 2) * GATUN_CUDA_CODES_ROWS;
     s.row_scales = align_up(m * 4);
     if (bytes)
         s.block_scales = align_up((s.row + GATUN_CUDA_BLOCK_K - 1) / GATUN_CUDA_BLOCK_K * s.padded * 4);
@@ -225,8 +225,14 @@ Way codes_way(const gatun_cuda_packed &packed, const TileLinear &p, int32_t comp
     return packed.form == GATUN_CUDA_FORM_SOURCE ? Way::CODES_GENERAL : Way::CODES_WIDENED;
 }
 
-/* Byte products; x.codes lie as the kernels want them. */
-static gatun_status multiply_bytes(int32_t device, TileLinear p, const CodesOfX &x, const float *row_scales,
+/* Whether a scale is that of 64 rows of W at least, from a multiple of 64 on, or one of a row for all K. */
+static bool shares_scales(const gatun_cuda_packed &p) {
+    const gatun_matrix &m = p.matrix;
+    return p.groups == 1 || (!m.flat_block && (m.block_rows % 64 == 0 || m.block_rows >= m.n));
+}
+
+/* Byte products; x.codes lie as the kernels want them. `wide`: the kernels for many rows take them. */
+static gatun_status multiply_bytes(int32_t device, TileLinear p, bool wide, const CodesOfX &x, const float *row_scales,
                                    bool integers, const CodesSpace &space, uint8_t *rest, const DeviceTraits &traits,
                                    cudaStream_t stream) {
     Epilogue &e = p.epilogue;
@@ -245,7 +251,9 @@ static gatun_status multiply_bytes(int32_t device, TileLinear p, const CodesOfX 
         e.w_scale_type = p.scale_type;
     }
 #if GATUN_CUDA_HOPPER
-    return launch_codes(p, x, integers, traits.multiprocessors, stream);
+    static_assert(BLAS_BYTES >= GATUN_CUDA_SHARE_BYTES, "what one product leaves has room where the other works");
+    return wide ? launch_codes_wide(p, x, integers, traits.multiprocessors, rest, stream)
+                : launch_codes(p, x, integers, traits.multiprocessors, stream);
 #else
     return GATUN_UNSUPPORTED;
 #endif
@@ -317,7 +325,8 @@ gatun_status linear_codes(int32_t device, const gatun_cuda_packed &packed, const
         return launch_linear_f32(packed, {workspace, GATUN_BF16, space.row, nullptr}, p.m, GATUN_I8, epilogue, stream);
     }
     if (bytes)
-        return multiply_bytes(device, p, codes, row_scales, integers, space, rest, traits, stream);
+        return multiply_bytes(device, p, p.m > WIDE_ROWS && shares_scales(packed), codes, row_scales, integers, space,
+                              rest, traits, stream);
     return multiply_widened(p, packed.form == GATUN_CUDA_FORM_CODES4 ? 4 : 8, (const uint16_t *)workspace, space.row,
                             blocks ? nullptr : row_scales, (uint32_t *)rest, traits, stream);
 }
