@@ -251,7 +251,8 @@ static gatun_status multiply_bytes(int32_t device, TileLinear p, bool wide, cons
         e.w_scale_type = p.scale_type;
     }
 #if GATUN_CUDA_HOPPER
-    static_assert(BLAS_BYTES >= GATUN_CUDA_SHARE_BYTES, "what one product leaves has room where the other works");
+    static_assert((int)BLAS_BYTES >= (int)GATUN_CUDA_SHARE_BYTES,
+                  "what one product leaves has room where the other works");
     return wide ? launch_codes_wide(p, x, integers, traits.multiprocessors, rest, stream)
                 : launch_codes(p, x, integers, traits.multiprocessors, stream);
 #else
