@@ -237,6 +237,7 @@ typedef struct gatun_cuda_group {
     int32_t form;       /* of all; as they came where they differ */
     int32_t codes;      /* bit c: all take compute type c */
     int32_t multiplies; /* whether one has a multiplier */
+    int32_t affine;     /* whether one has zero points or offsets */
 } gatun_cuda_group;
 
 GATUN_API gatun_status gatun_cuda_group_size(int64_t count, int64_t *size);

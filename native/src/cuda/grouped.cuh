@@ -34,17 +34,24 @@ struct GroupedRows {
     int64_t chunks; /* more than there can be are empty */
     int chunk_rows;
     int64_t n, k, tiles, steps;
-    bool one; /* scale group a step at most */
+    bool one;       /* scale group a step at most */
+    bool affine;    /* some have zero points or offsets */
+    int64_t filled; /* experts with rows, at most */
     XRows x;
     Epilogue epilogue;
 };
 
 /* x of each chunk for the kernel on tiles; see lay_out_x. */
-const uint4 *lay_out_chunks(const GroupedRows &g, bool bytes, uint32_t *workspace, cudaStream_t stream);
+const uint4 *lay_out_chunks(const GroupedRows &g, bool bytes, bool groups, uint32_t *workspace, cudaStream_t stream);
 /* compute BF16 by codes of BITS bits, all of one group size. linear_tiles_instance.cu */
-template <int BITS> gatun_status launch_grouped(const GroupedRows &g, uint32_t *workspace, cudaStream_t stream);
-template <> gatun_status launch_grouped<4>(const GroupedRows &g, uint32_t *workspace, cudaStream_t stream);
-template <> gatun_status launch_grouped<8>(const GroupedRows &g, uint32_t *workspace, cudaStream_t stream);
+template <int BITS>
+gatun_status launch_grouped(const GroupedRows &g, const DeviceTraits &device, uint32_t *workspace, cudaStream_t stream);
+template <>
+gatun_status launch_grouped<4>(const GroupedRows &g, const DeviceTraits &device, uint32_t *workspace,
+                               cudaStream_t stream);
+template <>
+gatun_status launch_grouped<8>(const GroupedRows &g, const DeviceTraits &device, uint32_t *workspace,
+                               cudaStream_t stream);
 /* Everything else: launch_linear_f32. */
 gatun_status launch_grouped_f32(const GroupedRows &g, int32_t operands, cudaStream_t stream);
 

@@ -2,9 +2,9 @@
  * Grouped linear: rows of x that are sorted by expert, by weights of one shape. One launch multiplies all of them;
  * where the runs of rows begin is read on the device.
  *
- * Weights whose codes lie in tiles of one kind are multiplied with compute BF16 by the kernel for many rows of x
- * (linear_wide.cuh), all others by the one for every form (linear_f32.cu); with compute I8, F8 and F8_BLOCK x becomes
- * codes first.
+ * Weights whose codes lie in tiles of one kind are multiplied with compute BF16 by the kernels for few rows of x by
+ * few experts (linear_narrow.cuh) or for more (linear_wide.cuh), all others by the one for every form (linear_f32.cu);
+ * with compute I8, F8 and F8_BLOCK x becomes codes first.
  */
 #include "grouped.cuh"
 #include "rows.cuh"
@@ -144,6 +144,7 @@ gatun_status gatun_cuda_group_pack(int32_t device, const gatun_cuda_expert *expe
             if (!takes_codes(*p, compute))
                 g.codes &= ~(1 << compute);
         g.multiplies |= experts[e].x_multiplier != 0;
+        g.affine |= p->zeros_offset != 0 || p->offsets_offset != 0;
     }
     GATUN_CUDA_TRY(gatun_cuda_use(device));
     GroupedExpert *on_device = (GroupedExpert *)(uintptr_t)block;
@@ -215,6 +216,8 @@ gatun_status gatun_cuda_linear_grouped(int32_t device, const gatun_cuda_group *g
                      group->tiles,
                      group->steps,
                      group->group % GATUN_CUDA_STEP_K == 0,
+                     group->affine != 0,
+                     group->count < m ? group->count : m,
                      {(const void *)(uintptr_t)x, x_type, ldx, nullptr},
                      epilogue_of(y, y_type, ldy, 0, activation, combine, other, ld_other)};
     plan_chunks<<<1, PLAN_THREADS, 0, raw>>>((const int64_t *)(uintptr_t)offsets, group->count, m, space.chunk_rows,
@@ -233,8 +236,10 @@ gatun_status gatun_cuda_linear_grouped(int32_t device, const gatun_cuda_group *g
         g.epilogue.x_scales = compute == GATUN_COMPUTE_F8_BLOCK ? nullptr : scales;
         GATUN_CUDA_TRY(launch_grouped_f32(g, GATUN_I8, raw));
     } else if (compute == GATUN_COMPUTE_BF16 && group->form != GATUN_CUDA_FORM_SOURCE) {
-        GATUN_CUDA_TRY(group->form == GATUN_CUDA_FORM_CODES4 ? launch_grouped<4>(g, (uint32_t *)part, raw)
-                                                             : launch_grouped<8>(g, (uint32_t *)part, raw));
+        DeviceTraits traits;
+        GATUN_CUDA_TRY(device_traits(device, &traits));
+        GATUN_CUDA_TRY(group->form == GATUN_CUDA_FORM_CODES4 ? launch_grouped<4>(g, traits, (uint32_t *)part, raw)
+                                                             : launch_grouped<8>(g, traits, (uint32_t *)part, raw));
     } else {
         GATUN_CUDA_TRY(launch_grouped_f32(g, compute == GATUN_COMPUTE_BF16 ? GATUN_BF16 : GATUN_F32, raw));
     }

@@ -15,6 +15,7 @@
 #ifndef GATUN_CUDA_LINEAR_NARROW_CUH
 #define GATUN_CUDA_LINEAR_NARROW_CUH
 
+#include "grouped.cuh"
 #include "tiles.cuh"
 
 namespace gatun {
@@ -44,10 +45,10 @@ template <int BITS, int GROUPS> struct StepOfX {
     }
 };
 
-/* GROUPS: scale groups of a step, 1 (scales of any type) or 2 (16-bit scales), without zero points and offsets; 0: all
- * else. */
+/* The share of block blockIdx.x of gridDim.x. GROUPS: scale groups of a step, 1 (scales of any type) or 2 (16-bit
+ * scales), without zero points and offsets; 0: all else. */
 template <int BITS, int NT, int GROUPS>
-__global__ void __launch_bounds__(32 * NARROW_WARPS) linear_narrow(const __grid_constant__ TileLinear p, int slots) {
+__device__ __forceinline__ void multiply_narrow(const TileLinear &p, int slots) {
     extern __shared__ uint32_t shared[];
     constexpr int STEPS = NARROW_STEPS, TILES = narrow_tiles(BITS), PITCH = NARROW_PITCH;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, g = lane / 4, t = lane % 4;
@@ -221,6 +222,35 @@ __global__ void __launch_bounds__(32 * NARROW_WARPS) linear_narrow(const __grid_
             slot = 0;
         }
     }
+}
+
+template <int BITS, int NT, int GROUPS>
+__global__ void __launch_bounds__(32 * NARROW_WARPS) linear_narrow(const __grid_constant__ TileLinear p, int slots) {
+    multiply_narrow<BITS, NT, GROUPS>(p, slots);
+}
+
+/* Chunks of rows, each with a weight of its own; x: of one chunk after the other, as NT = 2 wants it. */
+template <int BITS, int GROUPS>
+__global__ void __launch_bounds__(32 * NARROW_WARPS)
+    linear_narrow_grouped(const GroupedExpert *experts, const GroupedChunk *chunks, const uint4 *x, Epilogue epilogue,
+                          int slots) {
+    __shared__ TileLinear p;
+    const GroupedChunk chunk = chunks[blockIdx.y];
+    if (chunk.expert < 0)
+        return;
+    if (threadIdx.x == 0) {
+        const int size = epilogue.y_type == GATUN_F32 ? 4 : 2;
+        p = experts[chunk.expert].tiles;
+        p.m = chunk.rows;
+        p.x = x + (int64_t)blockIdx.y * p.steps * 2 * 64;
+        epilogue.bias = experts[chunk.expert].bias;
+        epilogue.y = (uint8_t *)epilogue.y + chunk.row * epilogue.ldy * size;
+        if (epilogue.other)
+            epilogue.other = (const uint8_t *)epilogue.other + chunk.row * epilogue.ld_other * size;
+        p.epilogue = epilogue;
+    }
+    __syncthreads();
+    multiply_narrow<BITS, 2, GROUPS>(p, slots);
 }
 
 } // namespace gatun

@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(256)
 #pragma unroll
         for (int i = 0; i < ADD_M / APART; i++) {
             const int64_t row = m0 + own_row + i * APART;
-            of_x[i] = to_f16(column >= 0 && row < m ? load_number(x.type, x.data, row * x.ld + column) * factor : 0.0f);
+            of_x[i] = to_f16(column >= 0 && row < m ? load_plain(x.type, x.data, row * x.ld + column) * factor : 0.0f);
         }
 #pragma unroll
         for (int i = 0; i < ADD_N / APART; i++) {

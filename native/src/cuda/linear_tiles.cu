@@ -67,11 +67,11 @@ const uint4 *lay_out_x(const TileLinear &p, int nt, bool bytes, bool groups, uin
     return (const uint4 *)workspace;
 }
 
-const uint4 *lay_out_chunks(const GroupedRows &g, bool bytes, uint32_t *workspace, cudaStream_t stream) {
+const uint4 *lay_out_chunks(const GroupedRows &g, bool bytes, bool groups, uint32_t *workspace, cudaStream_t stream) {
     const int nt = g.chunk_rows / 8;
     const int64_t words = g.steps * nt * 256;
     lay_out_chunk<<<dim3(blocks_of(words), (unsigned)g.chunks), 256, 0, stream>>>(g.x, g.experts, g.plan, g.k, g.steps,
-                                                                                  nt, bytes, !g.one, workspace, words);
+                                                                                  nt, bytes, groups, workspace, words);
     return (const uint4 *)workspace;
 }
 

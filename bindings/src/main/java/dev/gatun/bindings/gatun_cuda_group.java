@@ -26,6 +26,7 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int32_t form;
  *     int32_t codes;
  *     int32_t multiplies;
+ *     int32_t affine;
  * }
  * }
  */
@@ -46,7 +47,9 @@ public class gatun_cuda_group {
         gatun_cuda_h.C_INT.withName("encoding"),
         gatun_cuda_h.C_INT.withName("form"),
         gatun_cuda_h.C_INT.withName("codes"),
-        gatun_cuda_h.C_INT.withName("multiplies")
+        gatun_cuda_h.C_INT.withName("multiplies"),
+        gatun_cuda_h.C_INT.withName("affine"),
+        MemoryLayout.paddingLayout(4)
     ).withName("gatun_cuda_group");
 
     /**
@@ -538,6 +541,50 @@ public class gatun_cuda_group {
      */
     public static void multiplies(MemorySegment struct, int fieldValue) {
         struct.set(multiplies$LAYOUT, multiplies$OFFSET, fieldValue);
+    }
+
+    private static final OfInt affine$LAYOUT = (OfInt)$LAYOUT.select(groupElement("affine"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t affine
+     * }
+     */
+    public static final OfInt affine$layout() {
+        return affine$LAYOUT;
+    }
+
+    private static final long affine$OFFSET = $LAYOUT.byteOffset(groupElement("affine"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t affine
+     * }
+     */
+    public static final long affine$offset() {
+        return affine$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t affine
+     * }
+     */
+    public static int affine(MemorySegment struct) {
+        return struct.get(affine$LAYOUT, affine$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t affine
+     * }
+     */
+    public static void affine(MemorySegment struct, int fieldValue) {
+        struct.set(affine$LAYOUT, affine$OFFSET, fieldValue);
     }
 
     /**

@@ -15,6 +15,7 @@ import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.SplittableRandom;
+import java.util.stream.LongStream;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.AfterEach;
@@ -79,7 +80,8 @@ class CudaGroupTest {
                         new long[] {0, 0, 3, 3, 4, 20},
                         new long[] {0, 70, 70, 71, 200, 201},
                         new long[] {0, 0, 0, 0, 0, 1},
-                        new long[] {0, 400})
+                        new long[] {0, 400},
+                        LongStream.rangeClosed(0, 150).map(e -> 2 * e).toArray())
                     .map(o -> Arguments.of(a.get()[0], a.get()[1], a.get()[2], o)));
   }
 
@@ -230,5 +232,30 @@ class CudaGroupTest {
     assertThat(y).isNotEqualTo(expected);
     assertThatThrownBy(() -> backend.groupOf(List.of(new CudaGroup.Expert(packed, null, null))))
         .isInstanceOf(IllegalStateException.class);
+  }
+
+  @Test
+  void thousandsOfGroupsLeaveNothingBehind() {
+    Matrix matrix = weight(Encoding.NF4, Granularity.perGroup(K, 64), 3);
+    MemorySegment x = numbers(Encoding.F32, K);
+    float[] y = new float[N];
+    long before = 0;
+    for (int i = 0; i < 3_000; i++) {
+      if (i == 100) { // what is made once has been made
+        backend.synchronize();
+        before = backend.gpu().freeBytes();
+      }
+      PackedWeight packed = backend.pack(matrix);
+      try (CudaGroup group = backend.groupOf(List.of(new CudaGroup.Expert(packed, null, null)))) {
+        packed.close();
+        if (i % 100 == 0) {
+          group.linear(
+              LinearCall.of(x, Encoding.F32, K, 1, MemorySegment.ofArray(y), Encoding.F32, N),
+              new long[] {0, 1});
+        }
+      }
+    }
+    backend.synchronize();
+    assertThat(before - backend.gpu().freeBytes()).isLessThan(64L << 20);
   }
 }
