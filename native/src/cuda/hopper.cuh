@@ -176,6 +176,8 @@ template <int N>
 __device__ inline void multiply_codes(float (&d)[N / 2], uint64_t a_operand, uint64_t b_operand, bool accumulate) {
     if constexpr (N == 64)
         GATUN_E4M3(64, 32, 32, 33, 34);
+    else if constexpr (N == 128)
+        GATUN_E4M3(128, 64, 64, 65, 66);
     else
         GATUN_E4M3(192, 96, 96, 97, 98);
 }

@@ -1,11 +1,11 @@
 /*
  * linear with compute types F8 and I8 on Hopper for many rows of x: products of 8-bit codes of x and W.
  *
- * y = x * W^T: 64 rows of x are the A operand of a warpgroup, 192 or 256 rows of W the B operand, both in shared
+ * y = x * W^T: 64 rows of x are the A operand of a warpgroup, 128 or 256 rows of W the B operand, both in shared
  * memory, 128 k a stage. So a thread's sums belong to two rows of x, and the scales of W's blocks are the same for 64
- * columns: adding up the products of 128 k costs one multiplication a sum, with scales that stay in registers. One
- * warpgroup copies, two multiply: one adds up while the products of the other are under way. A cluster of two blocks
- * with other rows of x shares the rows of W, each copying half of them to both.
+ * columns: adding up the products of 128 k costs one multiplication a sum, with scales that stay in registers, while
+ * the products of the next 128 k are under way. One warpgroup copies, two multiply. A cluster of two blocks with other
+ * rows of x shares the rows of W, each copying half of them to both.
  *
  * The tensor cores add e4m3 products with fewer than 24 bits, so that floats are added up outside of them after each
  * 128 k (as DeepSeek-V3 describes); int32 sums are exact and stay where they are.
@@ -19,9 +19,9 @@ namespace gatun {
 /* T: float for e4m3, int32_t for int8. */
 template <typename T> struct WideCodes {
     static constexpr bool PROMOTES = sizeof(T) == 4 && T(0.5) != T(0);
-    static constexpr int NT = PROMOTES ? 192 : 256; /* rows of W a tile */
+    static constexpr int NT = PROMOTES ? 128 : 256; /* rows of W a tile */
     static constexpr int X_BYTES = 128 * 128, W_BYTES = NT * 128, SCALE_BYTES = PROMOTES ? 1024 : 0;
-    static constexpr int STAGE = X_BYTES + W_BYTES + SCALE_BYTES, STAGES = PROMOTES ? 4 : 3;
+    static constexpr int STAGE = X_BYTES + W_BYTES + SCALE_BYTES, STAGES = PROMOTES ? 5 : 3;
     static constexpr int BOXES = PROMOTES ? 2 : 4; /* a warpgroup's */
     static constexpr int BYTES = 1024 + STAGES * STAGE + 2 * BOXES * BOX_BYTES + NT * 8 + 16 * STAGES + 16;
     static constexpr int WORTH = 10;
@@ -123,6 +123,9 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
                    columns_empty = columns_full + 8;
     const uint32_t rank = cluster_rank();
     const int cluster = (int)blockIdx.x / 2;
+    /* Scales of W's blocks of k; where there is one, it is the epilogue's. */
+    const bool w_scales = Shape::PROMOTES && p.groups > 1;
+    const int scale_size = p.scale_type == GATUN_F32 ? 4 : 2;
     Walk walk(share, cluster);
 
     if (threadIdx.x == 0) {
@@ -154,7 +157,8 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
         if (threadIdx.x == 0) {
             int stage = 0;
             uint32_t parity = 1;
-            const int bytes = Shape::X_BYTES + Shape::W_BYTES + (block_scales ? 512 : 0);
+            const int bytes =
+                Shape::X_BYTES + Shape::W_BYTES + (block_scales ? 512 : 0) + (w_scales ? NT / 64 * 16 * scale_size : 0);
             for (Segment now; walk.next(&now);) {
                 int pair, n_tile;
                 schedule.at(now.item, &pair, &n_tile);
@@ -166,9 +170,18 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
                     copy_box(at, &x, barrier, block * 128, row);
                     copy_box_to_both(at + Shape::X_BYTES + rank * (Shape::W_BYTES / 2), &w, barrier, block * 128,
                                      n_tile * NT + (int)rank * (NT / 2));
+                    const uint32_t scales = at + Shape::X_BYTES + Shape::W_BYTES;
                     if (block_scales)
-                        copy_bytes(at + Shape::X_BYTES + Shape::W_BYTES, block_scales + block * padded + row, 512,
-                                   barrier);
+                        copy_bytes(scales, block_scales + block * padded + row, 512, barrier);
+                    if (w_scales) {
+                        const int group = min(block * 128 / (int)p.group, (int)p.groups - 1);
+                        for (int i = 0; i < NT / 64; i++) {
+                            const int64_t tile = min(n_tile * (NT / 16) + 4 * i, (int)p.tiles - 1);
+                            copy_bytes(scales + 512 + 64 * i,
+                                       (const uint8_t *)p.scales + (tile * p.groups + group) * 16 * scale_size,
+                                       16 * scale_size, barrier);
+                        }
+                    }
                     if (++stage == STAGES)
                         stage = 0, parity ^= 1;
                 }
@@ -177,7 +190,6 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         const int lane = threadIdx.x % 32, half = threadIdx.x / 128 - 1;
-        const int groups = (int)p.groups, tiles = (int)p.tiles;
         uint8_t *own_out = out + half * Shape::BOXES * BOX_BYTES;
         const Boxes<Shape::BOXES> boxes(shared_address(own_out), 1 + half);
         int stage = 0, previous = 0;
@@ -215,40 +227,52 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
             };
             if constexpr (Shape::PROMOTES) {
                 constexpr int PARTS = NT / 64;
-                float sums[NT / 2] = {}, of_w[PARTS];
-                /* Scales of W's 64 rows; in the epilogue where there is one group. */
-                auto load_scales_of_w = [&](int block) {
-                    const int group = min(block * 128 / (int)p.group, groups - 1);
+                /* Two blocks of products: one is added up while the next is under way. */
+                T more[NT / 2], sums[NT / 2] = {};
+                float2 scales[2][PARTS]; /* of rows g and g + 8 by each 64 columns */
+                int done = stage;
+                auto begin = [&](T(&d)[NT / 2], float2(&of)[PARTS]) {
+                    barrier_wait(full + 8 * stage, parity);
+                    multiply(d, false);
+                    const uint8_t *at = first_stage + stage * STAGE + Shape::X_BYTES + Shape::W_BYTES;
+                    const float *xs = (const float *)at + half * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4;
+                    const float of_x = block_scales ? xs[0] : 1.0f, of_x8 = block_scales ? xs[8] : 1.0f;
 #pragma unroll
                     for (int i = 0; i < PARTS; i++) {
-                        const int64_t tile = min((int)(n0 / 16) + 4 * i, tiles - 1);
-                        of_w[i] = groups == 1 ? 1.0f : load_plain(p.scale_type, p.scales, (tile * groups + group) * 16);
+                        const float of_w = w_scales ? load_plain(p.scale_type, at + 512 + 64 * i, 0) : 1.0f;
+                        of[i] = make_float2(of_x * of_w, of_x8 * of_w);
                     }
+                    advance();
                 };
-                load_scales_of_w(now.from);
-                for (int block = now.from; block < now.to; block++) {
-                    barrier_wait(full + 8 * stage, parity);
-                    multiply(products, false);
-                    float2 of_x = make_float2(1.0f, 1.0f);
-                    if (block_scales) {
-                        const float *xs =
-                            (const float *)(first_stage + stage * STAGE + Shape::X_BYTES + Shape::W_BYTES) + half * 64 +
-                            threadIdx.x % 128 / 32 * 16 + lane / 4;
-                        of_x = make_float2(xs[0], xs[8]);
-                    }
-                    float2 scales[PARTS];
-#pragma unroll
-                    for (int i = 0; i < PARTS; i++)
-                        scales[i] = make_float2(of_x.x * of_w[i], of_x.y * of_w[i]);
-                    load_scales_of_w(block + 1);
-                    products_wait<0>();
-                    hold(products);
+                auto add = [&](T(&d)[NT / 2], const float2(&of)[PARTS]) {
+                    hold(d);
                     if (lane < 2)
-                        barrier_arrive_at(empty + 8 * stage, lane);
+                        barrier_arrive_at(empty + 8 * done, lane);
+                    if (++done == STAGES)
+                        done = 0;
 #pragma unroll
                     for (int i = 0; i < NT / 2; i++)
-                        sums[i] = fmaf(products[i], i % 4 < 2 ? scales[i / 32].x : scales[i / 32].y, sums[i]);
-                    advance();
+                        sums[i] = fmaf(d[i], i % 4 < 2 ? of[i / 32].x : of[i / 32].y, sums[i]);
+                };
+                int block = now.from;
+                begin(products, scales[0]);
+                for (; block + 2 < now.to; block += 2) {
+                    begin(more, scales[1]);
+                    products_wait<1>();
+                    add(products, scales[0]);
+                    begin(products, scales[0]);
+                    products_wait<1>();
+                    add(more, scales[1]);
+                }
+                if (block + 1 < now.to) {
+                    begin(more, scales[1]);
+                    products_wait<1>();
+                    add(products, scales[0]);
+                    products_wait<0>();
+                    add(more, scales[1]);
+                } else {
+                    products_wait<0>();
+                    add(products, scales[0]);
                 }
                 store(sums);
             } else {

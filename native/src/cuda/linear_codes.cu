@@ -296,6 +296,7 @@ gatun_status linear_codes(int32_t device, const gatun_cuda_packed &packed, const
     const bool bytes = takes_bytes(packed, compute, p.m, traits.hopper);
     const CodesSpace space = space_of(packed, p.m, bytes, bytes);
     float *row_scales = (float *)(workspace + space.codes);
+    const float *scales_of_rows = row_scales;
     float *block_scales = (float *)(workspace + space.codes + space.row_scales);
     uint8_t *rest = workspace + space.codes + space.row_scales + space.block_scales;
     CodesOfX codes = {workspace, space.row, bytes && blocks ? block_scales : nullptr, space.padded};
@@ -317,19 +318,21 @@ gatun_status linear_codes(int32_t device, const gatun_cuda_packed &packed, const
         }
         if (bytes && blocks)
             place_scales<<<blocks_of(p.m), 256, 0, stream>>>(*given, p.m, given_blocks, space.padded, block_scales);
+        else if (!blocks && given->scale_row_stride == 1 && (uintptr_t)given->scales % 16 == 0)
+            scales_of_rows = given->scales; /* as they are */
         else if (!blocks)
             place_scales<<<blocks_of(p.m), 256, 0, stream>>>(*given, p.m, 1, 0, row_scales);
     }
     if (packed.form == GATUN_CUDA_FORM_SOURCE) { /* codes of x by weights as they are, in floats */
         Epilogue epilogue = p.epilogue;
-        epilogue.x_scales = blocks ? nullptr : row_scales;
+        epilogue.x_scales = blocks ? nullptr : scales_of_rows;
         return launch_linear_f32(packed, {workspace, GATUN_BF16, space.row, nullptr}, p.m, GATUN_I8, epilogue, stream);
     }
     if (bytes)
-        return multiply_bytes(device, p, p.m > WIDE_ROWS && shares_scales(packed), codes, row_scales, integers, space,
-                              rest, traits, stream);
+        return multiply_bytes(device, p, p.m > WIDE_ROWS && shares_scales(packed), codes, scales_of_rows, integers,
+                              space, rest, traits, stream);
     return multiply_widened(p, packed.form == GATUN_CUDA_FORM_CODES4 ? 4 : 8, (const uint16_t *)workspace, space.row,
-                            blocks ? nullptr : row_scales, (uint32_t *)rest, traits, stream);
+                            blocks ? nullptr : scales_of_rows, (uint32_t *)rest, traits, stream);
 }
 
 } // namespace gatun
