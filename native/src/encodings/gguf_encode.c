@@ -133,7 +133,7 @@ static void nearest_e2m1(const float *x, int32_t count, float d, int32_t *codes)
         }
     }
     for (int32_t j = 0; j < count; j++) {
-        codes[j] |= (x[j] < 0.0f) & (codes[j] > 0) ? 8 : 0;
+        codes[j] |= ((x[j] < 0.0f) & (codes[j] > 0)) ? 8 : 0;
     }
 }
 
