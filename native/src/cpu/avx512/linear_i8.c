@@ -357,7 +357,8 @@ typedef struct i8_scratch {
 static i8_scratch cut_scratch(const i8_plan *plan, uint8_t *scratch) {
     int64_t decoded = (SUM_ROWS + I8_TILE) * GATUN_PANEL * 4;
     int64_t scales = decoded + plan->piece * plan->unit_steps * 128;
-    return (i8_scratch){(float *)scratch, scratch + decoded, (float *)(scratch + scales),
+    const uintptr_t at = (uintptr_t)scratch; /* may be null, where only the size is asked for */
+    return (i8_scratch){(float *)scratch, (uint8_t *)(at + (uintptr_t)decoded), (float *)(at + (uintptr_t)scales),
                         scales + plan->piece * SCALES * 4};
 }
 
