@@ -114,10 +114,11 @@ template <typename T, int COUNT> __device__ inline void hold(T (&d)[COUNT]) {
             asm volatile("" : "+r"(d[i])::"memory");
 }
 
-#define GATUN_D8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define GATUN_D8  "%0, %1, %2, %3, %4, %5, %6, %7"
+#define GATUN_D16 GATUN_D8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define GATUN_D32                                                                                                      \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                           \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+    GATUN_D16 ", "                                                                                                     \
+              "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 #define GATUN_D64                                                                                                      \
     GATUN_D32 ", "                                                                                                     \
               "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                       \
@@ -132,8 +133,10 @@ template <typename T, int COUNT> __device__ inline void hold(T (&d)[COUNT]) {
               "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 #define GATUN_S8(c, d, i)                                                                                              \
     c(d[i]), c(d[i + 1]), c(d[i + 2]), c(d[i + 3]), c(d[i + 4]), c(d[i + 5]), c(d[i + 6]), c(d[i + 7])
-#define GATUN_S32(c, d, i)  GATUN_S8(c, d, i), GATUN_S8(c, d, i + 8), GATUN_S8(c, d, i + 16), GATUN_S8(c, d, i + 24)
+#define GATUN_S16(c, d, i)  GATUN_S8(c, d, i), GATUN_S8(c, d, i + 8)
+#define GATUN_S32(c, d, i)  GATUN_S16(c, d, i), GATUN_S16(c, d, i + 16)
 #define GATUN_SUMS8(c, d)   GATUN_S8(c, d, 0)
+#define GATUN_SUMS16(c, d)  GATUN_S16(c, d, 0)
 #define GATUN_SUMS32(c, d)  GATUN_S32(c, d, 0)
 #define GATUN_SUMS64(c, d)  GATUN_SUMS32(c, d), GATUN_S32(c, d, 32)
 #define GATUN_SUMS96(c, d)  GATUN_SUMS64(c, d), GATUN_S32(c, d, 64)
@@ -151,6 +154,8 @@ template <int N>
 __device__ inline void multiply_bf16(float (&d)[N / 2], const uint32_t *a, uint64_t b_operand, bool accumulate) {
     if constexpr (N == 16)
         GATUN_BF16(16, 8, 8, 9, 10, 11, 12, 13);
+    else if constexpr (N == 32)
+        GATUN_BF16(32, 16, 16, 17, 18, 19, 20, 21);
     else if constexpr (N == 64)
         GATUN_BF16(64, 32, 32, 33, 34, 35, 36, 37);
     else if constexpr (N == 128)

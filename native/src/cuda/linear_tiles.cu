@@ -122,9 +122,12 @@ Way tiles_way(const TileLinear &p, int bits, const DeviceTraits &traits) {
             return Way::HOPPER_NARROW;
         if (p.m > 64)
             return Way::HOPPER_WIDE;
+        /* Beyond 16 rows the fused kernel is faster where its blocks of 128 rows of W fill the GPU. */
+        const bool fused_fills = p.tiles / 8 >= traits.multiprocessors * 3 / 4;
+        if (p.m > 8 && p.m <= (fused_fills ? 16 : 64) && !affine && (p.groups_per_step == 1 || two))
+            return Way::HOPPER_FEW;
         /* Up to 16 rows cost reading the weight, which takes all multiprocessors. */
-        const bool fills = p.tiles / 8 >= traits.multiprocessors * 3 / 4;
-        if (p.m > 16 || (p.m > 8 && fills))
+        if (p.m > 16 || (p.m > 8 && fused_fills))
             return Way::HOPPER_FUSED;
     }
     return p.m > 16 ? Way::WIDE : Way::NARROW;
@@ -140,6 +143,9 @@ gatun_status launch_linear_tiles(const TileLinear &p, int bits, uint32_t *worksp
     case Way::HOPPER_NARROW:
         copied.rows = rows_of_pairs(p, workspace, stream);
         return launch_narrow(copied, traits, stream);
+    case Way::HOPPER_FEW:
+        copied.rows = rows_to_copy(p, workspace, stream);
+        return launch_few(copied, traits, stream);
     case Way::HOPPER_FUSED:
         copied.rows = rows_to_copy(p, workspace, stream);
         return launch_fused(copied, traits.multiprocessors, stream);
