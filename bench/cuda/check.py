@@ -34,7 +34,7 @@ def unpack4(codes, n, k, high_first):
 
 def cases():
     """(name, weight, exact value of each element as float64)"""
-    for n, k in [(33, 192)] if small else [(16, 64), (33, 192), (50, 4096), (129, 320), (257, 1024), (7, 40), (96, 1536)]:
+    for n, k in [(33, 1056)] if small else [(16, 64), (33, 192), (50, 4096), (129, 320), (257, 1024), (7, 40), (96, 1536), (70, 1056)]:
         codes4 = torch.randint(0, 256, (n * k // 2,), dtype=torch.uint8, device="cuda")
         codes8 = torch.randint(0, 256, (n, k), dtype=torch.uint8, device="cuda")
         for g in [32, k] if small else [16, 32, 64, 128, k]:

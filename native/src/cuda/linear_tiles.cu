@@ -122,11 +122,13 @@ Way tiles_way(const TileLinear &p, int bits, const DeviceTraits &traits) {
             return Way::HOPPER_NARROW;
         if (p.m > 64)
             return Way::HOPPER_WIDE;
-        /* Beyond 16 rows the fused kernel is faster where its blocks of 128 rows of W fill the GPU. */
-        const bool fused_fills = p.tiles / 8 >= traits.multiprocessors * 3 / 4;
-        if (p.m > 8 && p.m <= (fused_fills ? 16 : 64) && !affine && (p.groups_per_step == 1 || two))
+        /* A cluster of two blocks takes its part of W at once. Beyond 16 rows of x the warps of a block have to share K
+         * too, or the fused kernel is faster. A short K is not worth adding up the sums of two blocks. */
+        const bool few_fits = p.steps >= 16 && p.tiles <= (p.m > 16 ? 4 : 8) * (int64_t)traits.multiprocessors;
+        if (p.m > 8 && p.m <= 64 && few_fits && !affine && (p.groups_per_step == 1 || two))
             return Way::HOPPER_FEW;
         /* Up to 16 rows cost reading the weight, which takes all multiprocessors. */
+        const bool fused_fills = p.tiles / 8 >= traits.multiprocessors * 3 / 4;
         if (p.m > 16 || (p.m > 8 && fused_fills))
             return Way::HOPPER_FUSED;
     }
