@@ -135,9 +135,10 @@ static void scale_run(const gatun_matrix *m, int64_t row, int64_t first, int64_t
 
 static void gguf_values(const gatun_matrix *m, int64_t row, int64_t first, int64_t count, float *out) {
     const gatun_block *block = gatun_gguf_block(m->encoding);
-    const uint8_t *data = (const uint8_t *)m->codes + row * gatun_gguf_stride(m, block);
+    const int64_t start = row * gatun_gguf_stride(m, block); /* codes may be null where nothing is asked for */
     float values[GATUN_BLOCK_MAX];
     for (int64_t done = 0; done < count;) {
+        const uint8_t *data = (const uint8_t *)m->codes + start;
         int64_t at = (first + done) % block->elements;
         int64_t take = block->elements - at < count - done ? block->elements - at : count - done;
         block->decode(data + (first + done) / block->elements * block->bytes, values);

@@ -351,22 +351,22 @@ typedef struct i8_scratch {
     float *sums;
     uint8_t *decoded;
     float *scales;
-    int64_t bytes;
 } i8_scratch;
 
+enum { SUMS_BYTES = (SUM_ROWS + I8_TILE) * GATUN_PANEL * 4 };
+
+static int64_t decoded_bytes(const i8_plan *plan) { return plan->piece * plan->unit_steps * 128; }
+
 static i8_scratch cut_scratch(const i8_plan *plan, uint8_t *scratch) {
-    int64_t decoded = (SUM_ROWS + I8_TILE) * GATUN_PANEL * 4;
-    int64_t scales = decoded + plan->piece * plan->unit_steps * 128;
-    const uintptr_t at = (uintptr_t)scratch; /* may be null, where only the size is asked for */
-    return (i8_scratch){(float *)scratch, (uint8_t *)(at + (uintptr_t)decoded), (float *)(at + (uintptr_t)scales),
-                        scales + plan->piece * SCALES * 4};
+    uint8_t *decoded = scratch + SUMS_BYTES;
+    return (i8_scratch){(float *)scratch, decoded, (float *)(decoded + decoded_bytes(plan))};
 }
 
 /* Any number of rows: a plan for few rows has a larger piece, but decodes nothing. */
 static int64_t scratch_bytes(const gatun_packed *p, bool block) {
     i8_plan plan;
     i8_make_plan(p, block, SUM_ROWS, &plan);
-    return cut_scratch(&plan, NULL).bytes;
+    return SUMS_BYTES + decoded_bytes(&plan) + plan.piece * SCALES * 4;
 }
 
 static void finish_tile(const gatun_linear_task *t, const i8_plan *plan, int64_t row, int64_t rows, int64_t panel,
