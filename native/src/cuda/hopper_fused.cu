@@ -4,9 +4,9 @@
  * y^T = W * x^T: 64 rows of W are the A operand, in registers, where their codes become bfloat16 and are scaled; up to
  * 64 rows of x are the B operand, in shared memory. Tiles of 16 rows lie as a warp's share of that A operand, so codes
  * go through a ring in shared memory that each lane fills for itself, several steps of 64 k ahead. A block is one
- * warpgroup that only starts copies of x and two that multiply 64 rows of W each; a cluster of two blocks with other
- * rows of W shares x, each copying half of it to both. While the products of a step are under way, the operands of the
- * next are decoded. Blocks stay and take tile after tile, so that copies run on while a tile is stored.
+ * warpgroup that only starts copies of x and two for each of two parts of K, which multiply 64 rows of W each; a
+ * cluster of two blocks with other rows of W shares x, each copying half of it to both. While the products of a step
+ * are under way, the operands of the next are decoded. Blocks stay and take tile after tile.
  *
  * The idea of decoding in registers beside asynchronous copies is Marlin's (Frantar et al., 2024); that of giving
  * warpgroups roles is CUTLASS's.

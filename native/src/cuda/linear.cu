@@ -212,8 +212,8 @@ static const char *const ways[] = {
     "hopper_fused: up to 64 rows of x by 4-bit codes that are decoded on the way to warpgroup products",
     "hopper_wide: many rows of x by 4-bit codes that are decoded on the way to warpgroup products, in tiles that all"
     " multiprocessors share",
-    "dense: the weight is dequantized once and multiplied by cuBLASLt, which many rows of x without an epilogue are "
-    "worth",
+    "dense: the weight is dequantized once and multiplied by cuBLASLt, which serves many rows of x, or any where the "
+    "weight has no tiles; without an epilogue",
     "cuBLASLt: e4m3 codes with scales of rows, many rows of x without an epilogue",
     "hopper_codes: bytes by bytes on Hopper's tensor cores, scaled as the sums are stored",
     "widened: codes of x and of the weight as bfloat16, 16 rows of x at a time",
