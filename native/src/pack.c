@@ -1,193 +1,131 @@
 /*
- * Packing: 32 rows of W at a time become a panel (gatun_internal.h has its layout).
- *
- * A step of a panel is the four bytes that each of 32 rows has for it, one row after the other: so packing is turning
- * 4 x 4 numbers of 32 bits round, sixteen bytes of four rows at once. Codes of fewer than eight bits are made bytes
- * first, a chunk of every row, and put together when they have been turned. Vectors are the compiler's own, so that
- * this file serves every instruction set.
+ * Packing: 32 rows of W at a time become a panel (gatun_internal.h has its layout), a piece of whole groups or of one
+ * long group at a time. A piece is made in the first-level cache, its codes where they lie if vectors can take them
+ * from there (pack_codes.c), else from bytes that are read for it, and then what its groups have besides; and is
+ * written where it belongs, past the caches where the whole is larger than they are.
  */
-#include "packed_gguf.h"
+#include "pack_codes.h"
 
-enum { STEPS = 4, RUN = 4 * STEPS, CHUNK = 256 }; /* steps and k that are turned at once; k made bytes at once */
+#include "cpu/stream.h"
 
 static int64_t align(int64_t size) {
     return (size + GATUN_PACKED_ALIGNMENT - 1) / GATUN_PACKED_ALIGNMENT * GATUN_PACKED_ALIGNMENT;
 }
 
-typedef uint32_t four __attribute__((vector_size(16)));
+static int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static four load(const uint8_t *from) {
-    four v;
-    memcpy(&v, from, sizeof v);
-    return v;
-}
-
-/* Sixteen k of 32 rows of bytes as [half of the rows][step][row][k % 4]. */
-static void turn(const uint8_t *const rows[GATUN_PANEL], int64_t k, uint8_t out[2][STEPS][64]) {
-    for (int32_t o = 0; o < GATUN_PANEL; o += 4) {
-        four a = load(rows[o] + k), b = load(rows[o + 1] + k), c = load(rows[o + 2] + k), d = load(rows[o + 3] + k);
-        four ab01 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab23 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-        four cd01 = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd23 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-        four steps[STEPS] = {
-            __builtin_shufflevector(ab01, cd01, 0, 1, 4, 5), __builtin_shufflevector(ab01, cd01, 2, 3, 6, 7),
-            __builtin_shufflevector(ab23, cd23, 0, 1, 4, 5), __builtin_shufflevector(ab23, cd23, 2, 3, 6, 7)};
-        for (int32_t s = 0; s < STEPS; s++) {
-            memcpy(out[o / 16][s] + o % 16 * 4, &steps[s], sizeof steps[s]);
-        }
-    }
-}
-
-/* The first `steps` of four turned steps to where a group has them. */
-static inline __attribute__((always_inline)) void put_steps(int32_t form, uint8_t (*turned)[STEPS][64], int64_t steps,
-                                                            uint8_t *restrict to) {
-    if (form != GATUN_FORM_CODES4 && form != GATUN_FORM_CODES5 && form != GATUN_FORM_CODES6) {
-        for (int64_t s = 0; s < steps; s++) {
-            memcpy(to + 128 * s, turned[0][s], 64);
-            memcpy(to + 128 * s + 64, turned[1][s], 64);
-        }
-        return;
-    }
-    for (int64_t s = 0; s < steps; s++) {
-        for (int32_t i = 0; i < 64; i++) {
-            to[64 * s + i] = (uint8_t)((turned[0][s][i] & 15) | turned[1][s][i] << 4);
-        }
-    }
-    if (form == GATUN_FORM_CODES4) {
-        return;
-    }
-    const int32_t bits = form == GATUN_FORM_CODES5 ? 1 : 2;
-    const uint64_t mask = 0x0101010101010101u * ((1u << bits) - 1);
-    for (int32_t field = 0; field < 2 * STEPS; field++) { /* as gatun_panel_high_byte() numbers them */
-        uint8_t *high = to + 256 + field * bits / 8 * 64;
-        for (int32_t i = 0; i < 64; i += 8) {
-            uint64_t codes, before;
-            memcpy(&codes, turned[field % 2][field / 2] + i, sizeof codes);
-            memcpy(&before, high + i, sizeof before);
-            before |= (codes >> 4 & mask) << field * bits % 8;
-            memcpy(high + i, &before, sizeof before);
-        }
-    }
-}
-
-/* `count` bytes of 32 rows, from `k` on, to a run of steps that are zero. */
-static inline __attribute__((always_inline)) void put_form(int32_t form, const uint8_t *const rows[GATUN_PANEL],
-                                                           int64_t k, int64_t count, uint8_t *to) {
-    uint8_t turned[2][STEPS][64];
-    int64_t done = 0;
-    for (; done + RUN <= count; done += RUN, to += gatun_panel_code_bytes(form, RUN)) {
-        turn(rows, k + done, turned);
-        put_steps(form, turned, STEPS, to);
-    }
-    if (done < count) {
-        uint8_t last[GATUN_PANEL][RUN] = {{0}};
-        const uint8_t *last_rows[GATUN_PANEL];
-        for (int32_t o = 0; o < GATUN_PANEL; o++) {
-            memcpy(last[o], rows[o] + k + done, (size_t)(count - done));
-            last_rows[o] = last[o];
-        }
-        turn(last_rows, 0, turned);
-        put_steps(form, turned, (count - done + 3) / 4, to);
-    }
-}
-
-static void put_run(int32_t form, const uint8_t *const rows[GATUN_PANEL], int64_t k, int64_t count, uint8_t *to) {
-    switch (form) {
-    case GATUN_FORM_CODES4:
-        put_form(GATUN_FORM_CODES4, rows, k, count, to);
-        break;
-    case GATUN_FORM_CODES5:
-        put_form(GATUN_FORM_CODES5, rows, k, count, to);
-        break;
-    case GATUN_FORM_CODES6:
-        put_form(GATUN_FORM_CODES6, rows, k, count, to);
-        break;
-    default:
-        put_form(GATUN_FORM_CODES8, rows, k, count, to);
-    }
-}
-
-/* ---- codes ---- */
+enum {
+    RUNS = GATUN_PIECE / GATUN_RUN,
+    MADE = 12 << 10,                   /* bytes of a piece, at most */
+    BEYOND = 128 * (GATUN_RUN / 4 - 1) /* that the last run of a group may write besides, zeros */
+};
 
 typedef struct pack_job {
     const gatun_matrix *matrix;
     gatun_packed *packed;
-    const gatun_gguf_panels *gguf; /* or null */
-    int64_t chunk;                 /* k made bytes at once: whole groups and blocks, or part of one group */
+    const gatun_gguf_panels *gguf;   /* or null */
+    int64_t k, group;                /* as the header's, in codes; PLAIN: in bytes, of one group */
+    int64_t piece;                   /* codes of a piece: of whole groups, or of part of one */
+    gatun_code_layout layout;        /* of the rows */
+    gatun_put_runs *direct, *spread; /* from the rows (or null), and from bytes */
+    gatun_run direct_runs[RUNS], spread_runs[RUNS];
+    bool gaps; /* a group's parameters do not end where the next group begins */
+    bool streams;
 } pack_job;
+
+/* Codes k .. k+count-1 of a panel. */
+typedef struct piece {
+    int64_t panel, rows; /* the last panel may have fewer than 32 */
+    int64_t k, count;
+    int64_t group, ends; /* the first group, and how many end here */
+    int64_t start;       /* bytes of that group that are before this piece */
+    uint8_t *made;
+} piece;
 
 static uint8_t *group_at(const gatun_packed *h, int64_t panel, int64_t group) {
     return (uint8_t *)(uintptr_t)gatun_packed_group(h, panel, group);
 }
 
-/* Bytes of 32 rows from k on, which begin at k0 of the matrix, to the groups that they are of. */
-static void put_groups(const gatun_packed *h, int64_t panel, const uint8_t *const rows[GATUN_PANEL], int64_t k0,
-                       int64_t count) {
-    for (int64_t k = 0, take; k < count; k += take) {
-        int64_t group = (k0 + k) / h->group, within = (k0 + k) % h->group;
-        take = h->group - within < count - k ? h->group - within : count - k;
-        put_run(h->form, rows, k, take, group_at(h, panel, group) + gatun_panel_code_bytes(h->form, within));
-    }
-}
+/* ---- codes ---- */
 
-static void pack_codes(const pack_job *j, int64_t panel, int64_t rows) {
+/* The first byte of a row whose codes lie one after the other. */
+static const uint8_t *row_at(const pack_job *j, int64_t row) {
     const gatun_matrix *m = j->matrix;
-    static const uint8_t none[CHUNK];
-    uint8_t codes[GATUN_PANEL][CHUNK];
-    const uint8_t *at[GATUN_PANEL];
-    for (int32_t o = 0; o < GATUN_PANEL; o++) {
-        at[o] = o < rows ? codes[o] : none;
+    const uint8_t *codes = (const uint8_t *)m->codes;
+    if (j->gguf != NULL) {
+        return codes + row * gatun_gguf_stride(m, gatun_gguf_block(m->encoding));
     }
-    for (int64_t k = 0; k < m->k; k += j->chunk) {
-        int64_t count = m->k - k < j->chunk ? m->k - k : j->chunk;
-        for (int64_t o = 0; o < rows; o++) {
-            if (j->gguf != NULL) {
-                gatun_gguf_codes_get(j->gguf, m, panel * GATUN_PANEL + o, k, count, codes[o]);
-            } else {
-                gatun_codes_get(m, panel * GATUN_PANEL + o, k, count, codes[o]);
-            }
-        }
-        put_groups(j->packed, panel, at, k, count);
+    if (j->packed->form == GATUN_FORM_PLAIN) {
+        return codes + row * (m->code_row_stride == 0 ? j->k : m->code_row_stride);
+    }
+    return codes + gatun_code_place(m, row, 0).byte;
+}
+
+/* Some of a row's codes, one a byte: of whole groups and blocks. */
+static void get_bytes(const pack_job *j, int64_t row, int64_t k, int64_t count, uint8_t *to) {
+    if (j->gguf != NULL) {
+        gatun_gguf_codes_get(j->gguf, j->matrix, row, k, count, to);
+    } else if (j->packed->form == GATUN_FORM_PLAIN) {
+        memcpy(to, row_at(j, row) + k, (size_t)count);
+    } else {
+        gatun_codes_get(j->matrix, row, k, count, to);
     }
 }
 
-/* A step of plain numbers is four bytes of each output too: one float, or two numbers of 16 bits. */
-static void pack_plain(const gatun_matrix *m, const gatun_packed *h, int64_t panel, int64_t rows) {
-    int64_t row_bytes = m->k * gatun_plain_size(m->encoding);
-    int64_t stride = m->code_row_stride == 0 ? row_bytes : m->code_row_stride;
-    static const uint8_t none[CHUNK];
-    const uint8_t *at[GATUN_PANEL];
-    for (int64_t k = 0; k < row_bytes; k += CHUNK) {
+static void put_spread(const pack_job *j, const piece *p) {
+    uint8_t codes[GATUN_PANEL][GATUN_PIECE];
+    const uint8_t *rows[GATUN_PANEL];
+    /* Groups of whole runs at once; others singly, since a run writes zeros beyond its group. */
+    const bool together = j->group > j->piece || j->group % GATUN_RUN == 0;
+    uint8_t *to = p->made;
+    for (int64_t done = 0, take; done < p->count; done += take, to += j->packed->group_stride) {
+        take = together ? p->count : minimum(j->group, p->count - done);
+        const int64_t runs = (take + GATUN_RUN - 1) / GATUN_RUN;
         for (int64_t o = 0; o < GATUN_PANEL; o++) {
-            at[o] = o < rows ? (const uint8_t *)m->codes + (panel * GATUN_PANEL + o) * stride + k : none;
+            const int64_t have = o < p->rows ? take : 0;
+            rows[o] = codes[o];
+            if (have > 0) {
+                get_bytes(j, p->panel * GATUN_PANEL + o, p->k + done, have, codes[o]);
+            }
+            memset(codes[o] + have, 0, (size_t)(runs * GATUN_RUN - have));
         }
-        int64_t count = row_bytes - k < CHUNK ? row_bytes - k : CHUNK;
-        put_run(GATUN_FORM_PLAIN, at, 0, count, group_at(h, panel, 0) + 32 * k);
+        j->spread(rows, j->spread_runs, runs, to);
     }
+}
+
+static void put_codes(const pack_job *j, const piece *p) {
+    if (j->direct == NULL || p->rows < GATUN_PANEL || p->count % GATUN_RUN != 0) {
+        put_spread(j, p);
+        return;
+    }
+    const uint8_t *rows[GATUN_PANEL];
+    for (int64_t o = 0; o < GATUN_PANEL; o++) {
+        rows[o] = row_at(j, p->panel * GATUN_PANEL + o) + p->k / j->layout.elements * j->layout.bytes;
+    }
+    j->direct(rows, j->direct_runs, p->count / GATUN_RUN, p->made);
 }
 
 /* ---- scales, zeros and offsets ---- */
 
-/* Numbers of a type, and where row o of the panel has that of group g: index[o] + g * step. */
+/* Where row o of a panel has the number of a piece's first group, and the bytes to that of the next. */
 typedef struct numbers {
-    int32_t type;
-    const uint8_t *data;
-    int64_t index[GATUN_PANEL];
+    int64_t size;
+    const uint8_t *at[GATUN_PANEL];
     int64_t step;
 } numbers;
 
-static void pack_numbers(const numbers *n, const gatun_packed *h, int64_t panel, int64_t rows, int64_t offset) {
-    const int64_t size = gatun_number_size(n->type);
-    for (int64_t g = 0; g < h->groups; g++) {
-        uint8_t *to = group_at(h, panel, g) + offset;
-        const uint8_t *from = n->data + g * n->step * size;
-        for (int64_t o = 0; size == 4 && o < rows; o++) {
-            memcpy(to + 4 * o, from + 4 * n->index[o], 4);
+/* Numbers of the groups that end in a piece, `offset` bytes from the start of each. */
+static void put_numbers(const pack_job *j, const piece *p, const numbers *n, int64_t offset) {
+    for (int64_t g = 0, skip = 0; g < p->ends; g++, skip += n->step) {
+        uint8_t *to = p->made + g * j->packed->group_stride + offset - p->start;
+        for (int64_t o = 0; n->size == 4 && o < p->rows; o++) {
+            memcpy(to + 4 * o, n->at[o] + skip, 4);
         }
-        for (int64_t o = 0; size == 2 && o < rows; o++) {
-            memcpy(to + 2 * o, from + 2 * n->index[o], 2);
+        for (int64_t o = 0; n->size == 2 && o < p->rows; o++) {
+            memcpy(to + 2 * o, n->at[o] + skip, 2);
         }
-        for (int64_t o = 0; size == 1 && o < rows; o++) {
-            to[o] = from[n->index[o]];
+        for (int64_t o = 0; n->size == 1 && o < p->rows; o++) {
+            to[o] = n->at[o][skip];
         }
     }
 }
@@ -195,23 +133,29 @@ static void pack_numbers(const numbers *n, const gatun_packed *h, int64_t panel,
 typedef int64_t index_function(const gatun_matrix *matrix, int64_t row, int64_t column);
 
 /* Groups are whole scale blocks (group_of() in packed.c saw to it), so that a row's indices are evenly apart. */
-static numbers find_numbers(int32_t type, const void *data, index_function *index, const gatun_matrix *m,
-                            const gatun_packed *h, int64_t panel, int64_t rows) {
-    numbers n = {.type = type, .data = (const uint8_t *)data};
-    for (int64_t o = 0; o < rows; o++) {
-        n.index[o] = index(m, panel * GATUN_PANEL + o, 0);
+static void put_parameter(const pack_job *j, const piece *p, int32_t type, const void *data, index_function *index,
+                          int64_t offset) {
+    const gatun_matrix *m = j->matrix;
+    numbers n = {.size = gatun_number_size(type)};
+    const int64_t k = p->group * j->group;
+    for (int64_t o = 0; o < p->rows; o++) {
+        n.at[o] = (const uint8_t *)data + index(m, p->panel * GATUN_PANEL + o, k) * n.size;
     }
-    n.step = h->groups > 1 ? index(m, panel * GATUN_PANEL, h->group) - n.index[0] : 0;
-    return n;
+    if (p->ends > 1) {
+        n.step = (index(m, p->panel * GATUN_PANEL, k + j->group) - index(m, p->panel * GATUN_PANEL, k)) * n.size;
+    }
+    put_numbers(j, p, &n, offset);
 }
 
 /* Scales that are not stored as they multiply, or not in rows. */
-static void pack_scales_singly(const gatun_matrix *m, const gatun_packed *h, int64_t panel, int64_t rows) {
+static void put_scales_singly(const pack_job *j, const piece *p) {
+    const gatun_matrix *m = j->matrix;
+    const gatun_packed *h = j->packed;
     int64_t size = gatun_number_size(h->scale_type);
-    for (int64_t g = 0; g < h->groups; g++) {
-        uint8_t *to = group_at(h, panel, g) + h->scales_offset;
-        for (int64_t o = 0; o < rows; o++) {
-            int64_t row = panel * GATUN_PANEL + o, k = g * h->group;
+    for (int64_t g = 0; g < p->ends; g++) {
+        uint8_t *to = p->made + g * h->group_stride + h->scales_offset - p->start;
+        for (int64_t o = 0; o < p->rows; o++) {
+            int64_t row = p->panel * GATUN_PANEL + o, k = (p->group + g) * j->group;
             if (m->scale_type == GATUN_U8) {
                 gatun_plain_put(GATUN_F32, to, o, gatun_stored_scale_at(m, row, k));
             } else {
@@ -222,46 +166,77 @@ static void pack_scales_singly(const gatun_matrix *m, const gatun_packed *h, int
     }
 }
 
-static void pack_parameters(const gatun_matrix *m, const gatun_packed *h, int64_t panel, int64_t rows) {
-    numbers n;
+static void put_parameters(const pack_job *j, const piece *p) {
+    const gatun_matrix *m = j->matrix;
+    const gatun_packed *h = j->packed;
     if (m->scale_type == GATUN_U8 || (m->scale_type != GATUN_NONE && m->scale_order == GATUN_SCALES_BLOCKED_128X4)) {
-        pack_scales_singly(m, h, panel, rows);
+        put_scales_singly(j, p);
     } else if (m->scale_type != GATUN_NONE) {
-        n = find_numbers(m->scale_type, m->scales, gatun_scale_index, m, h, panel, rows);
-        pack_numbers(&n, h, panel, rows, h->scales_offset);
+        put_parameter(j, p, m->scale_type, m->scales, gatun_scale_index, h->scales_offset);
     }
     if (m->zero_type != GATUN_NONE) {
-        n = find_numbers(m->zero_type, m->zeros, gatun_parameter_index, m, h, panel, rows);
-        pack_numbers(&n, h, panel, rows, h->zeros_offset);
+        put_parameter(j, p, m->zero_type, m->zeros, gatun_parameter_index, h->zeros_offset);
     }
     if (m->offset_type != GATUN_NONE) {
-        n = find_numbers(m->offset_type, m->offsets, gatun_parameter_index, m, h, panel, rows);
-        pack_numbers(&n, h, panel, rows, h->offsets_offset);
+        put_parameter(j, p, m->offset_type, m->offsets, gatun_parameter_index, h->offsets_offset);
+    }
+}
+
+/* ---- panels ---- */
+
+/* The piece that begins at k. */
+static piece piece_at(const pack_job *j, int64_t panel, int64_t k, uint8_t *made) {
+    const gatun_packed *h = j->packed;
+    piece p = {.panel = panel, .k = k, .group = k / j->group, .made = made};
+    p.rows = minimum(GATUN_PANEL, h->n - panel * GATUN_PANEL);
+    const int64_t within = k - p.group * j->group;
+    const int64_t end = minimum(j->k, j->group > j->piece ? (p.group + 1) * j->group : k + j->piece);
+    p.count = minimum(end - k, j->piece);
+    p.start = gatun_panel_code_bytes(h->form, within);
+    p.ends = k + p.count < end ? 0 : (p.count + within + j->group - 1) / j->group;
+    return p;
+}
+
+static void pack_piece(const pack_job *j, const piece *p) {
+    const gatun_packed *h = j->packed;
+    const int64_t size = p->ends > 0 ? p->ends * h->group_stride - p->start : gatun_panel_code_bytes(h->form, p->count);
+    if (p->rows < GATUN_PANEL || p->k + p->count == j->k || j->gaps) {
+        memset(p->made, 0, (size_t)size);
+    }
+    put_codes(j, p);
+    if (j->gguf != NULL) {
+        gatun_gguf_pack_parameters(j->gguf, j->matrix, j->packed, p->panel, p->rows, p->group, p->ends, p->made);
+    } else if (p->ends > 0) {
+        put_parameters(j, p);
+    }
+    uint8_t *to = group_at(h, p->panel, p->group) + p->start;
+    if (j->streams) {
+        gatun_stream(to, p->made, size);
+    } else {
+        memcpy(to, p->made, (size_t)size);
+    }
+}
+
+static void pack_body(void *context, int32_t worker, int32_t workers) {
+    const pack_job *j = (const pack_job *)context;
+    const gatun_packed *h = j->packed;
+    _Alignas(64) uint8_t made[MADE + BEYOND];
+    for (int64_t panel = worker; panel < h->panels; panel += workers) {
+        if (h->supers_offset != 0) {
+            memset(group_at(h, panel, 0) + h->supers_offset, 0, (size_t)(h->panel_stride - h->supers_offset));
+        }
+        for (int64_t k = 0; k < j->k;) {
+            piece p = piece_at(j, panel, k, made);
+            pack_piece(j, &p);
+            k += p.count;
+        }
+    }
+    if (j->streams) {
+        gatun_stream_end();
     }
 }
 
 /* ---- the operation ---- */
-
-static void pack_body(void *context, int32_t worker, int32_t workers) {
-    const pack_job *j = (const pack_job *)context;
-    gatun_packed *h = j->packed;
-    for (int64_t panel = worker; panel < h->panels; panel += workers) {
-        memset(group_at(h, panel, 0), 0, (size_t)h->panel_stride);
-        int64_t left = h->n - panel * GATUN_PANEL;
-        int64_t rows = left < GATUN_PANEL ? left : GATUN_PANEL;
-        if (h->form == GATUN_FORM_PLAIN) {
-            pack_plain(j->matrix, h, panel, rows);
-            continue;
-        }
-        pack_codes(j, panel, rows);
-        for (int64_t o = 0; j->gguf != NULL && o < rows; o++) {
-            gatun_gguf_pack_parameters(j->gguf, j->matrix, h, panel * GATUN_PANEL + o);
-        }
-        if (j->gguf == NULL) {
-            pack_parameters(j->matrix, h, panel, rows);
-        }
-    }
-}
 
 static void fill_table(const gatun_matrix *m, gatun_packed *h) {
     float *table = (float *)((uint8_t *)h + h->table_offset);
@@ -275,10 +250,38 @@ static void fill_table(const gatun_matrix *m, gatun_packed *h) {
     memcpy(table, m->codebook != NULL ? m->codebook : gatun_codebook(m->encoding), count * sizeof *table);
 }
 
-static int64_t chunk_of(const gatun_matrix *m, const gatun_packed *h) {
-    const gatun_block *block = gatun_gguf_block(m->encoding);
-    int64_t unit = block != NULL ? block->elements : h->group;
-    return unit < 1 || unit > CHUNK ? CHUNK : CHUNK / unit * unit;
+/* How the panels of a header are made; the matrix has some, and they are not empty. */
+static void plan(pack_job *j) {
+    const gatun_packed *h = j->packed;
+    const int64_t size = h->form == GATUN_FORM_PLAIN ? gatun_plain_size(h->matrix.encoding) : 1;
+    j->k = h->k * size;
+    j->group = h->group * size;
+    const gatun_block *block = gatun_gguf_block(h->matrix.encoding);
+    const int64_t unit = block != NULL ? block->elements : j->group;
+    j->piece = GATUN_PIECE;
+    if (j->group <= GATUN_PIECE) {
+        const int64_t most = minimum(GATUN_PIECE / j->group, MADE / h->group_stride) * j->group;
+        j->piece = most < unit ? unit : most / unit * unit;
+    }
+    const bool whole_runs = h->groups == 1 || j->group % GATUN_RUN == 0;
+    j->direct =
+        whole_runs && gatun_code_layout_of(j->matrix, &j->layout) ? gatun_put_runs_of(h->form, &j->layout) : NULL;
+    j->spread = gatun_put_runs_of(h->form, &gatun_byte_layout);
+    const int64_t group_runs = (j->group + GATUN_RUN - 1) / GATUN_RUN;
+    for (int64_t r = 0; r < RUNS; r++) {
+        j->spread_runs[r] = gatun_run_at(&gatun_byte_layout, r);
+        if (j->direct != NULL) {
+            j->direct_runs[r] = gatun_run_at(&j->layout, r);
+        }
+        const int64_t in_group = r % group_runs * gatun_panel_code_bytes(h->form, GATUN_RUN);
+        const int64_t to = r / group_runs * h->group_stride + in_group;
+        j->spread_runs[r].to = j->direct_runs[r].to = (int32_t)to;
+    }
+    const int64_t bytes =
+        gatun_number_size(h->scale_type) + gatun_number_size(h->zero_type) + gatun_number_size(h->offset_type);
+    const int64_t own = h->supers_offset != 0 ? 0 : GATUN_PANEL * bytes;
+    j->gaps = gatun_panel_code_bytes(h->form, j->group) + own != h->group_stride;
+    j->streams = gatun_streams(h->total_size);
 }
 
 gatun_status gatun_pack(const gatun_matrix *matrix, void *packed, int64_t packed_size, int32_t threads) {
@@ -297,8 +300,11 @@ gatun_status gatun_pack(const gatun_matrix *matrix, void *packed, int64_t packed
     if (h.table_offset != 0) {
         fill_table(matrix, block);
     }
-    pack_job j = {matrix, block, gatun_gguf_panels_of(matrix), chunk_of(matrix, &h)};
-    gatun_parallel(h.panels < workers ? (int32_t)h.panels : workers, pack_body, &j);
+    if (h.panels > 0 && h.groups > 0) {
+        pack_job j = {.matrix = matrix, .packed = block, .gguf = gatun_gguf_panels_of(matrix)};
+        plan(&j);
+        gatun_parallel(h.panels < workers ? (int32_t)h.panels : workers, pack_body, &j);
+    }
     const void *buffers[GATUN_PARTS];
     gatun_matrix_buffers(matrix, buffers);
     for (int32_t part = 0; part < GATUN_PARTS; part++) {

@@ -14,13 +14,13 @@ static const int8_t unsigned_nibbles[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 /* Q4_K and Q5_K: scales and minima of six bits in 12 bytes; the last four of each have their two high bits above the
  * first four's. */
 static void get_k(const uint8_t *block, uint8_t *scales, uint8_t *minima) {
-    const uint8_t *s = block + 4;
-    for (int32_t j = 0; j < 4; j++) {
-        scales[j] = s[j] & 63;
-        minima[j] = s[j + 4] & 63;
-        scales[j + 4] = (uint8_t)((s[j + 8] & 15) | s[j] >> 6 << 4);
-        minima[j + 4] = (uint8_t)(s[j + 8] >> 4 | s[j + 4] >> 6 << 4);
-    }
+    uint32_t s[3]; /* four bytes at once */
+    memcpy(s, block + 4, sizeof s);
+    const uint32_t low = 0x0F0F0F0Fu, six = 0x3F3F3F3Fu, high = 0x30303030u;
+    const uint32_t scale[2] = {s[0] & six, (s[2] & low) | (s[0] >> 2 & high)};
+    const uint32_t minimum[2] = {s[1] & six, (s[2] >> 4 & low) | (s[1] >> 2 & high)};
+    memcpy(scales, scale, sizeof scale);
+    memcpy(minima, minimum, sizeof minimum);
 }
 static void put_k(uint8_t *block, const uint8_t *scales, const uint8_t *minima) {
     uint8_t *s = block + 4;
@@ -243,10 +243,6 @@ static void plane_put(const gatun_plane *p, uint8_t *block, int32_t from, int32_
     }
 }
 
-static uint8_t *own_of(const gatun_packed *h, int64_t row, int64_t group) {
-    return (uint8_t *)(uintptr_t)gatun_packed_parameters(h, row / GATUN_PANEL, group).own;
-}
-
 /* The binary16 at a block's byte to number o of an array; offsets' factors are kept negated, since minima are
  * subtracted. */
 static void pack_factors(const gatun_gguf_panels *p, const uint8_t *block, int64_t o, uint8_t *factors) {
@@ -264,30 +260,8 @@ static void unpack_factors(const gatun_gguf_panels *p, const uint8_t *factors, i
     }
 }
 
-static void pack_parameters(const gatun_gguf_panels *p, const uint8_t *block, gatun_packed *h, int64_t row,
-                            int64_t group) {
-    int64_t o = row % GATUN_PANEL;
-    uint8_t *own = own_of(h, row, group);
-    if (p->super_groups == 0) {
-        uint16_t scale = p->encoding == GATUN_MXFP4 ? bf16_of_exponent(block[0]) : gatun_load_u16(block);
-        memcpy(own + h->scales_offset + 2 * o, &scale, sizeof scale);
-        if (p->offset_type != GATUN_NONE) {
-            memcpy(own + h->offsets_offset + 2 * o, block + 2, 2);
-        }
-        return;
-    }
-    uint8_t scales[16], offsets[16];
-    p->get(block, scales, offsets);
-    for (int32_t j = 0; j < p->super_groups; j++, own += h->super_scale_bytes) {
-        own[h->scales_offset + o] = scales[j];
-        if (p->offset_type != GATUN_NONE) {
-            own[h->offsets_offset + o] = offsets[j];
-        }
-    }
-    if (p->factor_at >= 0) {
-        gatun_parameters at = gatun_packed_parameters(h, row / GATUN_PANEL, group);
-        pack_factors(p, block, o, (uint8_t *)(uintptr_t)at.factors);
-    }
+static uint8_t *own_of(const gatun_packed *h, int64_t row, int64_t group) {
+    return (uint8_t *)(uintptr_t)gatun_packed_parameters(h, row / GATUN_PANEL, group).own;
 }
 
 static void unpack_parameters(const gatun_gguf_panels *p, const gatun_packed *h, int64_t row, int64_t group,
@@ -329,11 +303,54 @@ void gatun_gguf_codes_get(const gatun_gguf_panels *p, const gatun_matrix *m, int
     }
 }
 
-void gatun_gguf_pack_parameters(const gatun_gguf_panels *p, const gatun_matrix *m, gatun_packed *h, int64_t row) {
+/* Numbers of 16 bits, one of each block, next to each other. */
+static void pack_halves(const uint8_t *block, int64_t stride, int64_t rows, uint8_t *to) {
+    for (int64_t o = 0; o < rows; o++) {
+        memcpy(to + 2 * o, block + o * stride, 2);
+    }
+}
+
+/* The bytes of a block's groups and its factors to the record of its output. */
+static void pack_record(const gatun_gguf_panels *p, const gatun_packed *h, const uint8_t *block, int64_t o,
+                        gatun_parameters at) {
+    uint8_t scales[16], offsets[16];
+    p->get(block, scales, offsets);
+    uint8_t *own = (uint8_t *)(uintptr_t)at.own + o;
+    for (int32_t j = 0; j < p->super_groups; j++, own += h->super_scale_bytes) {
+        own[h->scales_offset] = scales[j];
+        if (p->offset_type != GATUN_NONE) {
+            own[h->offsets_offset] = offsets[j];
+        }
+    }
+    if (p->factor_at >= 0) {
+        pack_factors(p, block, o, (uint8_t *)(uintptr_t)at.factors);
+    }
+}
+
+void gatun_gguf_pack_parameters(const gatun_gguf_panels *p, const gatun_matrix *m, const gatun_packed *h, int64_t panel,
+                                int64_t rows, int64_t group, int64_t groups, uint8_t *made) {
     const gatun_block *type = gatun_gguf_block(m->encoding);
-    const uint8_t *block = block_at(m, type, row, 0);
-    for (int64_t g = 0; g < h->groups; g += groups_of(p), block += type->bytes) {
-        pack_parameters(p, block, h, row, g);
+    const int64_t stride = gatun_gguf_stride(m, type);
+    const uint8_t *block = block_at(m, type, panel * GATUN_PANEL, group / groups_of(p));
+    for (int64_t g = 0; g < groups; g += groups_of(p), block += type->bytes, made += h->group_stride) {
+        if (p->super_groups != 0) {
+            const gatun_parameters at = gatun_packed_parameters(h, panel, group + g);
+            for (int64_t o = 0; o < rows; o++) {
+                pack_record(p, h, block + o * stride, o, at);
+            }
+            continue;
+        }
+        if (p->encoding == GATUN_MXFP4) {
+            for (int64_t o = 0; o < rows; o++) {
+                uint16_t scale = bf16_of_exponent(block[o * stride]);
+                memcpy(made + h->scales_offset + 2 * o, &scale, sizeof scale);
+            }
+        } else {
+            pack_halves(block, stride, rows, made + h->scales_offset);
+        }
+        if (p->offset_type != GATUN_NONE) {
+            pack_halves(block + 2, stride, rows, made + h->offsets_offset);
+        }
     }
 }
 

@@ -37,11 +37,12 @@ const gatun_gguf_panels *gatun_gguf_panels_of(const gatun_matrix *matrix);
  * are set. */
 void gatun_gguf_lay_supers(const gatun_gguf_panels *panels, int64_t code_bytes, gatun_packed *header);
 void gatun_gguf_fill_table(const gatun_gguf_panels *panels, int32_t form, float *table);
-/* The codes of whole blocks of a row, one a byte, and the scales of all its blocks in the panel that it lies in. */
+/* The codes of whole blocks of a row, one a byte. */
 void gatun_gguf_codes_get(const gatun_gguf_panels *panels, const gatun_matrix *matrix, int64_t row, int64_t first,
                           int64_t count, uint8_t *codes);
-void gatun_gguf_pack_parameters(const gatun_gguf_panels *panels, const gatun_matrix *matrix, gatun_packed *packed,
-                                int64_t row);
+/* The scales and offsets of groups of a panel: to their records, or to the groups as they are made. */
+void gatun_gguf_pack_parameters(const gatun_gguf_panels *panels, const gatun_matrix *matrix, const gatun_packed *packed,
+                                int64_t panel, int64_t rows, int64_t group, int64_t groups, uint8_t *made);
 /* The way back from panels to a row of blocks, bit for bit. */
 void gatun_gguf_unpack_row(const gatun_packed *packed, const gatun_matrix *matrix, int64_t row);
 

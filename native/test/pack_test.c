@@ -115,8 +115,9 @@ static void memory_is_zeros_and_goes_back(void) {
 
 int main(void) {
     random_state r = {1};
-    static const int64_t shapes[][2] = {{0, 8},   {8, 0},   {1, 1},   {1, 33},  {33, 4},
-                                        {40, 96}, {7, 130}, {96, 64}, {64, 256}};
+    static const int64_t shapes[][2] = {{0, 8},   {8, 0},   {1, 1},   {1, 33},   {33, 4},
+                                        {40, 96}, {7, 130}, {96, 64}, {64, 256}, {64, 520}};
+    static const int64_t groups[] = {4, 12, 48, 260, 272};
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
         for (int32_t e = 0; e < WEIGHT_ENCODINGS; e++) {
             for (int32_t order = GATUN_ORDER_LOW_FIRST; order <= GATUN_ORDER_TILES_8X16; order++) {
@@ -135,6 +136,11 @@ int main(void) {
             try_matrix(&r, weight_encodings[e], 0, shapes[s][0], shapes[s][1], PER_GROUP, 32, WITH_ZEROS | WITH_OFFSETS,
                        GATUN_F16, GATUN_F16);
             try_matrix(&r, weight_encodings[e], 0, shapes[s][0], shapes[s][1], PER_GROUP, 7, 0, GATUN_BF16, GATUN_BF16);
+            /* Groups that are no whole runs of what is turned at once, beside each other and longer than a piece. */
+            for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++) {
+                try_matrix(&r, weight_encodings[e], 0, shapes[s][0], shapes[s][1], PER_GROUP, groups[g], 0,
+                           GATUN_F8_E8M0, GATUN_F32);
+            }
             try_matrix(&r, weight_encodings[e], 0, shapes[s][0], shapes[s][1], PER_TENSOR, 0, 0, GATUN_NONE, GATUN_F32);
         }
     }

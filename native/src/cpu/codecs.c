@@ -5,7 +5,7 @@
  */
 #include <stdatomic.h>
 
-#include "cpu/cache.h"
+#include "cpu/stream.h"
 #include "encodings/codes.h"
 
 /* Work is handed out in pieces of about this many elements: large enough that handing out costs nothing. */
@@ -25,34 +25,7 @@ static bool take(pieces *p, int64_t *index) {
 /* Not more workers than pieces. */
 static int32_t useful(int32_t workers, int64_t count) { return count < workers ? (int32_t)count : workers; }
 
-/* ---- streaming stores ---- */
-
 enum { STREAM_BYTES = 8192 }; /* that are made in the first-level cache before they are sent to memory */
-
-#if defined(__x86_64__)
-#include <emmintrin.h>
-
-/* Whether an output of so many bytes goes past the caches: what takes a large part of the last one pushes out all else,
- * and every line of it would be read before it is written. */
-static bool streams(int64_t bytes) { return bytes > gatun_cache_bytes(3) / 4; }
-
-static void stream(uint8_t *to, const uint8_t *from, int64_t size) {
-    int64_t head = -(intptr_t)to & 15;
-    head = head < size ? head : size;
-    memcpy(to, from, (size_t)head);
-    int64_t i = head;
-    for (; i + 16 <= size; i += 16) {
-        _mm_stream_si128((__m128i *)(void *)(to + i), _mm_loadu_si128((const __m128i *)(const void *)(from + i)));
-    }
-    memcpy(to + i, from + i, (size_t)(size - i));
-}
-
-static void stream_end(void) { _mm_sfence(); }
-#else
-static bool streams(int64_t bytes) { return bytes < 0; }
-static void stream(uint8_t *to, const uint8_t *from, int64_t size) { memcpy(to, from, (size_t)size); }
-static void stream_end(void) {}
-#endif
 
 static int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -168,7 +141,7 @@ static void stream_row(const rows_job *j, int64_t row, int64_t first, int64_t co
     for (int64_t done = 0; done < count; done += at_once) {
         int64_t some = minimum(at_once, count - done);
         j->kernel(j->matrix, row, first + done, some, made, j->out_type);
-        stream(out + done * size, made, some * size);
+        gatun_stream(out + done * size, made, some * size);
     }
 }
 
@@ -192,7 +165,7 @@ static void rows_body(void *context, int32_t worker, int32_t workers) {
         }
     }
     if (j->streams) {
-        stream_end();
+        gatun_stream_end();
     }
 }
 
@@ -215,7 +188,7 @@ static gatun_status run_rows(int32_t operation, rows_job *j, int32_t isa, int32_
         j->row_pieces = (k + PIECE - 1) / PIECE;
         j->rows_at_once = j->row_pieces > 1 ? 1 : (PIECE + k - 1) / k;
         j->pieces.count = (j->rows + j->rows_at_once - 1) / j->rows_at_once * j->row_pieces;
-        j->streams = streams(j->rows * k * gatun_plain_size(j->out_type));
+        j->streams = gatun_streams(j->rows * k * gatun_plain_size(j->out_type));
         gatun_parallel(useful(workers, j->pieces.count), rows_body, j);
     }
     gatun_set_last_kernel(index);
