@@ -4,7 +4,7 @@ import dev.gatun.kernel.CudaGroup;
 import dev.gatun.kernel.CudaMemory;
 import dev.gatun.kernel.CudaStream;
 import dev.gatun.kernel.LinearCall;
-import dev.gatun.kernel.MatrixCheck;
+import dev.gatun.kernel.LinearCheck;
 import dev.gatun.kernel.PackedGroup;
 import dev.gatun.kernel.Pool;
 import java.lang.foreign.MemorySegment;
@@ -141,7 +141,7 @@ public final class GroupedLinear implements AutoCloseable {
       Epilogue epilogue,
       @Nullable MemorySegment other,
       long ldOther) {
-    long m = MatrixCheck.offsets(Objects.requireNonNull(offsets, "offsets"), experts.size());
+    long m = LinearCheck.offsets(Objects.requireNonNull(offsets, "offsets"), experts.size());
     if (m == 0) {
       return;
     }

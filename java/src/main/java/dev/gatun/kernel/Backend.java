@@ -190,7 +190,7 @@ public interface Backend {
       Encoding yType,
       long ldy,
       int threads) {
-    MatrixCheck.round(x, xType, ldx, rows, columns, xMultiplier, y, yType, ldy);
+    LinearCheck.round(x, xType, ldx, rows, columns, xMultiplier, y, yType, ldy);
     for (long i = 0; i < rows; i++) {
       for (long j = 0; j < columns; j++) {
         float v = Numbers.get(xType, x, i * ldx + j);

@@ -126,7 +126,7 @@ public final class CudaGroup implements AutoCloseable {
   private void onHost(CudaScratch scratch, LinearCall<MemorySegment> call, long[] offsets) {
     LinearCall<MemorySegment> own = scratch.call().set(call).bias(null).multiplier(null);
     try {
-      MatrixCheck.offsets(offsets, experts.size(), own.m());
+      LinearCheck.offsets(offsets, experts.size(), own.m());
       if (own.m() == 0) {
         return;
       }

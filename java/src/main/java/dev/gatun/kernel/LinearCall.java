@@ -193,11 +193,11 @@ public final class LinearCall<T> {
       throw new GatunException("linear: found a read-only y, expected one that can be written");
     }
     if (xScales == null) {
-      MatrixCheck.linear(n, k, bytes(x), xType, ldx, m, bytes(y), yType, ldy);
+      LinearCheck.linear(n, k, bytes(x), xType, ldx, m, bytes(y), yType, ldy);
     } else {
       checkCodes(n, k);
     }
-    MatrixCheck.fused(
+    LinearCheck.fused(
         n, k, m, bytes(bias), bytes(multiplier), epilogue, bytes(other), yType, ldOther);
     if (isRounded() && (compute != Compute.I8 || multiplier != null)) {
       throw new GatunException(
@@ -229,7 +229,7 @@ public final class LinearCall<T> {
               + xScaleColumnStride
               + " apart, expected at least 0, and no columns of scales unless compute is F8_BLOCK");
     }
-    MatrixCheck.codes(n, k, bytes(x), ldx, m, bytes(y), yType, ldy);
+    LinearCheck.codes(n, k, bytes(x), ldx, m, bytes(y), yType, ldy);
     if (bytes(xScales) / Float.BYTES < xScaleCount(k)) {
       throw new IndexOutOfBoundsException(
           "linear: found scales of x of "

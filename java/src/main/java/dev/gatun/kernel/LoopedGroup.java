@@ -12,12 +12,12 @@ final class LoopedGroup implements PackedGroup {
   LoopedGroup(Backend backend, List<Expert> experts) {
     this.backend = backend;
     this.experts = List.copyOf(experts);
-    MatrixCheck.experts(experts);
+    LinearCheck.experts(experts);
   }
 
   @Override
   public void linear(LinearCall<MemorySegment> call, long[] offsets) {
-    MatrixCheck.offsets(offsets, experts.size(), call.m());
+    LinearCheck.offsets(offsets, experts.size(), call.m());
     if (call.m() == 0) {
       return;
     }

@@ -336,7 +336,7 @@ final class NativeBackend implements Backend {
 
   @Override
   public PackedGroup group(List<PackedGroup.Expert> experts) {
-    MatrixCheck.experts(experts);
+    LinearCheck.experts(experts);
     NativePacked[] weights =
         experts.stream().map(e -> mine(e.packed())).toArray(NativePacked[]::new);
     return new NativeGroup(this, experts, weights, threads);
@@ -355,7 +355,7 @@ final class NativeBackend implements Backend {
       Encoding yType,
       long ldy,
       int threads) {
-    MatrixCheck.round(x, xType, ldx, rows, columns, xMultiplier, y, yType, ldy);
+    LinearCheck.round(x, xType, ldx, rows, columns, xMultiplier, y, yType, ldy);
     NativeCalls.round(
         rounding,
         x,

@@ -79,7 +79,7 @@ final class NativeGroup implements PackedGroup {
       Scratch scratch = pool.take();
       try {
         LinearCall<MemorySegment> own = scratch.call.set(call).bias(null).multiplier(null);
-        MatrixCheck.offsets(offsets, weights.length, own.m());
+        LinearCheck.offsets(offsets, weights.length, own.m());
         if (own.m() > 0) {
           own.check(weights[0].n(), weights[0].k());
           own.checkNumbers("native");

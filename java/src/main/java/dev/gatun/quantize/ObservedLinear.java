@@ -9,7 +9,7 @@ import dev.gatun.Linear;
 import dev.gatun.Rounding;
 import dev.gatun.Tensor;
 import dev.gatun.kernel.Backend;
-import dev.gatun.kernel.MatrixCheck;
+import dev.gatun.kernel.LinearCheck;
 import dev.gatun.kernel.codec.Activations;
 import dev.gatun.kernel.codec.HalfFloat;
 import dev.gatun.kernel.codec.Numbers;
@@ -153,8 +153,8 @@ final class ObservedLinear implements Linear {
       long ldOther) {
     long n = outFeatures();
     int k = Math.toIntExact(inFeatures());
-    MatrixCheck.linear(n, k, x, xType, ldx, m, y, yType, ldy);
-    MatrixCheck.fused(n, k, m, null, null, epilogue, other, yType, ldOther);
+    LinearCheck.linear(n, k, x, xType, ldx, m, y, yType, ldy);
+    LinearCheck.fused(n, k, m, null, null, epilogue, other, yType, ldOther);
     if (m * Math.max(n, k) > Integer.MAX_VALUE / 8) {
       throw new GatunException("calibration: found " + m + " rows, expected smaller batches");
     }

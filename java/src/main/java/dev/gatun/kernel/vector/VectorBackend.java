@@ -6,6 +6,7 @@ import dev.gatun.GatunException;
 import dev.gatun.Rounding;
 import dev.gatun.kernel.Backend;
 import dev.gatun.kernel.LinearCall;
+import dev.gatun.kernel.LinearCheck;
 import dev.gatun.kernel.Matrix;
 import dev.gatun.kernel.MatrixCheck;
 import dev.gatun.kernel.Operation;
@@ -206,7 +207,7 @@ public final class VectorBackend implements Backend, AutoCloseable {
       Encoding yType,
       long ldy,
       int threads) {
-    MatrixCheck.round(x, xType, ldx, rows, columns, xMultiplier, y, yType, ldy);
+    LinearCheck.round(x, xType, ldx, rows, columns, xMultiplier, y, yType, ldy);
     Rounder rounder = rounders.take();
     for (long i = 0; i < rows; i++) {
       for (long j = 0; j < columns; j += Rounder.PIECE) {
