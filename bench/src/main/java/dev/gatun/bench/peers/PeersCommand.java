@@ -36,35 +36,7 @@ public final class PeersCommand implements Command {
           "Where gatun-peers.json and the charts are written (default: the current directory).")
   private Path output = Path.of(".");
 
-  @Option(
-      names = "--work",
-      split = ",",
-      paramLabel = "W",
-      description =
-          "Only these: int4-g32, int4-g128, int8-g32, int8-row, nf4, fp8, int4-g32-bf16, q4-0-row, q4-0, q4-k, q6-k, q8-0,"
-              + " iq4-nl, mxfp4, nvfp4, bf16, f32 (default: all).")
-  private List<String> works = List.of();
-
-  @Option(
-      names = "--m",
-      split = ",",
-      paramLabel = "M",
-      defaultValue = "1,8,64,512",
-      description = "Numbers of rows (default: ${DEFAULT-VALUE}).")
-  private List<Integer> rows = List.of();
-
-  @Option(
-      names = "--shape",
-      paramLabel = "NxK",
-      defaultValue = "4096x4096",
-      description = "Outputs and inputs (default: ${DEFAULT-VALUE}).")
-  private String shape = "";
-
-  @Option(
-      names = "--threads",
-      paramLabel = "N",
-      description = "Threads of every engine (default: the cores that the JVM sees).")
-  private int threads = Runtime.getRuntime().availableProcessors();
+  @Mixin private LayerOptions layers = new LayerOptions(Work.labels(), List.of(1, 8, 64, 512));
 
   @Option(
       names = "--cold",
@@ -73,13 +45,6 @@ public final class PeersCommand implements Command {
           "MiB that the copies of a weight take when it is to come from memory: more than the caches (default:"
               + " ${DEFAULT-VALUE}).")
   private int cold = 384;
-
-  @Option(
-      names = "--seconds",
-      paramLabel = "S",
-      description =
-          "Time for one work and number of rows, all engines together (default: ${DEFAULT-VALUE}).")
-  private double seconds = 2;
 
   /** Made by the service loader. */
   public PeersCommand() {}
@@ -115,19 +80,18 @@ public final class PeersCommand implements Command {
   }
 
   private Peers.Plan plan() {
-    Plans plans = new Plans(common);
-    List<Work> chosen =
-        works.isEmpty()
-            ? List.of(Work.values())
-            : works.stream().map(plans::work).distinct().toList();
-    int[] size = plans.shape(shape);
-    plans.rows(rows, size);
-    plans.threads(threads);
+    LayerOptions.Layers asked = layers.layers(common);
     if (cold < 1 || cold > 1 << 14) {
       throw common.usage("--cold: found " + cold + ", expected 1 to 16384");
     }
-    plans.seconds(seconds);
-    return new Peers.Plan(chosen, rows, size[0], size[1], threads, (long) cold << 20, seconds);
+    return new Peers.Plan(
+        asked.works(),
+        asked.rows(),
+        asked.n(),
+        asked.k(),
+        asked.threads(),
+        (long) cold << 20,
+        asked.seconds());
   }
 
   private static Map<String, @Nullable Object> toJson(Peers.Result result) {

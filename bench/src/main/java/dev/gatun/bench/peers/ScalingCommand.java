@@ -11,7 +11,6 @@ import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine;
 import picocli.CommandLine.Mixin;
-import picocli.CommandLine.Option;
 
 /** {@code gatun bench scaling}: what more threads and more callers are worth. */
 @CommandLine.Command(
@@ -24,42 +23,9 @@ import picocli.CommandLine.Option;
 public final class ScalingCommand implements Command {
   @Mixin private CommonOptions common = new CommonOptions();
 
-  @Option(
-      names = "--work",
-      split = ",",
-      paramLabel = "W",
-      defaultValue = "int4-g32,int8-row,nf4,f32",
-      description = "Kinds of weights, as in bench peers (default: ${DEFAULT-VALUE}).")
-  private List<String> works = List.of();
-
-  @Option(
-      names = "--m",
-      split = ",",
-      paramLabel = "M",
-      defaultValue = "1,64,512",
-      description = "Numbers of rows (default: ${DEFAULT-VALUE}).")
-  private List<Integer> rows = List.of();
-
-  @Option(
-      names = "--shape",
-      paramLabel = "NxK",
-      defaultValue = "4096x4096",
-      description = "Outputs and inputs (default: ${DEFAULT-VALUE}).")
-  private String shape = "";
-
-  @Option(
-      names = "--threads",
-      paramLabel = "N",
-      description = "All threads (default: the cores that the JVM sees).")
-  private int threads = Runtime.getRuntime().availableProcessors();
-
-  @Option(
-      names = "--seconds",
-      paramLabel = "S",
-      description =
-          "Time for one layer and number of rows, as much again for its callers (default:"
-              + " ${DEFAULT-VALUE}).")
-  private double seconds = 2;
+  @Mixin
+  private LayerOptions options =
+      new LayerOptions(List.of("int4-g32", "int8-row", "nf4", "f32"), List.of(1, 64, 512));
 
   /** Made by the service loader. */
   public ScalingCommand() {}
@@ -71,44 +37,40 @@ public final class ScalingCommand implements Command {
 
   @Override
   public Integer call() {
-    Plans plans = new Plans(common);
-    List<Work> chosen = works.stream().map(plans::work).distinct().toList();
-    int[] size = plans.shape(shape);
-    plans.rows(rows, size);
-    plans.threads(threads);
-    plans.seconds(seconds);
-    for (Work work : chosen) {
-      if (work.group() > 0 && size[1] % work.group() != 0) {
-        throw common.usage(
-            "--shape: found K = " + size[1] + ", expected a multiple of " + work.group());
+    LayerOptions.Layers layers = options.layers(common);
+    int n = layers.n();
+    int k = layers.k();
+    for (Work work : layers.works()) {
+      if (work.group() > 0 && k % work.group() != 0) {
+        throw common.usage("--shape: found K = " + k + ", expected a multiple of " + work.group());
       }
     }
     List<Scaling.Row> measured = new ArrayList<>();
     double idle;
-    try (Scaling scaling = new Scaling(threads, seconds)) {
-      for (Work work : chosen) {
+    try (Scaling scaling = new Scaling(layers.threads(), layers.seconds())) {
+      for (Work work : layers.works()) {
         common.err().println("gatun: " + work.label());
-        measured.addAll(scaling.measure(new RandomLayer(work, size[0], size[1]), rows));
+        measured.addAll(scaling.measure(new RandomLayer(work, n, k), layers.rows()));
       }
       common.err().println("gatun: nobody calls");
-      idle = scaling.idle(new RandomLayer(chosen.getFirst(), size[0], size[1]));
+      idle = scaling.idle(new RandomLayer(layers.works().getFirst(), n, k));
     }
     if (common.json()) {
       Map<String, @Nullable Object> json = new LinkedHashMap<>();
-      json.put("threads", threads);
-      json.put("n", size[0]);
-      json.put("k", size[1]);
+      json.put("threads", layers.threads());
+      json.put("n", n);
+      json.put("k", k);
       json.put("results", measured.stream().map(Scaling.Row::toJson).toList());
       json.put("idleCpuMsPerSecond", idle);
       common.printJson(json);
     } else {
-      print(measured, size, idle);
+      print(measured, layers, idle);
     }
     return 0;
   }
 
-  private void print(List<Scaling.Row> measured, int[] size, double idle) {
-    line("%d threads, N = %d, K = %d", threads, size[0], size[1]);
+  private void print(List<Scaling.Row> measured, LayerOptions.Layers layers, double idle) {
+    line("%d threads, N = %d, K = %d", layers.threads(), layers.n(), layers.k());
     line("");
     line(
         "%-13s %5s  %10s %10s %8s %8s  %10s %10s %7s",

@@ -3,6 +3,8 @@ package dev.gatun.bench.peers;
 import dev.gatun.Compute;
 import dev.gatun.Encoding;
 import dev.gatun.bench.Probe;
+import java.util.Arrays;
+import java.util.List;
 import java.util.Locale;
 
 /** What is compared: a kind of weight and what it is multiplied in. */
@@ -109,6 +111,11 @@ enum Work {
   /** The name in JSON and on the command line. */
   String label() {
     return name().toLowerCase(Locale.ROOT).replace('_', '-');
+  }
+
+  /** Of all. */
+  static List<String> labels() {
+    return Arrays.stream(values()).map(Work::label).toList();
   }
 
   Encoding encoding() {
