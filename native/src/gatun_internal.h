@@ -41,13 +41,14 @@ gatun_status gatun_fail(gatun_status status, const char *format, ...) __attribut
  *           outputs o and o + 16 of the first step, of the second step, and so on.
  * K is padded to a multiple of the group with code 0 (of a multiple of four when one scale serves a whole row).
  *
- * Where a group's scale is a byte times a number that several groups share (K-quants), or a byte of a block whose size
- * is no multiple of 64 otherwise (NVFP4), a panel's scales lie behind all its groups, one record for each run of
- * super_groups groups:
+ * Where what a group has besides its codes is no multiple of 64 bytes (scales that are bytes), or its scale is a byte
+ * times a number that several groups share (K-quants), that lies behind all groups of the panel, one record for each
+ * run of super_groups groups:
  *
- *     scale factors [32], offset factors [32] (if any), both F16 | for each group: scales [32] | offsets [32] (if any)
+ *     scale factors [32], offset factors [32] (if any), both F16 | for each group: scales [32] | zeros [32] (if any) |
+ *     offsets [32] (if any)
  *
- * A group's scale is then its byte times its factor, and so is its offset.
+ * A group's scale is then its byte times its factor (if there is one), and so is its offset.
  *
  *   PLAIN   F32: a step is one k: 32 floats. F16, BF16: a step is two k: number 2*o + i holds k = 2*step + i of output
  *           o (what vdpbf16ps takes); K is padded to a multiple of two with zeros. There is one group and no scale.
@@ -61,7 +62,7 @@ gatun_status gatun_fail(gatun_status status, const char *format, ...) __attribut
  * apart, keeps its source bytes instead (SOURCE): `linear` dequantizes its rows, a panel at a time, and multiplies by
  * that PLAIN panel.
  */
-enum { GATUN_PANEL = 32, GATUN_PACKED_ALIGNMENT = 64, GATUN_PACKED_VERSION = 2 };
+enum { GATUN_PANEL = 32, GATUN_PACKED_ALIGNMENT = 64, GATUN_PACKED_VERSION = 3 };
 enum {
     GATUN_FORM_CODES4 = 1,
     GATUN_FORM_CODES8 = 2,
@@ -70,8 +71,9 @@ enum {
     GATUN_FORM_CODES5 = 5,
     GATUN_FORM_CODES6 = 6
 };
-/* A scale type of panels only: half of an e4m3 whose sign is not looked at (gatun_half_of_ue4m3). */
-enum { GATUN_HALF_UE4M3 = 512 };
+/* Scale types of panels only, a byte each: half of an e4m3 whose sign is not looked at, half of an e8m0 that is no NaN
+ * (gatun_half_of_ue4m3, gatun_half_of_e8m0). */
+enum { GATUN_HALF_UE4M3 = 512, GATUN_HALF_E8M0 = 513 };
 
 /* The buffers a matrix may have, in the order in which they lie in a packed block. */
 enum {
@@ -110,7 +112,7 @@ typedef struct gatun_packed {
     int64_t super_scale_bytes;         /* of a group in a record */
     int64_t part_offsets[GATUN_PARTS]; /* from the block's start; 0: not kept */
     int64_t part_sizes[GATUN_PARTS];   /* bytes */
-    int32_t scale_type;                /* of the panels: a matrix's but U8, or I8 or U8 with factors, or HALF_UE4M3 */
+    int32_t scale_type; /* of the panels: a matrix's but U8, or I8 or U8 with factors, or one of the halves */
     int32_t zero_type;
     int32_t offset_type;
     int32_t factor_type; /* of the records' factors: F16 or NONE */
@@ -272,7 +274,8 @@ gatun_status gatun_packed_plan(const gatun_matrix *matrix, gatun_packed *header)
 void gatun_plain_panel_put(int32_t type, void *panel, int64_t o, int64_t k, const float *values);
 /* The matrix of a SOURCE block with its pointers set into the block. */
 gatun_matrix gatun_packed_source(const gatun_packed *packed);
-/* A scale of the panels, which may have a type that no matrix has. */
+/* A scale of the panels, which may have a type that no matrix has, and its bytes. */
+int64_t gatun_panel_number_size(int32_t type);
 float gatun_panel_number(int32_t type, const void *data, int64_t index);
 /* Weights k0 .. k0+count-1 of output n from any form. */
 void gatun_packed_values(const gatun_packed *packed, int64_t n, int64_t k0, int64_t count, bool integers, float *out);

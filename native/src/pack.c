@@ -24,19 +24,18 @@ typedef struct pack_job {
     const gatun_matrix *matrix;
     gatun_packed *packed;
     const gatun_gguf_panels *gguf;   /* or null */
-    int64_t k, group;                /* as the header's, in codes; PLAIN: in bytes, of one group */
+    int64_t k, group, groups;        /* as the header's, in codes; PLAIN: in bytes */
     int64_t piece;                   /* codes of a piece: of whole groups, or of part of one */
     gatun_code_layout layout;        /* of the rows */
     gatun_put_runs *direct, *spread; /* from the rows (or null), and from bytes */
     gatun_run direct_runs[RUNS], spread_runs[RUNS];
-    bool gaps; /* a group's parameters do not end where the next group begins */
     bool streams;
 } pack_job;
 
-/* Codes k .. k+count-1 of a panel. */
+/* k .. k+count-1 of a panel, `have` of which the matrix has: the last group may be longer than what is left. */
 typedef struct piece {
     int64_t panel, rows; /* the last panel may have fewer than 32 */
-    int64_t k, count;
+    int64_t k, count, have;
     int64_t group, ends; /* the first group, and how many end here */
     int64_t start;       /* bytes of that group that are before this piece */
     uint8_t *made;
@@ -78,8 +77,8 @@ static void put_spread(const pack_job *j, const piece *p) {
     /* Groups of whole runs at once; others singly, since a run writes zeros beyond its group. */
     const bool together = j->group > j->piece || j->group % GATUN_RUN == 0;
     uint8_t *to = p->made;
-    for (int64_t done = 0, take; done < p->count; done += take, to += j->packed->group_stride) {
-        take = together ? p->count : minimum(j->group, p->count - done);
+    for (int64_t done = 0, take; done < p->have; done += take, to += j->packed->group_stride) {
+        take = together ? p->have : minimum(j->group, p->have - done);
         const int64_t runs = (take + GATUN_RUN - 1) / GATUN_RUN;
         for (int64_t o = 0; o < GATUN_PANEL; o++) {
             const int64_t have = o < p->rows ? take : 0;
@@ -94,7 +93,7 @@ static void put_spread(const pack_job *j, const piece *p) {
 }
 
 static void put_codes(const pack_job *j, const piece *p) {
-    if (j->direct == NULL || p->rows < GATUN_PANEL || p->count % GATUN_RUN != 0) {
+    if (j->direct == NULL || p->rows < GATUN_PANEL || p->have % GATUN_RUN != 0) {
         put_spread(j, p);
         return;
     }
@@ -102,7 +101,7 @@ static void put_codes(const pack_job *j, const piece *p) {
     for (int64_t o = 0; o < GATUN_PANEL; o++) {
         rows[o] = row_at(j, p->panel * GATUN_PANEL + o) + p->k / j->layout.elements * j->layout.bytes;
     }
-    j->direct(rows, j->direct_runs, p->count / GATUN_RUN, p->made);
+    j->direct(rows, j->direct_runs, p->have / GATUN_RUN, p->made);
 }
 
 /* ---- scales, zeros and offsets ---- */
@@ -114,10 +113,16 @@ typedef struct numbers {
     int64_t step;
 } numbers;
 
+/* Where the header's offsets count from for group number g of a piece. */
+static uint8_t *own_at(const pack_job *j, const piece *p, int64_t g) {
+    const gatun_packed *h = j->packed;
+    return gatun_own_made(h, p->panel, p->group + g, g, p->made) - (h->supers_offset == 0 ? p->start : 0);
+}
+
 /* Numbers of the groups that end in a piece, `offset` bytes from the start of each. */
 static void put_numbers(const pack_job *j, const piece *p, const numbers *n, int64_t offset) {
     for (int64_t g = 0, skip = 0; g < p->ends; g++, skip += n->step) {
-        uint8_t *to = p->made + g * j->packed->group_stride + offset - p->start;
+        uint8_t *to = own_at(j, p, g) + offset;
         for (int64_t o = 0; n->size == 4 && o < p->rows; o++) {
             memcpy(to + 4 * o, n->at[o] + skip, 4);
         }
@@ -153,7 +158,7 @@ static void put_scales_singly(const pack_job *j, const piece *p) {
     const gatun_packed *h = j->packed;
     int64_t size = gatun_number_size(h->scale_type);
     for (int64_t g = 0; g < p->ends; g++) {
-        uint8_t *to = p->made + g * h->group_stride + h->scales_offset - p->start;
+        uint8_t *to = own_at(j, p, g) + h->scales_offset;
         for (int64_t o = 0; o < p->rows; o++) {
             int64_t row = p->panel * GATUN_PANEL + o, k = (p->group + g) * j->group;
             if (m->scale_type == GATUN_U8) {
@@ -190,17 +195,18 @@ static piece piece_at(const pack_job *j, int64_t panel, int64_t k, uint8_t *made
     piece p = {.panel = panel, .k = k, .group = k / j->group, .made = made};
     p.rows = minimum(GATUN_PANEL, h->n - panel * GATUN_PANEL);
     const int64_t within = k - p.group * j->group;
-    const int64_t end = minimum(j->k, j->group > j->piece ? (p.group + 1) * j->group : k + j->piece);
+    const int64_t end = j->group > j->piece ? (p.group + 1) * j->group : minimum(j->groups * j->group, k + j->piece);
     p.count = minimum(end - k, j->piece);
+    p.have = j->k < k ? 0 : minimum(p.count, j->k - k);
     p.start = gatun_panel_code_bytes(h->form, within);
-    p.ends = k + p.count < end ? 0 : (p.count + within + j->group - 1) / j->group;
+    p.ends = k + p.count < end ? 0 : (p.count + within) / j->group;
     return p;
 }
 
 static void pack_piece(const pack_job *j, const piece *p) {
     const gatun_packed *h = j->packed;
     const int64_t size = p->ends > 0 ? p->ends * h->group_stride - p->start : gatun_panel_code_bytes(h->form, p->count);
-    if (p->rows < GATUN_PANEL || p->k + p->count == j->k || j->gaps) {
+    if (p->rows < GATUN_PANEL || p->have < p->count) {
         memset(p->made, 0, (size_t)size);
     }
     put_codes(j, p);
@@ -225,7 +231,7 @@ static void pack_body(void *context, int32_t worker, int32_t workers) {
         if (h->supers_offset != 0) {
             memset(group_at(h, panel, 0) + h->supers_offset, 0, (size_t)(h->panel_stride - h->supers_offset));
         }
-        for (int64_t k = 0; k < j->k;) {
+        for (int64_t k = 0; k < j->groups * j->group;) {
             piece p = piece_at(j, panel, k, made);
             pack_piece(j, &p);
             k += p.count;
@@ -256,6 +262,7 @@ static void plan(pack_job *j) {
     const int64_t size = h->form == GATUN_FORM_PLAIN ? gatun_plain_size(h->matrix.encoding) : 1;
     j->k = h->k * size;
     j->group = h->group * size;
+    j->groups = h->groups;
     const gatun_block *block = gatun_gguf_block(h->matrix.encoding);
     const int64_t unit = block != NULL ? block->elements : j->group;
     j->piece = GATUN_PIECE;
@@ -277,10 +284,6 @@ static void plan(pack_job *j) {
         const int64_t to = r / group_runs * h->group_stride + in_group;
         j->spread_runs[r].to = j->direct_runs[r].to = (int32_t)to;
     }
-    const int64_t bytes =
-        gatun_number_size(h->scale_type) + gatun_number_size(h->zero_type) + gatun_number_size(h->offset_type);
-    const int64_t own = h->supers_offset != 0 ? 0 : GATUN_PANEL * bytes;
-    j->gaps = gatun_panel_code_bytes(h->form, j->group) + own != h->group_stride;
     j->streams = gatun_streams(h->total_size);
 }
 

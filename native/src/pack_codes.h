@@ -23,6 +23,14 @@ typedef struct gatun_run {
 /* Sixteen k a run from 32 rows that all lie alike to the steps of a form. */
 typedef void gatun_put_runs(const uint8_t *const rows[GATUN_PANEL], const gatun_run *runs, int64_t count, uint8_t *out);
 
+/* Where a group's parameters are made, to be written at the header's offsets from there: in its record, or in the group
+ * itself, `made` being the first of the groups that are made at once and this one number `index` of them. */
+static inline uint8_t *gatun_own_made(const gatun_packed *h, int64_t panel, int64_t group, int64_t index,
+                                      uint8_t *made) {
+    return h->supers_offset != 0 ? (uint8_t *)(uintptr_t)gatun_packed_parameters(h, panel, group).own
+                                 : made + index * h->group_stride;
+}
+
 /* Codes that are bytes. */
 extern const gatun_code_layout gatun_byte_layout;
 /* Whether the codes of a matrix lie so that vectors can take them from there. */

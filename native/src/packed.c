@@ -106,7 +106,7 @@ static gatun_matrix description(const gatun_matrix *m, const int64_t sizes[GATUN
 /* Groups, panels and where the sections lie. Widths in bytes are at most 2^3 times the elements, which do not overflow
  * (gatun_codes_size looked), but padding can: -1. */
 static int64_t lay_panels(gatun_packed *h, const gatun_matrix *m, int64_t group) {
-    int64_t codes, stride, size;
+    int64_t codes, stride = 0, size;
     h->panels = m->n / GATUN_PANEL + (m->n % GATUN_PANEL != 0);
     if (h->form == GATUN_FORM_PLAIN) {
         h->group = round_up(m->k, 2);
@@ -126,21 +126,23 @@ static int64_t lay_panels(gatun_packed *h, const gatun_matrix *m, int64_t group)
         bool fits = !__builtin_mul_overflow(h->panel_stride, h->panels, &size);
         return fits ? size : -1;
     }
-    size = codes;
-    if (h->scale_type != GATUN_NONE) {
-        h->scales_offset = size;
-        size += GATUN_PANEL * gatun_number_size(h->scale_type);
-    }
-    if (h->zero_type != GATUN_NONE) {
-        h->zeros_offset = size;
-        size += GATUN_PANEL * gatun_number_size(h->zero_type);
-    }
-    if (h->offset_type != GATUN_NONE) {
-        h->offsets_offset = size;
-        size += GATUN_PANEL * gatun_number_size(h->offset_type);
-    }
-    h->group_stride = align(size);
+    const int64_t scales = GATUN_PANEL * gatun_panel_number_size(h->scale_type);
+    const int64_t zeros = GATUN_PANEL * gatun_panel_number_size(h->zero_type);
+    const int64_t own = scales + zeros + GATUN_PANEL * gatun_panel_number_size(h->offset_type);
+    const bool apart = own % GATUN_PACKED_ALIGNMENT != 0; /* two groups' are a multiple: numbers have whole bytes */
+    h->group_stride = codes + (apart ? 0 : own);
     bool fits = !__builtin_mul_overflow(h->group_stride, h->groups, &stride);
+    if (apart) {
+        h->supers_offset = stride;
+        h->super_groups = 2;
+        h->super_scale_bytes = own;
+        h->super_stride = 2 * own;
+        fits = fits && !__builtin_add_overflow(stride, (h->groups + 1) / 2 * h->super_stride, &stride);
+    }
+    const int64_t first = apart ? h->supers_offset : codes;
+    h->scales_offset = h->scale_type != GATUN_NONE ? first : 0;
+    h->zeros_offset = h->zero_type != GATUN_NONE ? first + scales : 0;
+    h->offsets_offset = h->offset_type != GATUN_NONE ? first + scales + zeros : 0;
     h->panel_stride = stride;
     return fits && !__builtin_mul_overflow(stride, h->panels, &size) ? size : -1;
 }
@@ -216,10 +218,6 @@ static int64_t plain_index(int32_t encoding, int64_t o, int64_t k) {
     return encoding == GATUN_F32 ? k * GATUN_PANEL + o : k / 2 * (2 * GATUN_PANEL) + 2 * o + k % 2;
 }
 
-static uint8_t *group_at(gatun_packed *h, int64_t panel, int64_t group) {
-    return (uint8_t *)h + h->panels_offset + panel * h->panel_stride + group * h->group_stride;
-}
-
 /* Number `index` of an array to number `to` of another of the same type. */
 static void copy_number(int32_t type, const void *from, int64_t index, void *to, int64_t at) {
     size_t size = (size_t)gatun_number_size(type);
@@ -264,10 +262,12 @@ gatun_status gatun_packed_header_check(const void *packed, int64_t packed_size) 
         return status;
     }
     const gatun_packed *h = (const gatun_packed *)packed;
-    if (memcmp(h->magic, magic, sizeof magic) != 0 || h->version != GATUN_PACKED_VERSION) {
-        return gatun_fail(GATUN_CORRUPT,
-                          "packed weight: found version %d and another magic, expected GATUNPK version %d", h->version,
-                          GATUN_PACKED_VERSION);
+    if (memcmp(h->magic, magic, sizeof magic) != 0) {
+        return gatun_fail(GATUN_CORRUPT, "packed weight: found another beginning, expected %s", magic);
+    }
+    if (h->version != GATUN_PACKED_VERSION) {
+        return gatun_fail(GATUN_CORRUPT, "packed weight: found version %d, expected %d: it has to be packed anew",
+                          h->version, GATUN_PACKED_VERSION);
     }
     gatun_packed expected;
     if (gatun_packed_plan(&h->matrix, &expected) != GATUN_OK || memcmp(&expected, h, sizeof expected) != 0) {
@@ -337,7 +337,8 @@ static void unpack_row(gatun_packed *h, const gatun_matrix *m, int64_t row) {
     int32_t shift = o < 16 ? 0 : 4;
     uint8_t codes[PIECE];
     for (int64_t g = 0; g < h->groups; g++) {
-        const uint8_t *in = group_at(h, row / GATUN_PANEL, g);
+        const uint8_t *in = gatun_packed_group(h, row / GATUN_PANEL, g);
+        const uint8_t *own = gatun_packed_parameters(h, row / GATUN_PANEL, g).own;
         int64_t first = g * h->group;
         int64_t end = first + h->group < m->k ? first + h->group : m->k;
         for (int64_t k = first; k < end && !is_kept(h, GATUN_PART_CODES); k += PIECE) {
@@ -350,13 +351,13 @@ static void unpack_row(gatun_packed *h, const gatun_matrix *m, int64_t row) {
         }
         int64_t index = gatun_parameter_index(m, row, first);
         if (m->scale_type != GATUN_NONE && !is_kept(h, GATUN_PART_SCALES)) {
-            copy_number(m->scale_type, in + h->scales_offset, o, m->scales, gatun_scale_index(m, row, first));
+            copy_number(m->scale_type, own + h->scales_offset, o, m->scales, gatun_scale_index(m, row, first));
         }
         if (m->zero_type != GATUN_NONE && !is_kept(h, GATUN_PART_ZEROS)) {
-            copy_number(m->zero_type, in + h->zeros_offset, o, m->zeros, index);
+            copy_number(m->zero_type, own + h->zeros_offset, o, m->zeros, index);
         }
         if (m->offset_type != GATUN_NONE && !is_kept(h, GATUN_PART_OFFSETS)) {
-            copy_number(m->offset_type, in + h->offsets_offset, o, m->offsets, index);
+            copy_number(m->offset_type, own + h->offsets_offset, o, m->offsets, index);
         }
     }
 }
@@ -440,9 +441,15 @@ gatun_status gatun_unpack(const void *packed, int64_t packed_size, const gatun_m
 
 /* ---- values ---- */
 
+int64_t gatun_panel_number_size(int32_t type) {
+    return type == GATUN_HALF_UE4M3 || type == GATUN_HALF_E8M0 ? 1 : gatun_number_size(type);
+}
+
 float gatun_panel_number(int32_t type, const void *data, int64_t index) {
-    return type == GATUN_HALF_UE4M3 ? gatun_half_of_ue4m3(((const uint8_t *)data)[index])
-                                    : gatun_number_get(type, data, index);
+    const uint8_t *bytes = (const uint8_t *)data;
+    return type == GATUN_HALF_UE4M3  ? gatun_half_of_ue4m3(bytes[index])
+           : type == GATUN_HALF_E8M0 ? gatun_half_of_e8m0(bytes[index])
+                                     : gatun_number_get(type, data, index);
 }
 
 static void panel_values(const gatun_packed *h, int64_t n, int64_t k0, int64_t count, bool integers, float *out) {

@@ -4,9 +4,9 @@
  * binary16 stays so: the product would not fit in fewer bits than a float.
  *
  * Panels take as many bytes as their blocks, but for Q4_K 1.028, Q5_K 1.023, IQ4_XS 1.015 times as many (6-bit scales
- * become bytes) and MXFP4 1.059 (exponents become bfloat16).
+ * become bytes).
  */
-#include "packed_gguf.h"
+#include "pack_codes.h"
 
 static const int8_t signed_nibbles[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
 static const int8_t unsigned_nibbles[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -74,8 +74,7 @@ static const gatun_gguf_panels types[] = {
     {GATUN_Q5_1, GATUN_FORM_CODES5, 32, GATUN_F16, GATUN_F16, {8, 16, 4}, {4, 1, 1}, NULL, .bias = 0},
     {GATUN_Q8_0, GATUN_FORM_CODES8, 32, GATUN_F16, GATUN_NONE, {2, 32, 8}, {0}, NULL, .super_groups = 0},
     {GATUN_IQ4_NL, GATUN_FORM_CODES4, 32, GATUN_F16, GATUN_NONE, {2, 16, 4}, {0}, gatun_iq4_values, .super_groups = 0},
-    /* 2^(e - 128) is a bfloat16 for every e */
-    {GATUN_MXFP4, GATUN_FORM_CODES4, 32, GATUN_BF16, GATUN_NONE, {1, 16, 4}, {0}, gatun_e2m1_doubled, .bias = 0},
+    {GATUN_MXFP4, GATUN_FORM_CODES4, 32, GATUN_HALF_E8M0, GATUN_NONE, {1, 16, 4}, {0}, gatun_e2m1_doubled, .bias = 0},
     {GATUN_Q4_K,
      GATUN_FORM_CODES4,
      32,
@@ -165,12 +164,6 @@ void gatun_gguf_fill_table(const gatun_gguf_panels *p, int32_t form, float *tabl
         int32_t code = form == GATUN_FORM_CODES8 ? (int8_t)i : (int32_t)i - p->bias;
         table[i] = (float)(p->table != NULL ? p->table[i] : code);
     }
-}
-
-/* MXFP4's exponent as the bfloat16 that it means, and back. */
-static uint16_t bf16_of_exponent(uint8_t e) { return (uint16_t)(gatun_float_bits(gatun_half_of_e8m0(e)) >> 16); }
-static uint8_t exponent_of_bf16(uint16_t bits) {
-    return (uint8_t)(bits == bf16_of_exponent(0) ? 0 : bits == bf16_of_exponent(1) ? 1 : (bits >> 7) + 1);
 }
 
 static uint8_t *block_at(const gatun_matrix *m, const gatun_block *block, int64_t row, int64_t index) {
@@ -269,12 +262,8 @@ static void unpack_parameters(const gatun_gguf_panels *p, const gatun_packed *h,
     int64_t o = row % GATUN_PANEL;
     const uint8_t *own = own_of(h, row, group);
     if (p->super_groups == 0) {
-        uint16_t scale = gatun_load_u16(own + h->scales_offset + 2 * o);
-        if (p->encoding == GATUN_MXFP4) {
-            block[0] = exponent_of_bf16(scale);
-        } else {
-            memcpy(block, &scale, sizeof scale);
-        }
+        const int64_t size = gatun_panel_number_size(p->scale_type);
+        memcpy(block, own + h->scales_offset + size * o, (size_t)size);
         if (p->offset_type != GATUN_NONE) {
             memcpy(block + 2, own + h->offsets_offset + 2 * o, 2);
         }
@@ -303,9 +292,12 @@ void gatun_gguf_codes_get(const gatun_gguf_panels *p, const gatun_matrix *m, int
     }
 }
 
-/* Numbers of 16 bits, one of each block, next to each other. */
-static void pack_halves(const uint8_t *block, int64_t stride, int64_t rows, uint8_t *to) {
-    for (int64_t o = 0; o < rows; o++) {
+/* Numbers of one or two bytes, one of each block, next to each other. */
+static void pack_numbers(int64_t size, const uint8_t *block, int64_t stride, int64_t rows, uint8_t *to) {
+    for (int64_t o = 0; size == 1 && o < rows; o++) {
+        to[o] = block[o * stride];
+    }
+    for (int64_t o = 0; size == 2 && o < rows; o++) {
         memcpy(to + 2 * o, block + o * stride, 2);
     }
 }
@@ -332,7 +324,7 @@ void gatun_gguf_pack_parameters(const gatun_gguf_panels *p, const gatun_matrix *
     const gatun_block *type = gatun_gguf_block(m->encoding);
     const int64_t stride = gatun_gguf_stride(m, type);
     const uint8_t *block = block_at(m, type, panel * GATUN_PANEL, group / groups_of(p));
-    for (int64_t g = 0; g < groups; g += groups_of(p), block += type->bytes, made += h->group_stride) {
+    for (int64_t g = 0; g < groups; g += groups_of(p), block += type->bytes) {
         if (p->super_groups != 0) {
             const gatun_parameters at = gatun_packed_parameters(h, panel, group + g);
             for (int64_t o = 0; o < rows; o++) {
@@ -340,16 +332,10 @@ void gatun_gguf_pack_parameters(const gatun_gguf_panels *p, const gatun_matrix *
             }
             continue;
         }
-        if (p->encoding == GATUN_MXFP4) {
-            for (int64_t o = 0; o < rows; o++) {
-                uint16_t scale = bf16_of_exponent(block[o * stride]);
-                memcpy(made + h->scales_offset + 2 * o, &scale, sizeof scale);
-            }
-        } else {
-            pack_halves(block, stride, rows, made + h->scales_offset);
-        }
+        uint8_t *own = gatun_own_made(h, panel, group + g, g, made);
+        pack_numbers(gatun_panel_number_size(p->scale_type), block, stride, rows, own + h->scales_offset);
         if (p->offset_type != GATUN_NONE) {
-            pack_halves(block + 2, stride, rows, made + h->offsets_offset);
+            pack_numbers(2, block + 2, stride, rows, own + h->offsets_offset);
         }
     }
 }

@@ -95,6 +95,32 @@ static void a_block_is_its_own_matrixs_only(void) {
     free_matrix(&m);
 }
 
+/* Of weights that are not small: the header, the table and panels that are not full are no part of the promise. */
+static void packed_form_is_hardly_larger(void) {
+    random_state r = {13};
+    for (int32_t e = 0; e < WEIGHT_ENCODINGS; e++) {
+        static const struct cut {
+            int32_t scale_type, with, group;
+        } cuts[] = {{GATUN_F32, 0, 64},     {GATUN_F16, 0, 32},           {GATUN_F8_E4M3, 0, 16},
+                    {GATUN_F8_E8M0, 0, 32}, {GATUN_F16, WITH_ZEROS, 128}, {GATUN_F8_E8M0, 0, 1 << 20}};
+        for (size_t c = 0; c < sizeof cuts / sizeof cuts[0]; c++) {
+            gatun_matrix m;
+            const int32_t bits = gatun_encoding_bits(weight_encodings[e]);
+            const int32_t cut = bits == 0 ? PER_TENSOR : PER_GROUP; /* blocks are cut already */
+            if ((bits != 0 && bits != 4 && bits < 8) ||             /* the others are made wider */
+                !random_matrix(&r, weight_encodings[e], 0, 256, 2048, cut, cuts[c].group, cuts[c].with,
+                               cuts[c].scale_type, GATUN_F32, &m)) {
+                continue;
+            }
+            int64_t size, source = m.codes_size + m.scales_size + m.zeros_size;
+            CHECK_STATUS(GATUN_OK, gatun_packed_size(&m, &size));
+            CHECK(size - 2048 <= source + source * 3 / 100, "%s with scales of type %d for %d: %lld bytes of %lld",
+                  gatun_encoding_name(m.encoding), m.scale_type, cuts[c].group, (long long)size, (long long)source);
+            free_matrix(&m);
+        }
+    }
+}
+
 /* Every byte of it can be written, from a small piece to several large pages, and none is left over. */
 static void memory_is_zeros_and_goes_back(void) {
     for (int64_t size = 1; size < (9 << 20); size = size * 5 + 3) {
@@ -117,6 +143,7 @@ int main(void) {
     random_state r = {1};
     static const int64_t shapes[][2] = {{0, 8},   {8, 0},   {1, 1},   {1, 33},   {33, 4},
                                         {40, 96}, {7, 130}, {96, 64}, {64, 256}, {64, 520}};
+    static const int64_t long_groups[] = {640, 2048}; /* the second group of a row is mostly padding */
     static const int64_t groups[] = {4, 12, 48, 260, 272};
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
         for (int32_t e = 0; e < WEIGHT_ENCODINGS; e++) {
@@ -141,12 +168,15 @@ int main(void) {
                 try_matrix(&r, weight_encodings[e], 0, shapes[s][0], shapes[s][1], PER_GROUP, groups[g], 0,
                            GATUN_F8_E8M0, GATUN_F32);
             }
+            try_matrix(&r, weight_encodings[e], 0, 33, long_groups[s % 2] + 60, PER_GROUP, long_groups[s % 2], 0,
+                       GATUN_F32, GATUN_F32);
             try_matrix(&r, weight_encodings[e], 0, shapes[s][0], shapes[s][1], PER_TENSOR, 0, 0, GATUN_NONE, GATUN_F32);
         }
     }
     CHECK(tried > 1500, "only %lld matrices were tried", (long long)tried);
     unpack_refuses_another_description();
     a_block_is_its_own_matrixs_only();
+    packed_form_is_hardly_larger();
     memory_is_zeros_and_goes_back();
     return finish();
 }

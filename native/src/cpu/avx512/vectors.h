@@ -76,6 +76,14 @@ GATUN_INLINE __m512 e8m0_to_float(__m128i codes) {
     return _mm512_castsi512_ps(_mm512_mask_mov_epi32(bits, nan, _mm512_set1_epi32(0x7FC00000)));
 }
 
+/* 2^(code - 128): 0 and 1 are subnormal, and 255 is no NaN. */
+GATUN_INLINE __m512 half_e8m0_to_float(__m128i codes) {
+    __m512i wide = _mm512_cvtepu8_epi32(codes);
+    __m512i bits = _mm512_slli_epi32(_mm512_sub_epi32(wide, _mm512_set1_epi32(1)), 23);
+    __mmask16 small = _mm512_cmplt_epu32_mask(wide, _mm512_set1_epi32(2));
+    return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(bits, small, _mm512_set1_epi32(0x00200000), wide));
+}
+
 /* Half of an e4m3 without its sign; 0x7F is zero and 0xFF is 240, as NVFP4's blocks have it. */
 GATUN_INLINE __m512 half_ue4m3_to_float(__m128i codes) {
     __m128i magnitude = _mm_and_si128(codes, _mm_set1_epi8(0x7F));
@@ -97,6 +105,8 @@ GATUN_INLINE __m512 load_parameter(int32_t type, const uint8_t *data, int half) 
         return e8m0_to_float(_mm_loadu_si128((const __m128i *)data + half));
     case GATUN_HALF_UE4M3:
         return half_ue4m3_to_float(_mm_loadu_si128((const __m128i *)data + half));
+    case GATUN_HALF_E8M0:
+        return half_e8m0_to_float(_mm_loadu_si128((const __m128i *)data + half));
     case GATUN_I8:
         return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)data + half)));
     case GATUN_U8:
