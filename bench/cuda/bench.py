@@ -215,27 +215,36 @@ def bench_activations(n, k, ms):
             row(f"static {name} {m}x{n}x{k}", us, {})
 
 
-def bench_grouped():
-    """Experts in one call beside one expert after the other, in the same graph."""
-    for count, n, k, ms in ((8, 14336, 4096, (16, 64, 512)), (128, 1536, 2048, (64, 1024, 8192))):
-        packed = [w.pack() for w in (weights(n, k, "int4 g128") * count)[:count]]
+def bench_grouped(kind, compute):
+    """Experts in one call beside one expert after the other in a graph, ours and PyTorch's, and PyTorch's grouped product."""
+    for count, n, k, ms in ((8, 14336, 4096, (16, 64, 512, 4096)), (128, 1536, 2048, (64, 1024, 8192, 32768))):
+        packed = [w.pack() for w in (weights(n, k, kind) * count)[:count]]
         group = Group(packed)
+        bf16 = torch.randn(count, n, k, device="cuda", dtype=torch.bfloat16)
         for m in ms:
             bounds = torch.cat([torch.zeros(1), torch.rand(count).cumsum(0)])
             offsets = (bounds / bounds[-1] * m).round().long().cuda()
             starts = offsets.tolist()
             x = torch.randn(m, k, device="cuda", dtype=torch.bfloat16)
             y = torch.empty(m, n, device="cuda", dtype=torch.bfloat16)
-            scratch = group.workspace(m, COMPUTE_BF16)
-            us = median_us([lambda: group.linear(x, offsets, y, COMPUTE_BF16, scratch)] * 4)
-            alone = packed[0].workspace(m, COMPUTE_BF16)
+            scratch = group.workspace(m, compute)
+            us = median_us([lambda: group.linear(x, offsets, y, compute, scratch)] * 4)
+            alone = packed[0].workspace(m, compute)
             def one_by_one():
                 for e, w in enumerate(packed):
                     a, b = starts[e], starts[e + 1]
                     if b > a:
-                        w.linear(x[a:b], y[a:b], COMPUTE_BF16, alone)
-            peers = {"one by one": median_us([one_by_one] * 4)}
-            row(f"grouped int4 g128 {count} experts {m}x{n}x{k}", us, peers)
+                        w.linear(x[a:b], y[a:b], compute, alone)
+            def torch_one_by_one():
+                for e, w in enumerate(bf16):
+                    a, b = starts[e], starts[e + 1]
+                    if b > a:
+                        torch.mm(x[a:b], w.t(), out=y[a:b])
+            peers = {"one by one": median_us([one_by_one] * 4), "torch bf16 one by one": median_us([torch_one_by_one] * 4)}
+            if hasattr(torch, "_grouped_mm"):
+                ends = offsets[1:].int()
+                peers["torch bf16 grouped"] = median_us([lambda: torch._grouped_mm(x, bf16.transpose(1, 2), offs=ends)] * 4)
+            row(f"grouped {kind} {count} experts {m}x{n}x{k}", us, peers)
 
 
 torch.manual_seed(0)
@@ -253,7 +262,9 @@ if "codes" in parts:
 if "activations" in parts:
     bench_activations(14336, 4096, [m for m in rows_of_x if m <= 4096])
 if "grouped" in parts:
-    bench_grouped()
+    bench_grouped("int4 g128", COMPUTE_BF16)
+    bench_grouped("i8", COMPUTE_I8)
+    bench_grouped("e4m3", COMPUTE_F8)
 if "codecs" in parts:
     bench_codecs(14336, 4096)
 json.dump({"device": torch.cuda.get_device_name(), "rows": rows}, open("cuda-bench.json", "w"), indent=1)

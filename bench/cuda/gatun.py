@@ -48,7 +48,8 @@ class Expert(c.Structure):
 
 class GroupStruct(c.Structure):
     _fields_ = [("block", c.c_uint64), ("n", i64), ("k", i64), ("count", i64), ("tiles", i64), ("steps", i64), ("group", i64),
-                ("encoding", i32), ("form", i32), ("codes", i32), ("multiplies", i32), ("affine", i32)]
+                ("encoding", i32), ("form", i32), ("codes", i32), ("multiplies", i32), ("affine", i32), ("scale_type", i32),
+                ("hopper", i32)]
 
 
 lib = c.CDLL(os.environ["GATUN_CUDA_LIBRARY"])

@@ -238,6 +238,8 @@ typedef struct gatun_cuda_group {
     int32_t codes;      /* bit c: all take compute type c */
     int32_t multiplies; /* whether one has a multiplier */
     int32_t affine;     /* whether one has zero points or offsets */
+    int32_t scale_type; /* of the first; see gatun_cuda_packed */
+    int32_t hopper;     /* bit c: kernels of this device for Hopper take all with compute type c */
 } gatun_cuda_group;
 
 GATUN_API gatun_status gatun_cuda_group_size(int64_t count, int64_t *size);

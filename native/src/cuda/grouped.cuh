@@ -6,6 +6,8 @@
 #ifndef GATUN_CUDA_GROUPED_CUH
 #define GATUN_CUDA_GROUPED_CUH
 
+#include <cuda.h>
+
 #include "linear.cuh"
 
 namespace gatun {
@@ -16,6 +18,7 @@ struct GroupedExpert {
     TileLinear tiles; /* of its packed form, without rows and epilogue; unset where it lies as it came */
     const float *bias;
     const float *multiplier;
+    CUtensorMap w; /* 8-bit codes of W as Hopper's copy engine reads them; unset where it does not */
 };
 
 /* Rows of one weight; expert -1: none. */
@@ -25,7 +28,7 @@ struct GroupedChunk {
     int64_t row;
 };
 
-/* Rows of a chunk at most. */
+/* Rows of a chunk at most, for the kernels of all GPUs. */
 enum { GROUPED_FEW_ROWS = 16, GROUPED_ROWS = 64 };
 
 struct GroupedRows {
@@ -33,7 +36,7 @@ struct GroupedRows {
     const GroupedChunk *plan;
     int64_t chunks; /* more than there can be are empty */
     int chunk_rows;
-    int64_t n, k, tiles, steps;
+    int64_t m, n, k, tiles, steps;
     bool one;       /* scale group a step at most */
     bool affine;    /* some have zero points or offsets */
     int64_t filled; /* experts with rows, at most */
@@ -52,6 +55,18 @@ gatun_status launch_grouped<4>(const GroupedRows &g, const DeviceTraits &device,
 template <>
 gatun_status launch_grouped<8>(const GroupedRows &g, const DeviceTraits &device, uint32_t *workspace,
                                cudaStream_t stream);
+/* compute BF16 by alike codes of 4 bits on Hopper; chunks of 16, 64, 128 or 256 rows. `p`: what the experts have in
+ * common, with x in rows that fit the copy engine (rows_to_copy). hopper_grouped.cu */
+gatun_status launch_grouped_fused(const GroupedRows &g, const TileLinear &p, int multiprocessors, cudaStream_t stream);
+/* compute I8, F8 and F8_BLOCK by alike codes of 8 bits on Hopper; chunks of 64, 128 or (but I8) 192 rows. x: codes of
+ * chunk after chunk, each with room for all of its rows (quantize_chunks). hopper_grouped_codes.cu */
+gatun_status launch_grouped_codes(const GroupedRows &g, const TileLinear &p, const CodesOfX &x, bool integers,
+                                  int multiprocessors, cudaStream_t stream);
+gatun_status describe_codes(GroupedExpert *expert);
+/* x of each chunk, times the multiplier of its expert, as codes for that; scales of rows as rows of x lie.
+ * linear_codes.cu */
+void quantize_chunks(const GroupedRows &g, int32_t compute, void *codes, int64_t row, float *row_scales,
+                     float *block_scales, cudaStream_t stream);
 /* Everything else: launch_linear_f32. */
 gatun_status launch_grouped_f32(const GroupedRows &g, int32_t operands, cudaStream_t stream);
 

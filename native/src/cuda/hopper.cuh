@@ -190,6 +190,8 @@ template <int N>
 __device__ inline void multiply_codes(int32_t (&d)[N / 2], uint64_t a_operand, uint64_t b_operand, bool accumulate) {
     if constexpr (N == 64)
         GATUN_I8(64, 32, 32, 33, 34);
+    else if constexpr (N == 128)
+        GATUN_I8(128, 64, 64, 65, 66);
     else
         GATUN_I8(256, 128, 128, 129, 130);
 }

@@ -138,6 +138,8 @@ void quantize_widened(const XRows &x, int64_t m, int64_t k, int32_t compute, uin
 /* compute I8, F8 and F8_BLOCK; x from p.rows, or `given` as codes. */
 bool codes_multiply(int32_t compute, int32_t encoding);
 bool takes_codes(const gatun_cuda_packed &p, int32_t compute);
+/* Whether Hopper's kernels multiply the codes as bytes, with the granularity that they know. */
+bool multiplies_bytes(const gatun_cuda_packed &p, int32_t compute);
 Way codes_way(const gatun_cuda_packed &packed, const TileLinear &p, int32_t compute, const DeviceTraits &traits);
 int64_t codes_bytes(const gatun_cuda_packed &p, int64_t m);
 gatun_status linear_codes(int32_t device, const gatun_cuda_packed &packed, const TileLinear &p, const GivenX *given,

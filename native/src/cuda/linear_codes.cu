@@ -9,6 +9,7 @@
  */
 #include <cuda_fp8.h>
 
+#include "grouped.cuh"
 #include "rows.cuh"
 #include "tiles.cuh"
 
@@ -29,6 +30,10 @@ struct XCodes {
     float *block_scales; /* instead, of 128 k: [block][padded]; with as_bf16 the values are scaled and this is unused */
     int64_t padded;
     bool blocks;
+    /* Of several weights: codes lie in chunks, each with room for chunk_rows of them. Null: row after row. */
+    const GroupedChunk *plan;
+    const GroupedExpert *experts;
+    int chunk_rows;
 };
 
 __device__ static uint32_t pair_of_codes(bool integers, float a, float b) {
@@ -42,7 +47,16 @@ __device__ static uint32_t bits_of(float v) { return __float_as_uint(v) & 0x7FFF
 /* A block of threads a row. A row (block) with NaN or infinity gets the scale NaN, so that these reach y. */
 __global__ void __launch_bounds__(256) quantize_x(XRows x, int64_t k, XCodes to) {
     __shared__ uint32_t largest_of[8];
-    const int64_t row = blockIdx.x;
+    const int64_t to_row = blockIdx.x;
+    int64_t row = to_row;
+    if (to.plan) {
+        const GroupedChunk chunk = to.plan[to_row / to.chunk_rows];
+        const int64_t within = to_row % to.chunk_rows;
+        if (chunk.expert < 0 || within >= chunk.rows)
+            return;
+        row = chunk.row + within;
+        x.multiplier = to.experts[chunk.expert].multiplier;
+    }
     const float most = to.integers ? 127.0f : 448.0f;
     float scale = 0.0f;
     if (!to.blocks) {
@@ -83,7 +97,7 @@ __global__ void __launch_bounds__(256) quantize_x(XRows x, int64_t k, XCodes to)
                 largest = max(largest, __shfl_xor_sync(0xFFFFFFFF, largest, step));
             scale = largest < 0x7F800000 ? __fdiv_rn(__uint_as_float(largest), most) : __uint_as_float(0x7FC00000);
             if (!to.as_bf16 && threadIdx.x % 16 == 0 && column < to.row)
-                to.block_scales[column / GATUN_CUDA_BLOCK_K * to.padded + row] = scale;
+                to.block_scales[column / GATUN_CUDA_BLOCK_K * to.padded + to_row] = scale;
         }
         if (column >= to.row)
             continue;
@@ -94,7 +108,7 @@ __global__ void __launch_bounds__(256) quantize_x(XRows x, int64_t k, XCodes to)
                            ? pair_of_codes(to.integers, __fdiv_rn(v[2 * i], scale), __fdiv_rn(v[2 * i + 1], scale))
                            : 0;
         if (!to.as_bf16) {
-            *(uint2 *)((uint8_t *)to.codes + row * to.row + column) =
+            *(uint2 *)((uint8_t *)to.codes + to_row * to.row + column) =
                 make_uint2(pairs[0] | pairs[1] << 16, pairs[2] | pairs[3] << 16);
             continue;
         }
@@ -108,7 +122,8 @@ __global__ void __launch_bounds__(256) quantize_x(XRows x, int64_t k, XCodes to)
                 a = fp8_decode(GATUN_F8_E4M3, pairs[i] & 255), b = fp8_decode(GATUN_F8_E4M3, pairs[i] >> 8 & 255);
             words[i] = to.blocks ? pair_bf16(a * scale, b * scale) : pair_bf16(a, b);
         }
-        *(uint4 *)((uint16_t *)to.codes + row * to.row + column) = make_uint4(words[0], words[1], words[2], words[3]);
+        *(uint4 *)((uint16_t *)to.codes + to_row * to.row + column) =
+            make_uint4(words[0], words[1], words[2], words[3]);
     }
 }
 
@@ -170,14 +185,16 @@ bool takes_codes(const gatun_cuda_packed &p, int32_t compute) {
     return p.matrix.rotation == 0 && p.matrix.codebook_size == 0 && codes_multiply(compute, p.matrix.encoding);
 }
 
-/* Whether the codes can be multiplied as bytes, with the granularity that the kernels have. */
-static bool takes_bytes(const gatun_cuda_packed &p, int32_t compute, int64_t m, bool hopper) {
-    if (!hopper || m <= CHUNK_ROWS || p.form != GATUN_CUDA_FORM_CODES8 || p.zeros_offset || p.offsets_offset ||
-        p.matrix.zero_point != 0)
+bool multiplies_bytes(const gatun_cuda_packed &p, int32_t compute) {
+    if (p.form != GATUN_CUDA_FORM_CODES8 || p.zeros_offset || p.offsets_offset || p.matrix.zero_point != 0)
         return false;
     if (compute == GATUN_COMPUTE_I8)
         return p.matrix.encoding == GATUN_I8 && p.groups == 1;
     return p.matrix.encoding == GATUN_F8_E4M3 && (p.groups == 1 || p.group % GATUN_CUDA_BLOCK_K == 0);
+}
+
+static bool takes_bytes(const gatun_cuda_packed &p, int32_t compute, int64_t m, bool hopper) {
+    return hopper && m > CHUNK_ROWS && multiplies_bytes(p, compute);
 }
 
 /* The parts of the workspace. */
@@ -286,6 +303,14 @@ void quantize_widened(const XRows &x, int64_t m, int64_t k, int32_t compute, uin
     XCodes to = {compute == GATUN_COMPUTE_I8,      true, codes, row, row_scales, nullptr, 0,
                  compute == GATUN_COMPUTE_F8_BLOCK};
     quantize_x<<<(unsigned)m, 256, 0, stream>>>(x, k, to);
+}
+
+void quantize_chunks(const GroupedRows &g, int32_t compute, void *codes, int64_t row, float *row_scales,
+                     float *block_scales, cudaStream_t stream) {
+    const int64_t rows = g.chunks * g.chunk_rows;
+    XCodes to = {compute == GATUN_COMPUTE_I8,       false,  codes,     row,         row_scales, block_scales, rows,
+                 compute == GATUN_COMPUTE_F8_BLOCK, g.plan, g.experts, g.chunk_rows};
+    quantize_x<<<(unsigned)rows, 256, 0, stream>>>(g.x, g.k, to);
 }
 
 gatun_status linear_codes(int32_t device, const gatun_cuda_packed &packed, const TileLinear &p, const GivenX *given,

@@ -2,9 +2,9 @@
  * Grouped linear: rows of x that are sorted by expert, by weights of one shape. One launch multiplies all of them;
  * where the runs of rows begin is read on the device.
  *
- * Weights whose codes lie in tiles of one kind are multiplied with compute BF16 by the kernels for few rows of x by
- * few experts (linear_narrow.cuh) or for more (linear_wide.cuh), all others by the one for every form (linear_f32.cu);
- * with compute I8, F8 and F8_BLOCK x becomes codes first.
+ * Weights whose codes lie in tiles of one kind are multiplied with compute BF16 by Hopper's kernel (hopper_grouped.cu),
+ * or by those for few rows of x by few experts (linear_narrow.cuh) and for more (linear_wide.cuh), all others by the
+ * one for every form (linear_f32.cu); with compute I8, F8 and F8_BLOCK x becomes codes first.
  */
 #include "grouped.cuh"
 #include "rows.cuh"
@@ -70,30 +70,94 @@ static bool is_codes(int32_t compute) {
     return compute == GATUN_COMPUTE_I8 || compute == GATUN_COMPUTE_F8 || compute == GATUN_COMPUTE_F8_BLOCK;
 }
 
+/* Whether one launch of Hopper's kernels takes both: beside one layout of the tiles they have one table of codes. */
+static bool are_alike(const gatun_cuda_packed &a, const gatun_cuda_packed &b) {
+    return a.form == b.form && a.group == b.group && a.scale_type == b.scale_type &&
+           a.matrix.encoding == b.matrix.encoding && a.matrix.codebook_size == 0 && b.matrix.codebook_size == 0 &&
+           a.matrix.zero_point == b.matrix.zero_point && !a.zeros_offset == !b.zeros_offset &&
+           !a.offsets_offset == !b.offsets_offset;
+}
+
+/* The compute types of Hopper's kernels for a weight, as bits. */
+static int32_t hopper_computes(const gatun_cuda_packed &p) {
+    int32_t computes = p.form == GATUN_CUDA_FORM_CODES4 ? 1 << GATUN_COMPUTE_BF16 : 0;
+    for (int32_t compute = GATUN_COMPUTE_I8; compute <= GATUN_COMPUTE_F8_BLOCK; compute++)
+        if (is_codes(compute) && takes_codes(p, compute) && multiplies_bytes(p, compute))
+            computes |= 1 << compute;
+    return computes;
+}
+
+/* Rows of a chunk: a tile of y should have about those of an expert. */
+static int hopper_rows(const gatun_cuda_group &g, int64_t m, int32_t compute) {
+    const int64_t each = m / (g.count < m ? g.count : m);
+    if (is_codes(compute))
+        return each <= 32 ? 64 : each <= 256 || compute == GATUN_COMPUTE_I8 ? 128 : 192;
+    return each <= 8 ? 16 : each <= 32 ? 64 : each < 128 ? 128 : 256;
+}
+
 /* The parts of the workspace. */
 struct GroupedSpace {
+    bool hopper; /* its kernels multiply */
     int chunk_rows;
     int64_t chunks, row; /* `row`: elements of a row of codes */
-    int64_t plan, x, scales, codes;
-    int64_t total() const { return plan + x + scales + codes; }
+    int64_t plan, multiplied, x, scales, block_scales, codes;
+    int64_t total() const { return plan + multiplied + x + scales + block_scales + codes; }
 };
 
 static GroupedSpace space_of(const gatun_cuda_group &g, int64_t m, int32_t compute) {
     GroupedSpace s = {};
     const bool tiles = compute == GATUN_COMPUTE_BF16 && g.form != GATUN_CUDA_FORM_SOURCE;
-    s.chunk_rows = tiles && m <= g.count * GROUPED_FEW_ROWS ? GROUPED_FEW_ROWS : GROUPED_ROWS;
+    s.hopper = g.hopper & 1 << compute;
+    s.chunk_rows = s.hopper                                   ? hopper_rows(g, m, compute)
+                   : tiles && m <= g.count * GROUPED_FEW_ROWS ? GROUPED_FEW_ROWS
+                                                              : GROUPED_ROWS;
     s.chunks = m / s.chunk_rows + (g.count < m ? g.count : m); /* every run may leave a part of one over */
     s.plan = aligned_bytes(s.chunks * (int64_t)sizeof(GroupedChunk));
     const int64_t steps = (g.k + GATUN_CUDA_STEP_K - 1) / GATUN_CUDA_STEP_K;
-    if (tiles) {
+    s.row = steps * GATUN_CUDA_STEP_K;
+    if (s.hopper && is_codes(compute)) {
+        s.scales = aligned_bytes(m * 4);
+        s.block_scales = aligned_bytes((steps + 1) / 2 * s.chunks * s.chunk_rows * 4);
+        s.codes = aligned_bytes(s.chunks * s.chunk_rows * s.row);
+        return s;
+    }
+    if (g.multiplies && (s.hopper || is_codes(compute)))
+        s.multiplied = aligned_bytes(m * g.k * 4);
+    if (s.hopper) {
+        s.x = aligned_bytes(m * ((g.k + 7) / 8 * 8) * 2);
+    } else if (tiles) {
         s.x = aligned_bytes(s.chunks * s.chunk_rows * steps * GATUN_CUDA_STEP_K * 2);
     } else if (is_codes(compute)) {
-        s.row = steps * GATUN_CUDA_STEP_K;
-        s.x = g.multiplies ? aligned_bytes(m * g.k * 4) : 0;
         s.scales = aligned_bytes(m * 4);
         s.codes = aligned_bytes(m * s.row * 2);
     }
     return s;
+}
+
+static gatun_status multiply_hopper(const gatun_cuda_group &group, const GroupedRows &g, const GroupedSpace &space,
+                                    int32_t compute, uint8_t *workspace, int multiprocessors, cudaStream_t stream) {
+#if GATUN_CUDA_HOPPER
+    gatun_cuda_packed common = {};
+    common.matrix.n = g.n, common.matrix.k = g.k;
+    common.tiles = g.tiles, common.steps = g.steps, common.group = group.group;
+    common.groups = (g.k + group.group - 1) / group.group;
+    common.scale_type = group.scale_type;
+    TileLinear p = tiles_of(common, g.x, g.m, g.epilogue);
+    if (compute == GATUN_COMPUTE_BF16) {
+        p.rows = rows_to_copy(p, (uint32_t *)workspace, stream);
+        return launch_grouped_fused(g, p, multiprocessors, stream);
+    }
+    float *row_scales = (float *)workspace, *block_scales = (float *)(workspace + space.scales);
+    uint8_t *codes = workspace + space.scales + space.block_scales;
+    quantize_chunks(g, compute, codes, space.row, row_scales, block_scales, stream);
+    const bool blocks = compute == GATUN_COMPUTE_F8_BLOCK;
+    p.epilogue.x_scales = blocks ? nullptr : row_scales;
+    p.epilogue.w_scale_type = p.scale_type; /* where there is one scale a row, each expert has its own */
+    const CodesOfX x = {codes, space.row, blocks ? block_scales : nullptr, g.chunks * g.chunk_rows};
+    return launch_grouped_codes(g, p, x, compute == GATUN_COMPUTE_I8, multiprocessors, stream);
+#else
+    return GATUN_UNSUPPORTED;
+#endif
 }
 
 } // namespace gatun
@@ -118,6 +182,8 @@ gatun_status gatun_cuda_group_pack(int32_t device, const gatun_cuda_expert *expe
         return gatun_cuda_fail(GATUN_BUFFER_TOO_SMALL,
                                "grouped linear: found a block of %lld bytes, expected %lld, aligned to 256",
                                (long long)block_size, (long long)size);
+    DeviceTraits traits;
+    GATUN_CUDA_TRY(device_traits(device, &traits));
     gatun_cuda_group g = {};
     g.count = count;
     g.block = block;
@@ -139,7 +205,9 @@ gatun_status gatun_cuda_group_pack(int32_t device, const gatun_cuda_expert *expe
                 (long long)p->matrix.n, (long long)p->matrix.k, (long long)g.n, (long long)g.k);
         if (p->form != first.form || p->group != first.group || p->matrix.encoding != first.matrix.encoding)
             g.form = GATUN_CUDA_FORM_SOURCE;
-        g.codes = e == 0 ? INT32_MAX : g.codes;
+        if (e == 0)
+            g.codes = INT32_MAX, g.scale_type = p->scale_type, g.hopper = traits.hopper ? hopper_computes(*p) : 0;
+        g.hopper &= are_alike(first, *p) ? hopper_computes(*p) : 0;
         for (int32_t compute = GATUN_COMPUTE_I8; compute <= GATUN_COMPUTE_F8_BLOCK; compute++)
             if (!takes_codes(*p, compute))
                 g.codes &= ~(1 << compute);
@@ -153,6 +221,10 @@ gatun_status gatun_cuda_group_pack(int32_t device, const gatun_cuda_expert *expe
         expert.packed = *experts[e].packed;
         if (expert.packed.form != GATUN_CUDA_FORM_SOURCE)
             expert.tiles = tiles_of(expert.packed, {}, 0, {});
+#if GATUN_CUDA_HOPPER
+        if (g.hopper & ~(1 << GATUN_COMPUTE_BF16))
+            GATUN_CUDA_TRY(describe_codes(&expert));
+#endif
         expert.bias = (const float *)(uintptr_t)experts[e].bias;
         expert.multiplier = (const float *)(uintptr_t)experts[e].x_multiplier;
         /* Memory that is not page-locked has been read when this returns. */
@@ -211,6 +283,7 @@ gatun_status gatun_cuda_linear_grouped(int32_t device, const gatun_cuda_group *g
                      plan,
                      space.chunks,
                      space.chunk_rows,
+                     m,
                      group->n,
                      group->k,
                      group->tiles,
@@ -223,21 +296,24 @@ gatun_status gatun_cuda_linear_grouped(int32_t device, const gatun_cuda_group *g
     plan_chunks<<<1, PLAN_THREADS, 0, raw>>>((const int64_t *)(uintptr_t)offsets, group->count, m, space.chunk_rows,
                                              space.chunks, plan);
     uint8_t *part = scratch + space.plan;
-    if (codes) {
-        if (group->multiplies) {
-            dim3 grid((unsigned)((group->k + 255) / 256), (unsigned)space.chunks);
-            multiply_rows<<<grid, 256, 0, raw>>>(g.x, g.experts, plan, group->k, (float *)part);
-            g.x = {part, GATUN_F32, group->k, nullptr};
-        }
-        float *scales = (float *)(part + space.x);
-        uint16_t *widened = (uint16_t *)(part + space.x + space.scales);
+    if (space.multiplied) {
+        dim3 grid((unsigned)((group->k + 255) / 256), (unsigned)space.chunks);
+        multiply_rows<<<grid, 256, 0, raw>>>(g.x, g.experts, plan, group->k, (float *)part);
+        g.x = {part, GATUN_F32, group->k, nullptr};
+        part += space.multiplied;
+    }
+    DeviceTraits traits;
+    GATUN_CUDA_TRY(device_traits(device, &traits));
+    if (space.hopper) {
+        GATUN_CUDA_TRY(multiply_hopper(*group, g, space, compute, part, traits.multiprocessors, raw));
+    } else if (codes) {
+        float *scales = (float *)part;
+        uint16_t *widened = (uint16_t *)(part + space.scales);
         quantize_widened(g.x, m, group->k, compute, widened, space.row, scales, raw);
         g.x = {widened, GATUN_BF16, space.row, nullptr};
         g.epilogue.x_scales = compute == GATUN_COMPUTE_F8_BLOCK ? nullptr : scales;
         GATUN_CUDA_TRY(launch_grouped_f32(g, GATUN_I8, raw));
     } else if (compute == GATUN_COMPUTE_BF16 && group->form != GATUN_CUDA_FORM_SOURCE) {
-        DeviceTraits traits;
-        GATUN_CUDA_TRY(device_traits(device, &traits));
         GATUN_CUDA_TRY(group->form == GATUN_CUDA_FORM_CODES4 ? launch_grouped<4>(g, traits, (uint32_t *)part, raw)
                                                              : launch_grouped<8>(g, traits, (uint32_t *)part, raw));
     } else {

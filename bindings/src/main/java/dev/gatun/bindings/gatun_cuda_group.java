@@ -27,6 +27,8 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int32_t codes;
  *     int32_t multiplies;
  *     int32_t affine;
+ *     int32_t scale_type;
+ *     int32_t hopper;
  * }
  * }
  */
@@ -49,6 +51,8 @@ public class gatun_cuda_group {
         gatun_cuda_h.C_INT.withName("codes"),
         gatun_cuda_h.C_INT.withName("multiplies"),
         gatun_cuda_h.C_INT.withName("affine"),
+        gatun_cuda_h.C_INT.withName("scale_type"),
+        gatun_cuda_h.C_INT.withName("hopper"),
         MemoryLayout.paddingLayout(4)
     ).withName("gatun_cuda_group");
 
@@ -585,6 +589,94 @@ public class gatun_cuda_group {
      */
     public static void affine(MemorySegment struct, int fieldValue) {
         struct.set(affine$LAYOUT, affine$OFFSET, fieldValue);
+    }
+
+    private static final OfInt scale_type$LAYOUT = (OfInt)$LAYOUT.select(groupElement("scale_type"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t scale_type
+     * }
+     */
+    public static final OfInt scale_type$layout() {
+        return scale_type$LAYOUT;
+    }
+
+    private static final long scale_type$OFFSET = $LAYOUT.byteOffset(groupElement("scale_type"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t scale_type
+     * }
+     */
+    public static final long scale_type$offset() {
+        return scale_type$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t scale_type
+     * }
+     */
+    public static int scale_type(MemorySegment struct) {
+        return struct.get(scale_type$LAYOUT, scale_type$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t scale_type
+     * }
+     */
+    public static void scale_type(MemorySegment struct, int fieldValue) {
+        struct.set(scale_type$LAYOUT, scale_type$OFFSET, fieldValue);
+    }
+
+    private static final OfInt hopper$LAYOUT = (OfInt)$LAYOUT.select(groupElement("hopper"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t hopper
+     * }
+     */
+    public static final OfInt hopper$layout() {
+        return hopper$LAYOUT;
+    }
+
+    private static final long hopper$OFFSET = $LAYOUT.byteOffset(groupElement("hopper"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t hopper
+     * }
+     */
+    public static final long hopper$offset() {
+        return hopper$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t hopper
+     * }
+     */
+    public static int hopper(MemorySegment struct) {
+        return struct.get(hopper$LAYOUT, hopper$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t hopper
+     * }
+     */
+    public static void hopper(MemorySegment struct, int fieldValue) {
+        struct.set(hopper$LAYOUT, hopper$OFFSET, fieldValue);
     }
 
     /**

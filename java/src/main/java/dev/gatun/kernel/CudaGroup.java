@@ -17,6 +17,9 @@ import org.jspecify.annotations.Nullable;
  * mixture. It keeps the weights' memory until it is closed. Made by {@link CudaBackend#groupOf}.
  */
 public final class CudaGroup implements AutoCloseable {
+  /** Rows an expert, on average, up to which large weights go one after the other. */
+  private static final long FEW_ROWS = 8;
+
   /** Rows an expert, on average, from which the kernels for one weight are the faster ones. */
   private static final long MANY_ROWS = 64;
 
@@ -164,10 +167,19 @@ public final class CudaGroup implements AutoCloseable {
     }
   }
 
-  /** Codes of x, and many rows, are multiplied faster by kernels that know the rows of a weight. */
+  /**
+   * Large weights by few rows each are multiplied faster one after the other; where there is no
+   * kernel for all of them on this GPU's warpgroups, codes of x and many rows are as well.
+   */
   private boolean goesTogether(LinearCall<?> call) {
-    boolean few = call.m() <= MANY_ROWS * experts.size() && first.byteSize() < MANY_BYTES;
-    return call.compute() == Compute.F32 || (call.compute() == Compute.BF16 && few);
+    if (call.compute() == Compute.F32) {
+      return true;
+    }
+    boolean large = first.byteSize() >= MANY_BYTES;
+    if ((gatun_cuda_group.hopper(struct) & 1 << call.compute().id()) != 0) {
+      return !large || call.m() > FEW_ROWS * experts.size();
+    }
+    return call.compute() == Compute.BF16 && !large && call.m() <= MANY_ROWS * experts.size();
   }
 
   private void oneByOne(
