@@ -65,13 +65,4 @@ static inline uint8_t *x_row_next(const x_area *a, x_row *r) {
     return at;
 }
 
-/* load_x(); `usual`, a constant: of floats without multipliers. */
-GATUN_INLINE __m512 x_floats(const bool usual, const gatun_linear_input *in, int64_t row, int64_t k, int64_t end) {
-    return usual ? _mm512_maskz_loadu_ps(first_lanes(end - k), (const float *)in->x + row * in->ldx + k)
-                 : load_x(in, row, k, end);
-}
-static inline bool x_is_usual(const gatun_linear_input *in) {
-    return in->x_type == GATUN_F32 && in->x_multiplier == NULL;
-}
-
 #endif

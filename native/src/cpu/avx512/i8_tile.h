@@ -4,12 +4,13 @@
 
 #include "cpu/avx512/i8_weights.h"
 
-/* Bytes that x is prefetched ahead: about a third-level latency. */
-enum { X_AHEAD = 2048 };
+/* Bytes that x is prefetched ahead: about a third-level latency; bytes of coming codes fetched beside a decoded step.
+ */
+enum { X_AHEAD = 2048, FETCH_STEP = 32 };
 
-/* `count` steps; even and odd ones have their own sums if there are two chains. */
+/* `count` steps; even and odd ones have their own sums if there are two chains. What decoded ones fetch: `ahead`. */
 GATUN_INLINE void dots(const int R, const int source, const int count, const int chains, const int32_t *x,
-                       const uint8_t *codes, __m512i constant, __m512i c[2][8][2]) {
+                       const uint8_t *codes, const uint8_t *ahead, __m512i constant, __m512i c[2][8][2]) {
     const int step_bytes = (int)i8_step_bytes(source);
     GATUN_UNROLL for (int s = 0; s < count; s++) {
         __m512i bytes[2];
@@ -20,6 +21,9 @@ GATUN_INLINE void dots(const int R, const int source, const int count, const int
         }
         if (source == I8_DECODED && (R != 8 || s % 2 == 0)) {
             _mm_prefetch((const char *)(x + s * R) + X_AHEAD, _MM_HINT_T0);
+        }
+        if (source == I8_DECODED && s % 2 == 0) {
+            _mm_prefetch((const char *)ahead + s * FETCH_STEP, _MM_HINT_T1);
         }
         weight_bytes(source, codes, s, constant, bytes);
         GATUN_UNROLL for (int r = 0; r < R; r++) {
@@ -82,7 +86,7 @@ enum { ANY_STEPS = 0, EIGHTS = 1 };
 
 /* Integer sums of a unit of `steps` steps; x is at the first. */
 GATUN_INLINE void unit_sums(const int R, const int source, const int known, int64_t steps, const int32_t *x,
-                            const uint8_t *codes, __m512i constant, __m512i c[8][2]) {
+                            const uint8_t *codes, const uint8_t *ahead, __m512i constant, __m512i c[8][2]) {
     const int chains = R <= 2 ? 2 : 1; /* short tiles would wait for their own sums */
     const int64_t step_bytes = i8_step_bytes(source);
     __m512i sums[2][8][2];
@@ -93,18 +97,18 @@ GATUN_INLINE void unit_sums(const int R, const int source, const int known, int6
         sums[1][r][0] = sums[1][r][1] = _mm512_setzero_si512();
     }
     if (known > EIGHTS) {
-        dots(R, source, known, chains, x, codes, constant, sums);
+        dots(R, source, known, chains, x, codes, ahead, constant, sums);
     } else {
         int64_t s = 0;
-        for (; s + 8 <= steps; s += 8, codes += 8 * step_bytes) {
-            dots(R, source, 8, chains, x + s * R, codes, constant, sums);
+        for (; s + 8 <= steps; s += 8, codes += 8 * step_bytes, ahead += 8 * FETCH_STEP) {
+            dots(R, source, 8, chains, x + s * R, codes, ahead, constant, sums);
         }
-        for (; known == ANY_STEPS && s + 4 <= steps; s += 4, codes += 4 * step_bytes) {
-            dots(R, source, 4, chains, x + s * R, codes, constant, sums);
+        for (; known == ANY_STEPS && s + 4 <= steps; s += 4, codes += 4 * step_bytes, ahead += 4 * FETCH_STEP) {
+            dots(R, source, 4, chains, x + s * R, codes, ahead, constant, sums);
         }
         const bool planes = source == I8_PLANES5 || source == I8_PLANES6; /* come in fours */
-        for (; known == ANY_STEPS && !planes && s < steps; s++, codes += step_bytes) {
-            dots(R, source, 1, 1, x + s * R, codes, constant, sums);
+        for (; known == ANY_STEPS && !planes && s < steps; s++, codes += step_bytes, ahead += FETCH_STEP) {
+            dots(R, source, 1, 1, x + s * R, codes, ahead, constant, sums);
         }
     }
     GATUN_UNROLL for (int r = 0; r < R; r++) {
@@ -151,7 +155,7 @@ GATUN_INLINE void add_unit(const int R, const bool block, const bool with_sums, 
 /* Adds decoded units unit0 .. unit1-1 of a panel to sums [R][32], which the first one starts; x begins at unit0. */
 GATUN_INLINE void tile_decoded(const int R, const bool block, const bool with_sums, const int known,
                                const i8_plan *plan, const int32_t *x, const uint8_t *codes, const float *scales,
-                               int64_t unit0, int64_t unit1, float *sums) {
+                               const uint8_t *ahead, int64_t unit0, int64_t unit1, float *sums) {
     __m512 f[8][2];
     GATUN_UNROLL for (int i = 0; i < 2 * R; i++) {
         f[i / 2][i % 2] = unit0 == 0 ? _mm512_setzero_ps() : _mm512_load_ps(sums + 16 * i);
@@ -159,12 +163,13 @@ GATUN_INLINE void tile_decoded(const int R, const bool block, const bool with_su
     for (int64_t unit = unit0; unit < unit1; unit++, scales += SCALES) {
         int64_t steps = known > EIGHTS ? known : known == EIGHTS ? plan->unit_steps : i8_unit_steps(plan, unit);
         __m512i c[8][2];
-        unit_sums(R, I8_DECODED, known, steps, x, codes, _mm512_setzero_si512(), c);
+        unit_sums(R, I8_DECODED, known, steps, x, codes, ahead, _mm512_setzero_si512(), c);
         x += (steps + 1) * R;
         unit_numbers n = numbers_decoded(with_sums, plan, scales);
         add_unit(R, block, with_sums, plan, x, &n, c, f);
         x += R * (block + with_sums);
         codes += steps * 128;
+        ahead += steps * FETCH_STEP;
     }
     GATUN_UNROLL for (int i = 0; i < 2 * R; i++) { _mm512_store_ps(sums + 16 * i, f[i / 2][i % 2]); }
 }
@@ -186,7 +191,7 @@ GATUN_INLINE void tile_packed(const int R, const int source, const bool block, c
         for (int64_t s = 0; s < plan->group_steps; s += steps) {
             steps = plan->group_steps - s < plan->unit_steps ? plan->group_steps - s : plan->unit_steps;
             __m512i c[8][2];
-            unit_sums(R, source, ANY_STEPS, steps, x, codes, constant, c);
+            unit_sums(R, source, ANY_STEPS, steps, x, codes, codes, constant, c);
             x += (steps + 1) * R;
             unit_numbers n = numbers_of_kind(kind, p, plan, at, times);
             add_unit(R, block, true, plan, x, &n, c, f);
@@ -204,13 +209,13 @@ GATUN_INLINE void tile_packed(const int R, const int source, const bool block, c
 
 /* Kernels of decoded units: for full tiles of the usual lengths of units, and for all others. */
 typedef void decoded_kernel(const i8_plan *plan, const int32_t *x, const uint8_t *codes, const float *scales,
-                            int64_t unit0, int64_t unit1, float *sums);
+                            const uint8_t *ahead, int64_t unit0, int64_t unit1, float *sums);
 
 #define DECODED(R, block, with_sums, known)                                                                            \
-    static void decoded_##R##_##block##_##with_sums##_##known(const i8_plan *plan, const int32_t *x,                   \
-                                                              const uint8_t *codes, const float *scales,               \
-                                                              int64_t unit0, int64_t unit1, float *sums) {             \
-        tile_decoded(R, block, with_sums, known, plan, x, codes, scales, unit0, unit1, sums);                          \
+    static void decoded_##R##_##block##_##with_sums##_##known(                                                         \
+        const i8_plan *plan, const int32_t *x, const uint8_t *codes, const float *scales, const uint8_t *ahead,        \
+        int64_t unit0, int64_t unit1, float *sums) {                                                                   \
+        tile_decoded(R, block, with_sums, known, plan, x, codes, scales, ahead, unit0, unit1, sums);                   \
     }
 #define DECODED_OF(R, known)                                                                                           \
     DECODED(R, 0, 0, known) DECODED(R, 0, 1, known) DECODED(R, 1, 0, known) DECODED(R, 1, 1, known)

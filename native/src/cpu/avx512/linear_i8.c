@@ -21,82 +21,17 @@
  */
 #include "cpu/avx512/epilogue.h"
 #include "cpu/avx512/i8_tile.h"
-#include "cpu/avx512/x.h"
+#include "cpu/avx512/i8_x.h"
 #include "cpu/kernels.h"
 
-/* ---- x ---- */
-/* False when the row holds a NaN or an infinity. */
-static bool fill_row(const gatun_linear_input *in, const i8_plan *plan, int64_t row, int64_t tile_row, int64_t rows,
-                     void *area) {
-    int64_t k_end = in->packed->k;
-    bool finite = true;
-    float scale = x_absmax(in, row, 0, k_end, &finite) / 127.0f;
-    scale = in->x_scale != 0 ? in->x_scale : scale;
-    if (!finite) {
-        return false;
-    }
-    ((float *)area)[row] = scale;
-    int64_t k = 0;
-    for (int64_t unit = 0; unit < plan->units; unit++) {
-        int64_t steps = i8_unit_steps(plan, unit);
-        int32_t *x = i8_tile(plan, area, tile_row, rows, unit) + (row - tile_row);
-        if (plan->block && k < k_end) {
-            int64_t k0 = k / I8_X_BLOCK * I8_X_BLOCK;
-            int64_t k1 = k0 + I8_X_BLOCK < k_end ? k0 + I8_X_BLOCK : k_end;
-            scale = x_absmax(in, row, k0, k1, &finite) / 127.0f;
-        }
-        __m128i total = _mm_setzero_si128();
-        for (int64_t s = 0; s < steps; s += 4) {
-            __m512 v = load_x(in, row, k + 4 * s, k_end);
-            int64_t here = steps - s < 4 ? steps - s : 4;
-            __m128i q = quantize_x(v, scale);
-            q = _mm_maskz_mov_epi32((__mmask8)((1 << here) - 1), q);
-            total = _mm_dpbusd_epi32(total, _mm_set1_epi8(1), q);
-            int32_t four[4];
-            _mm_storeu_si128((__m128i *)four, q);
-            for (int64_t i = 0; i < here; i++) {
-                x[(s + i) * rows] = four[i];
-            }
-        }
-        k += 4 * steps;
-        x += steps * rows;
-        int32_t parts[4];
-        _mm_storeu_si128((__m128i *)parts, total);
-        int32_t sum = parts[0] + parts[1] + parts[2] + parts[3];
-        *x = (int32_t)((uint32_t)-plan->bias * (uint32_t)sum);
-        x += rows;
-        if (plan->block) {
-            memcpy(x, &scale, sizeof scale);
-            x += rows;
-        }
-        if (plan->with_sums) {
-            float float_sum = (float)sum;
-            memcpy(x, &float_sum, sizeof float_sum);
-        }
-    }
-    return true;
-}
-
-static bool fill(const gatun_linear_input *in, bool block, int64_t row0, int64_t row1, void *area) {
-    i8_plan plan;
-    i8_make_plan(in->packed, block, in->m, &plan);
-    int64_t rows;
-    bool finite = true;
-    for (int64_t row = row0; row < row1; row += rows) {
-        rows = i8_tile_rows(in->m, row);
-        for (int64_t unit = 0; row + rows > in->m && unit < plan.units; unit += plan.piece) { /* rows that are none */
-            int64_t end = unit + plan.piece < plan.units ? unit + plan.piece : plan.units;
-            int64_t words = rows * (i8_words_before(&plan, end) - i8_words_before(&plan, unit));
-            memset(i8_tile(&plan, area, row, rows, unit), 0, (size_t)(4 * words));
-        }
-        for (int64_t r = row; r < row + rows && r < in->m; r++) {
-            finite = fill_row(in, &plan, r, row, rows, area) && finite;
-        }
-    }
-    return finite;
-}
-
 /* ---- weights ---- */
+
+/* Where a unit's codes lie; behind the last one's, where a panel's groups end. */
+static inline const uint8_t *unit_codes(const gatun_packed *p, const i8_plan *plan, int64_t panel, int64_t unit) {
+    int64_t in_group = unit % plan->units_per_group;
+    return gatun_packed_group(p, panel, unit / plan->units_per_group) +
+           in_group * plan->unit_steps * i8_step_bytes(plan->source);
+}
 
 /* Codes of units unit0 .. unit1-1 to bytes [steps][128]. */
 GATUN_INLINE void decode_source(int source, const gatun_packed *p, const i8_plan *plan, int64_t panel, int64_t unit0,
@@ -105,13 +40,11 @@ GATUN_INLINE void decode_source(int source, const gatun_packed *p, const i8_plan
     const int64_t step_bytes = i8_step_bytes(source);
     const int span = source == I8_PLANES5 || source == I8_PLANES6 ? 4 : 1;
     for (int64_t unit = unit0; unit < unit1; unit++) {
-        const uint8_t *group = gatun_packed_group(p, panel, unit / plan->units_per_group);
-        const uint8_t *codes = group + unit % plan->units_per_group * plan->unit_steps * step_bytes;
+        const uint8_t *codes = unit_codes(p, plan, panel, unit);
         int64_t steps = i8_unit_steps(plan, unit);
         for (int64_t s = 0; s < steps; s += span, codes += span * step_bytes) {
             GATUN_UNROLL for (int i = 0; i < span; i++, out += 128) {
                 __m512i bytes[2];
-                _mm_prefetch((const char *)codes + i * step_bytes + AHEAD, _MM_HINT_T0);
                 weight_bytes(source, codes, i, constant, bytes);
                 if (source == I8_RAW4) {
                     bytes[1] = _mm512_srli_epi16(bytes[1], 4);
@@ -146,7 +79,7 @@ static void decode_units(const gatun_packed *p, const i8_plan *plan, int64_t pan
 
 /* ---- the loops around it ---- */
 
-enum { SUM_ROWS = 504 }; /* whose sums wait for the next piece */
+enum { SUM_ROWS = 512 }; /* whose sums wait for the next piece */
 
 /* A worker's scratch: sums [SUM_ROWS + I8_TILE][32], decoded bytes and scales of a piece. */
 typedef struct i8_scratch {
@@ -184,6 +117,23 @@ static void finish_tile(const gatun_linear_task *t, const i8_plan *plan, int64_t
     store_tile(t, row, rows, panel, sums);
 }
 
+/* Codes that the tiles of a piece fetch while they multiply, so that the next piece's decoding does not wait. */
+typedef struct coming_codes {
+    const uint8_t *codes;
+    int64_t bytes, fetched;
+} coming_codes;
+
+static coming_codes codes_after(const gatun_linear_task *t, const i8_plan *plan, int64_t panel, int64_t unit) {
+    panel += unit == plan->units;
+    unit = unit == plan->units ? 0 : unit;
+    if (panel == t->panel1) {
+        return (coming_codes){.bytes = 0};
+    }
+    int64_t unit1 = unit + plan->piece < plan->units ? unit + plan->piece : plan->units;
+    const uint8_t *codes = unit_codes(t->packed, plan, panel, unit);
+    return (coming_codes){.codes = codes, .bytes = unit_codes(t->packed, plan, panel, unit1) - codes};
+}
+
 /* Units of a panel for rows row0 .. row1-1, decoded once for all tiles. */
 static void run_decoded(const gatun_linear_task *t, const i8_plan *plan, int64_t panel, int64_t row0, int64_t row1) {
     i8_scratch s = cut_scratch(plan, t->scratch);
@@ -192,11 +142,14 @@ static void run_decoded(const gatun_linear_task *t, const i8_plan *plan, int64_t
         unit1 = unit + plan->piece < plan->units ? unit + plan->piece : plan->units;
         decode_units(t->packed, plan, panel, unit, unit1, s.decoded);
         unit_scales(t->packed, plan, panel, unit, unit1, s.scales);
+        coming_codes coming = codes_after(t, plan, panel, unit1);
         for (int64_t row = row0; row < row1; row += rows) {
             rows = i8_tile_rows(t->m, row);
             const int32_t *x = i8_tile(plan, t->x, row, rows, unit);
             float *sums = s.sums + (row - row0) * GATUN_PANEL;
-            decoded_tile(plan, rows)(plan, x, s.decoded, s.scales, unit, unit1, sums);
+            const uint8_t *ahead = coming.fetched < coming.bytes ? coming.codes + coming.fetched : s.decoded;
+            decoded_tile(plan, rows)(plan, x, s.decoded, s.scales, ahead, unit, unit1, sums);
+            coming.fetched += (unit1 - unit) * plan->unit_steps * FETCH_STEP;
             if (unit1 == plan->units) {
                 finish_tile(t, plan, row, rows, panel, sums);
             }
@@ -219,9 +172,12 @@ static void run_fused(const gatun_linear_task *t, const i8_plan *plan, int64_t p
 static void run(const gatun_linear_task *t, bool block) {
     i8_plan plan;
     i8_make_plan(t->packed, block, t->m, &plan);
+    /* Runs of rows as long as each other: each decodes the weights. */
+    const int64_t rows = t->row1 - t->row0, runs = (rows + SUM_ROWS - 1) / SUM_ROWS;
+    const int64_t run_rows = runs <= 1 ? SUM_ROWS : ((rows + runs - 1) / runs + I8_TILE - 1) / I8_TILE * I8_TILE;
     int64_t row1;
     for (int64_t row0 = t->row0; row0 < t->row1; row0 = row1) {
-        row1 = row0 + SUM_ROWS < t->row1 ? row0 + SUM_ROWS : t->row1;
+        row1 = row0 + run_rows < t->row1 ? row0 + run_rows : t->row1;
         for (int64_t panel = t->panel0; panel < t->panel1; panel++) {
             if (t->m > I8_FUSED_ROWS) {
                 run_decoded(t, &plan, panel, row0, row1);

@@ -14,6 +14,15 @@ GATUN_INLINE __m512 load_x(const gatun_linear_input *in, int64_t row, int64_t k,
     return in->x_multiplier == NULL ? v : _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, in->x_multiplier + k));
 }
 
+/* load_x(); `usual`, a constant: of floats without multipliers. */
+GATUN_INLINE __m512 x_floats(const bool usual, const gatun_linear_input *in, int64_t row, int64_t k, int64_t end) {
+    return usual ? _mm512_maskz_loadu_ps(first_lanes(end - k), (const float *)in->x + row * in->ldx + k)
+                 : load_x(in, row, k, end);
+}
+static inline bool x_is_usual(const gatun_linear_input *in) {
+    return in->x_type == GATUN_F32 && in->x_multiplier == NULL;
+}
+
 /* The largest magnitude of k0 .. k1-1; *finite becomes false when there is a NaN or an infinity. */
 static inline float x_absmax(const gatun_linear_input *in, int64_t row, int64_t k0, int64_t k1, bool *finite) {
     __m512 largest = _mm512_setzero_ps();
