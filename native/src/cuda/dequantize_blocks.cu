@@ -1,7 +1,7 @@
 /*
  * dequantize of GGUF's blocks, one instance an encoding, so that what a run of eight elements shares of a block is
  * decoded once.
- *  - nibbles: 4-bit blocks that follow each other; a thread takes eight bytes, so two runs.
+ *  - nibbles: 4-bit blocks that follow each other; a thread takes four or eight bytes of one.
  *  - stream: others that do; a block of threads copies 8192 elements' worth at a time to shared memory in words of 16
  *    bytes, while it decodes the ones before: blocks are not aligned to more than two bytes.
  *  - blocks: rows with gaps, or rows that ids name.
@@ -12,9 +12,11 @@
 
 namespace gatun {
 
+enum { BOTH_HALVES = 2 };
+
 /*
- * Blocks whose bytes hold two elements each, SPAN apart: a thread takes eight such bytes, with what scales their low
- * and their high halves.
+ * Blocks whose bytes hold two elements each, SPAN apart. A thread takes COUNT such bytes (four or eight) from byte `at`
+ * of a block's codes on, with what scales their low (0) and their high (1) halves: `half`, or both.
  */
 template <int ENCODING> struct Nibbles;
 constexpr bool has_nibbles(int encoding) {
@@ -25,78 +27,89 @@ constexpr bool has_nibbles(int encoding) {
 /* Below the bits of 2^23 it is that much more, exactly; conversions are slow. */
 __device__ inline float small_number(uint32_t v) { return __fsub_rn(__uint_as_float(v | 0x4B000000), 8388608.0f); }
 
-template <> struct Nibbles<GATUN_Q4_0> {
-    enum { PARTS = 2, SPAN = 16, ALIGNMENT = 2 };
-    uint32_t words[2];
-    float scale;
+/* Bytes that lie on a multiple of ALIGNMENT. */
+template <int ALIGNMENT, int COUNT> __device__ inline void load_words(uint32_t (&words)[COUNT / 4], const uint8_t *q) {
+    if constexpr (ALIGNMENT == 2) {
+#pragma unroll
+        for (int i = 0; i < COUNT / 4; i++)
+            words[i] = ((const uint16_t *)q)[2 * i] | (uint32_t)((const uint16_t *)q)[2 * i + 1] << 16;
+    } else if constexpr (ALIGNMENT == 4 || COUNT == 4) {
+#pragma unroll
+        for (int i = 0; i < COUNT / 4; i++)
+            words[i] = ((const uint32_t *)q)[i];
+    } else {
+        const uint2 both = *(const uint2 *)q;
+        words[0] = both.x, words[1] = both.y;
+    }
+}
 
-    __device__ static int first(int part) { return part * RUN; }
-    __device__ void load(const uint8_t *b, int part, const uint8_t *) {
-        const uint16_t *q = (const uint16_t *)(b + 2) + part * 4;
-        scale = __half2float(*(const __half *)b);
-        words[0] = q[0] | (uint32_t)q[1] << 16, words[1] = q[2] | (uint32_t)q[3] << 16;
+/* One scale for both halves. */
+struct OneScale {
+    enum { ELEMENTS = 32, SPAN = 16 };
+    float scale;
+};
+
+template <> struct Nibbles<GATUN_Q4_0> : OneScale {
+    enum { ALIGNMENT = 2 };
+
+    template <int COUNT>
+    __device__ void load(uint32_t (&words)[COUNT / 4], const uint8_t *b, int at, int, const uint8_t *) {
+        scale = from_f16(*(const uint16_t *)b);
+        load_words<ALIGNMENT, COUNT>(words, b + 2 + at);
     }
     __device__ float value(int, float nibble) const { return __fmul_rn(__fsub_rn(nibble, 8.0f), scale); }
 };
 
-template <> struct Nibbles<GATUN_Q4_1> {
-    enum { PARTS = 2, SPAN = 16, ALIGNMENT = 4 };
-    uint32_t words[2];
-    float scale, minimum;
+template <> struct Nibbles<GATUN_Q4_1> : OneScale {
+    enum { ALIGNMENT = 4 };
+    float minimum;
 
-    __device__ static int first(int part) { return part * RUN; }
-    __device__ void load(const uint8_t *b, int part, const uint8_t *) {
-        const uint32_t both = *(const uint32_t *)b, *q = (const uint32_t *)(b + 4) + part * 2;
+    template <int COUNT>
+    __device__ void load(uint32_t (&words)[COUNT / 4], const uint8_t *b, int at, int, const uint8_t *) {
+        const uint32_t both = *(const uint32_t *)b;
         scale = from_f16((uint16_t)both), minimum = from_f16((uint16_t)(both >> 16));
-        words[0] = q[0], words[1] = q[1];
+        load_words<ALIGNMENT, COUNT>(words, b + 4 + at);
     }
     __device__ float value(int, float nibble) const { return __fadd_rn(__fmul_rn(scale, nibble), minimum); }
 };
 
 template <> struct Nibbles<GATUN_Q4_K> {
-    enum { PARTS = 16, SPAN = 32, ALIGNMENT = 16 };
-    uint32_t words[2];
+    enum { ELEMENTS = 256, SPAN = 32, ALIGNMENT = 16 };
     float scale[2], minimum[2];
 
-    __device__ static int first(int part) { return part / 4 * 64 + part % 4 * RUN; }
-    __device__ void load(const uint8_t *b, int part, const uint8_t *) {
+    template <int COUNT>
+    __device__ void load(uint32_t (&words)[COUNT / 4], const uint8_t *b, int at, int half, const uint8_t *) {
         const uint4 head = *(const uint4 *)b;
-        const uint2 q = *((const uint2 *)(b + 16) + part);
-        words[0] = q.x, words[1] = q.y;
+        load_words<ALIGNMENT, COUNT>(words, b + 16 + at);
         /* Six bits each, as k_scale_min has them: sub-blocks 0..3 in the low bits, 4..7 in nibbles and high bits. */
-        const int at = part / 4 % 2 * 16;
-        const bool later = part >= 8;
-        const uint32_t low = head.y >> at, high = head.z >> at, rest = head.w >> at;
+        const bool later = at >= 64;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const uint32_t a = low >> 8 * i & 0xFF, c = high >> 8 * i & 0xFF, e = rest >> 8 * i & 0xFF;
+            if (half != BOTH_HALVES && i > 0)
+                break;
+            const int shift = at / 32 % 2 * 16 + (half == BOTH_HALVES ? i : half) * 8;
+            const uint32_t a = head.y >> shift & 0xFF, c = head.z >> shift & 0xFF, e = head.w >> shift & 0xFF;
             const uint32_t s = later ? (e & 15) | a >> 6 << 4 : a & 63, z = later ? e >> 4 | c >> 6 << 4 : c & 63;
             scale[i] = __fmul_rn(from_f16((uint16_t)head.x), small_number(s));
             minimum[i] = __fmul_rn(from_f16((uint16_t)(head.x >> 16)), small_number(z));
         }
     }
-    __device__ float value(int half, float nibble) const {
-        return __fsub_rn(__fmul_rn(scale[half], nibble), minimum[half]);
-    }
+    __device__ float value(int i, float nibble) const { return __fsub_rn(__fmul_rn(scale[i], nibble), minimum[i]); }
 };
 
 /* Blocks whose codes have their values in a table. `number`: see dequantize_nibbles. */
-struct TableNibbles {
-    uint32_t words[2];
-    float scale;
-
+struct TableNibbles : OneScale {
     __device__ float value(int, float number) const { return __fmul_rn(number, scale); }
 };
 
 template <> struct Nibbles<GATUN_IQ4_NL> : TableNibbles {
-    enum { PARTS = 2, SPAN = 16, ALIGNMENT = 2 };
+    enum { ALIGNMENT = 2 };
 
     __device__ static float of_code(uint32_t code) { return (float)iq4_values[code]; }
-    __device__ static int first(int part) { return part * RUN; }
-    __device__ void load(const uint8_t *b, int part, const uint8_t *) {
-        const uint16_t *q = (const uint16_t *)(b + 2) + part * 4;
+    template <int COUNT>
+    __device__ void load(uint32_t (&words)[COUNT / 4], const uint8_t *b, int at, int, const uint8_t *) {
         scale = from_f16(*(const uint16_t *)b);
-        words[0] = q[0] | (uint32_t)q[1] << 16, words[1] = q[2] | (uint32_t)q[3] << 16;
+        load_words<ALIGNMENT, COUNT>(words, b + 2 + at);
     }
 };
 
@@ -106,79 +119,92 @@ __device__ inline float doubled_e2m1(uint32_t code) {
 }
 
 template <> struct Nibbles<GATUN_MXFP4> : TableNibbles {
-    enum { PARTS = 2, SPAN = 16, ALIGNMENT = 1 };
+    enum { ALIGNMENT = 1 };
 
     __device__ static float of_code(uint32_t code) { return doubled_e2m1(code); }
-    __device__ static int first(int part) { return part * RUN; }
-    __device__ void load(const uint8_t *b, int part, const uint8_t *end) {
+    template <int COUNT>
+    __device__ void load(uint32_t (&words)[COUNT / 4], const uint8_t *b, int at, int, const uint8_t *end) {
         scale = power_of_two((int)b[0] - 128);
-        /* From the words that hold the eight bytes; the last of those may reach beyond the codes. */
-        const uint8_t *q = b + 1 + part * RUN;
+        /* From the words that hold the bytes; the last of those may reach beyond the codes. */
+        const uint8_t *q = b + 1 + at;
         const uint32_t before = (uint32_t)(uintptr_t)q % 4, *w = (const uint32_t *)(q - before);
-        uint32_t last = 0;
-        if ((const uint8_t *)(w + 3) <= end)
-            last = w[2];
+        uint32_t next = 0;
+        if ((const uint8_t *)(w + COUNT / 4 + 1) <= end)
+            next = w[COUNT / 4];
         else
             for (uint32_t i = 0; i < before; i++)
-                last |= (uint32_t)q[8 - before + i] << 8 * i;
-        words[0] = __funnelshift_r(w[0], w[1], 8 * before), words[1] = __funnelshift_r(w[1], last, 8 * before);
+                next |= (uint32_t)q[COUNT - before + i] << 8 * i;
+#pragma unroll
+        for (int i = COUNT / 4 - 1; i >= 0; i--) {
+            words[i] = __funnelshift_r(w[i], next, 8 * before);
+            next = w[i];
+        }
     }
 };
 
 template <> struct Nibbles<GATUN_NVFP4> : TableNibbles {
-    enum { PARTS = 4, SPAN = 8, ALIGNMENT = 4 };
+    enum { ELEMENTS = 64, SPAN = 8, ALIGNMENT = 4 };
 
     __device__ static float of_code(uint32_t code) { return doubled_e2m1(code); }
-    __device__ static int first(int part) { return part * 16; }
-    __device__ void load(const uint8_t *b, int part, const uint8_t *) {
-        const uint32_t *q = (const uint32_t *)(b + 4) + part * 2;
-        scale = __fmul_rn(ue4m3(b[part]), 0.5f);
-        words[0] = q[0], words[1] = q[1];
+    template <int COUNT>
+    __device__ void load(uint32_t (&words)[COUNT / 4], const uint8_t *b, int at, int, const uint8_t *) {
+        scale = __fmul_rn(ue4m3(b[at / 8]), 0.5f);
+        load_words<ALIGNMENT, COUNT>(words, b + 4 + at);
     }
 };
 
-/* Blocks that follow each other, into rows that do: `parts` eights of bytes from `codes` on. HALVES: a thread takes the
- * low or the high halves of a part, so that the lanes of a warp write one eight after the other. */
-template <bool HALVES> __host__ __device__ constexpr int parts_at_once() { return HALVES ? 8 : 4; }
-template <int ENCODING, bool HALVES>
+/*
+ * Blocks that follow each other, into rows that do: `pieces` of COUNT elements from `codes` on, what a thread stores at
+ * once. The lanes of a warp write one piece after the other, and a thread has the halves of its bytes that make one,
+ * unless BOTH: then it writes two, which costs less where a piece is a sector or more by itself.
+ */
+template <int ENCODING, bool BOTH, typename T> struct Pieces {
+    static constexpr int COUNT = std::is_same_v<T, float> ? 4 : RUN; /* 16 bytes */
+    static constexpr int THREADS = Nibbles<ENCODING>::ELEMENTS / COUNT / (BOTH ? 2 : 1);
+    static constexpr int BLOCKS = 256 / THREADS, AT_ONCE = BOTH ? 4 : 8;
+};
+
+__device__ inline void store_piece(float *out, int32_t, const float (&v)[4]) {
+    __stcs((float4 *)out, make_float4(v[0], v[1], v[2], v[3]));
+}
+__device__ inline void store_piece(uint16_t *out, int32_t type, const float (&v)[8]) { store_run(type, out, 0, v); }
+
+template <int ENCODING, bool BOTH, typename T>
 __global__ void __launch_bounds__(256)
-    dequantize_nibbles(const uint8_t *codes, int64_t parts, int32_t result, void *out, int32_t out_type) {
+    dequantize_nibbles(const uint8_t *codes, int64_t blocks, T *out, int32_t out_type) {
     using Part = Nibbles<ENCODING>;
+    using Shape = Pieces<ENCODING, BOTH, T>;
     constexpr BlockShape shape = block_shape(ENCODING);
-    constexpr int AT_ONCE = parts_at_once<HALVES>(), EIGHTS = Part::SPAN / RUN; /* before the same parts' high halves */
-    constexpr int THREADS = Part::PARTS * (HALVES ? 2 : 1), BLOCKS = 256 / THREADS;
-    const int64_t first = (int64_t)blockIdx.x * AT_ONCE * BLOCKS + threadIdx.x / THREADS;
-    const int at = (int)threadIdx.x % THREADS;
-    const int part = HALVES ? at / (2 * EIGHTS) * EIGHTS + at % EIGHTS : at;
+    constexpr int AT_ONCE = Shape::AT_ONCE, BLOCKS = Shape::BLOCKS, COUNT = Shape::COUNT, SPAN = Part::SPAN;
+    const int64_t first = (int64_t)blockIdx.x * AT_ONCE * BLOCKS + threadIdx.x / Shape::THREADS;
+    const int piece = (int)threadIdx.x % Shape::THREADS * COUNT; /* BOTH: of the low halves */
+    const int half = BOTH ? BOTH_HALVES : piece / SPAN % 2;
+    const int at = BOTH ? piece : piece / (2 * SPAN) * SPAN + piece % SPAN;
+    const int element = at / SPAN * (2 * SPAN) + at % SPAN + (half == 1 ? SPAN : 0);
     constexpr bool TABLE = std::is_base_of_v<TableNibbles, Part>;
     float lane_value = 0.0f; /* of the code that is the lane's number, modulo 16 */
     if constexpr (TABLE)
         lane_value = Part::of_code(threadIdx.x % 16);
-    const int64_t last = parts / Part::PARTS - 1;
     Part own[AT_ONCE];
+    uint32_t words[AT_ONCE][COUNT / 4];
 #pragma unroll
     for (int i = 0; i < AT_ONCE; i++)
-        own[i].load(codes + min(first + i * BLOCKS, last) * shape.bytes, part, codes + (last + 1) * shape.bytes);
+        own[i].template load<COUNT>(words[i], codes + min(first + i * BLOCKS, blocks - 1) * shape.bytes, at, half,
+                                    codes + blocks * shape.bytes);
 #pragma unroll
-    for (int i = 0; i < AT_ONCE; i++) {
-        const int64_t block = first + i * BLOCKS;
+    for (int i = 0; i < AT_ONCE; i++)
 #pragma unroll
-        for (int h = 0; h < (HALVES ? 1 : 2); h++) {
-            const int half = HALVES ? at / EIGHTS % 2 : h;
-            float v[RUN];
+        for (int h = 0; h < (BOTH ? 2 : 1); h++) {
+            float v[COUNT];
 #pragma unroll
-            for (int e = 0; e < RUN; e++) {
-                const uint32_t nibbles = own[i].words[e / 4] >> 4 * half & 0x0F0F0F0F;
+            for (int e = 0; e < COUNT; e++) {
+                const uint32_t nibbles = words[i][e / 4] >> 4 * (BOTH ? h : half) & 0x0F0F0F0F;
                 const uint32_t code = __byte_perm(nibbles, 0, 0x4440 | e % 4);
-                const float number = TABLE ? __shfl_sync(0xFFFFFFFF, lane_value, (int)code, 16) : small_number(code);
-                v[e] = own[i].value(half, number);
-                if (result != GATUN_F32)
-                    v[e] = round_to(result, v[e]);
+                v[e] = own[i].value(h, TABLE ? __shfl_sync(0xFFFFFFFF, lane_value, (int)code, 16) : small_number(code));
             }
-            if (block <= last)
-                store_run(out_type, out, block * shape.elements + Part::first(part) + half * Part::SPAN, v);
+            if (first + i * BLOCKS < blocks)
+                store_piece(out + (first + i * BLOCKS) * shape.elements + element + h * SPAN, out_type, v);
         }
-    }
 }
 
 template <int ENCODING>
@@ -268,19 +294,22 @@ static void launch_block(const gatun_matrix &m, const Output &out, dim3 grid, in
     const bool follow =
         (m.code_row_stride == 0 || m.code_row_stride == row) && out.ld == m.k && !out.ids && block_factor(m) == 1.0f;
     if constexpr (has_nibbles(ENCODING)) {
-        using Part = Nibbles<ENCODING>;
-        const int64_t parts = out.rows * m.k / (2 * RUN);
-        auto launch = [&](auto halves) {
-            constexpr bool HALVES = decltype(halves)::value;
-            const int64_t at_once = 256 * parts_at_once<HALVES>() / (HALVES ? 2 : 1);
-            dequantize_nibbles<ENCODING, HALVES><<<(unsigned)((parts + at_once - 1) / at_once), 256, 0, stream>>>(
-                codes, parts, m.result, out.data, out.type);
+        const int64_t blocks = out.rows * (m.k / shape.elements);
+        auto launch = [&](auto both, auto *data) {
+            constexpr bool BOTH = decltype(both)::value;
+            using T = std::remove_pointer_t<decltype(data)>;
+            constexpr int at_once = Pieces<ENCODING, BOTH, T>::BLOCKS * Pieces<ENCODING, BOTH, T>::AT_ONCE;
+            dequantize_nibbles<ENCODING, BOTH>
+                <<<(unsigned)((blocks + at_once - 1) / at_once), 256, 0, stream>>>(codes, blocks, data, out.type);
         };
-        if (follow && (uintptr_t)codes % Part::ALIGNMENT == 0 && parts / 1024 < INT32_MAX) {
-            if ((int)Part::SPAN == (int)RUN || out.type == GATUN_F32)
-                launch(std::true_type());
+        /* What is rounded once. */
+        if (follow && (m.result == GATUN_F32 || m.result == out.type) &&
+            (uintptr_t)codes % Nibbles<ENCODING>::ALIGNMENT == 0 && blocks < INT32_MAX) {
+            constexpr bool both = (int)Nibbles<ENCODING>::SPAN > (int)RUN;
+            if (out.type == GATUN_F32)
+                launch(std::false_type(), (float *)out.data);
             else
-                launch(std::false_type());
+                launch(std::bool_constant<both>(), (uint16_t *)out.data);
             return;
         }
     }
