@@ -154,9 +154,9 @@ template <> struct Nibbles<GATUN_NVFP4> : TableNibbles {
 };
 
 /*
- * Blocks that follow each other, into rows that do: `pieces` of COUNT elements from `codes` on, what a thread stores at
- * once. The lanes of a warp write one piece after the other, and a thread has the halves of its bytes that make one,
- * unless BOTH: then it writes two, which costs less where a piece is a sector or more by itself.
+ * Blocks that follow each other, into rows that do. A thread has the bytes of COUNT elements, what it stores at once,
+ * of each half (BOTH: a half's elements fill sectors by themselves) or of one, so that the lanes of a warp write whole
+ * sectors.
  */
 template <int ENCODING, bool BOTH, typename T> struct Pieces {
     static constexpr int COUNT = std::is_same_v<T, float> ? 4 : RUN; /* 16 bytes */
@@ -305,11 +305,10 @@ static void launch_block(const gatun_matrix &m, const Output &out, dim3 grid, in
         /* What is rounded once. */
         if (follow && (m.result == GATUN_F32 || m.result == out.type) &&
             (uintptr_t)codes % Nibbles<ENCODING>::ALIGNMENT == 0 && blocks < INT32_MAX) {
-            constexpr bool both = (int)Nibbles<ENCODING>::SPAN > (int)RUN;
             if (out.type == GATUN_F32)
-                launch(std::false_type(), (float *)out.data);
+                launch(std::true_type(), (float *)out.data);
             else
-                launch(std::bool_constant<both>(), (uint16_t *)out.data);
+                launch(std::bool_constant<((int)Nibbles<ENCODING>::SPAN > (int)RUN)>(), (uint16_t *)out.data);
             return;
         }
     }
