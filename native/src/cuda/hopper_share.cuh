@@ -6,6 +6,9 @@
  *
  * A cluster does what it leaves before anything else, and waits only for clusters whose blocks are started before its
  * own, so that nobody waits for a block that is not there yet.
+ *
+ * These kernels, and the small one before them that clears the flags, may start before what is ahead of them in the
+ * stream has ended (programmatic dependent launch): until it has, they only prepare and read the weight.
  */
 #ifndef GATUN_CUDA_HOPPER_SHARE_CUH
 #define GATUN_CUDA_HOPPER_SHARE_CUH
@@ -13,6 +16,9 @@
 #include "hopper.cuh"
 
 namespace gatun {
+
+__device__ inline void let_next_begin() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ inline void wait_for_earlier() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
 /* The rounds from, .., to - 1 of a tile. */
 struct Segment {
@@ -123,7 +129,34 @@ __device__ inline bool completes(const Share &share, const Segment &s, int clust
 
 enum { SHARE_PARTS = 4 /* of a tile at most */, SHARE_FLAGS = 4 * GATUN_CUDA_SHARE_CLUSTERS * 4 };
 
-/* Tiles of `count` sums a thread. `worth`: the rounds that must be saved, since what is left costs time as well. */
+/* A launch that may start early. */
+template <typename... Parameters, typename... Arguments>
+inline gatun_status launch_early(void (*kernel)(Parameters...), int64_t blocks, int threads, int shared_bytes,
+                                 cudaStream_t stream, const Arguments &...arguments) {
+    auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
+    GATUN_CUDA_TRY(gatun_cuda_status(cudaFuncSetAttribute(kernel, attribute, shared_bytes), "linear"));
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)blocks);
+    config.blockDim = dim3((unsigned)threads);
+    config.dynamicSmemBytes = (size_t)shared_bytes;
+    config.stream = stream;
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &early;
+    config.numAttrs = 1;
+    return gatun_cuda_status(cudaLaunchKernelEx(&config, kernel, arguments...), "linear");
+}
+
+/* One warp, so that it finds room beside the blocks of the kernel ahead. */
+static __global__ void __launch_bounds__(32) clear_flags(uint4 *flags) {
+    let_next_begin();
+    wait_for_earlier();
+    for (int i = threadIdx.x; i < SHARE_FLAGS / 16; i += 32)
+        flags[i] = make_uint4(0, 0, 0, 0);
+}
+
+/* `worth`: the rounds that must be saved, since what is left costs time as well. */
 inline gatun_status share_tiles(Share *out, int64_t items, int rounds, int worth, int multiprocessors, void *workspace,
                                 cudaStream_t stream) {
     const int64_t most =
@@ -138,7 +171,7 @@ inline gatun_status share_tiles(Share *out, int64_t items, int rounds, int worth
     *out = {(int)items,           rounds, (int)clusters, (int)shared, (float4 *)((uint8_t *)workspace + SHARE_FLAGS),
             (uint32_t *)workspace};
     if (shared)
-        return gatun_cuda_status(cudaMemsetAsync(workspace, 0, SHARE_FLAGS, stream), "linear");
+        return launch_early(clear_flags, 1, 32, 0, stream, (uint4 *)workspace);
     return GATUN_OK;
 }
 

@@ -17,11 +17,11 @@
 
 namespace gatun {
 
-enum { WIDE_BOXES = 2 };
+enum { WIDE_BOXES = 4 };
 
 /* MT: rows of x a tile. */
 template <int MT, int GROUPS> struct Wide {
-    static constexpr int X_BYTES = MT * 128, STAGES = MT == 256 ? 4 : 6;
+    static constexpr int X_BYTES = MT * 128, STAGES = MT == 256 ? 3 : 6;
     static constexpr int AHEAD = 4; /* steps whose codes are on their way: a round */
     static constexpr int WORTH = 5; /* rounds: what sharing must save, since the sums that it leaves cost time */
     static constexpr int RING_BYTES = AHEAD * Ring<4, GROUPS>::STEP_BYTES; /* a warp's */
@@ -74,6 +74,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
     const int cluster = (int)blockIdx.x / 2;
     Walk walk(share, cluster);
 
+    let_next_begin();
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             barrier_init(full + 8 * i, 1);
@@ -90,6 +91,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
         if (threadIdx.x == 0) {
             int stage = 0;
             uint32_t parity = 1;
+            wait_for_earlier();
             for (Segment now; walk.next(&now);) {
                 int pair, m_tile;
                 schedule.at(now.item, &pair, &m_tile);
@@ -141,6 +143,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
 #pragma unroll
         for (int u = 0; u < AHEAD; u++)
             load(u, true);
+        wait_for_earlier();
         while (more) {
             const int tile = next_tile;
             now = next;
@@ -206,12 +209,8 @@ static gatun_status launch(const TileLinear &p, int multiprocessors, void *works
     Share share;
     GATUN_CUDA_TRY(share_tiles(&share, (int64_t)schedule.pairs * schedule.m_tiles, rounds, Shape::WORTH,
                                multiprocessors, workspace, stream));
-    auto kernel = linear_wide<MT, GROUPS>;
-    auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
-    GATUN_CUDA_TRY(gatun_cuda_status(cudaFuncSetAttribute(kernel, attribute, Shape::BYTES), "linear"));
-    kernel<<<(unsigned)(2 * share.clusters), 384, Shape::BYTES, stream>>>(x, y, stores_boxes(p.epilogue), p, schedule,
-                                                                          share);
-    return GATUN_OK;
+    return launch_early(linear_wide<MT, GROUPS>, 2 * share.clusters, 384, Shape::BYTES, stream, x, y,
+                        stores_boxes(p.epilogue), p, schedule, share);
 }
 
 template <int GROUPS>
