@@ -32,8 +32,10 @@ GATUN_CODECS(neon)
     gatun_linear_accepts name##_accepts__##isa;                                                                        \
     extern const gatun_x_layout name##_x__##isa;
 
-GATUN_LINEAR_KERNEL(gatun_linear_f32, avx2)
-GATUN_LINEAR_KERNEL(gatun_linear_bf16, avx2)
+GATUN_LINEAR_KERNEL(gatun_linear_lanes_f32, avx2)
+GATUN_LINEAR_KERNEL(gatun_linear_lanes_bf16, avx2)
+GATUN_LINEAR_KERNEL(gatun_linear_lanes_i8, avx2)
+GATUN_LINEAR_KERNEL(gatun_linear_lanes_i8_block, avx2)
 GATUN_LINEAR_KERNEL(gatun_linear_i8, avx2)
 GATUN_LINEAR_KERNEL(gatun_linear_i8_block, avx2)
 GATUN_LINEAR_KERNEL(gatun_linear_f32, avx512)

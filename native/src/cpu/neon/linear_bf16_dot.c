@@ -8,7 +8,7 @@
 
 #define WORDS_BF16
 #include "cpu/lanes_operands.inc"
-#include "cpu/neon/choice.h"
+#include "cpu/neon/choices.h"
 #include "cpu/neon/words.inc"
 
 enum { SUM_ROWS = 504, SUM_FLOATS = (SUM_ROWS + WORD_ROWS) * GATUN_PANEL };
@@ -69,7 +69,7 @@ static void run(const gatun_linear_task *t) {
                 }
                 for (int64_t row = row0; row < row1; row += WORD_ROWS) {
                     const uint32_t *x = (const uint32_t *)t->x + row * x_words + k / 2 * WORD_ROWS;
-                    words_tile(x, w, words, sums + (row - row0) * GATUN_PANEL);
+                    words_tile(WORD_ROWS, 0, x, w, words, sums + (row - row0) * GATUN_PANEL);
                 }
             }
             store_tile(t, row0, row1 - row0, panel, sums);
@@ -80,5 +80,5 @@ static void run(const gatun_linear_task *t) {
 static bool accepts(const gatun_packed *p) { return p->k != 0; }
 
 static const gatun_x_layout x_layout = {
-    .row_tile = NEON_ROW_TILE, .bytes = x_bytes, .fill = fill, .scratch = scratch_bytes};
-const neon_linear neon_bf16_dot = {&x_layout, run, accepts};
+    .row_tile = CHOICE_ROW_TILE, .bytes = x_bytes, .fill = fill, .scratch = scratch_bytes};
+const linear_choice neon_bf16_dot = {&x_layout, run, accepts};

@@ -1,6 +1,8 @@
-/* Integer `linear` by sdot: neon/linear_i8.inc. */
+/* Integer `linear` by sdot: cpu/linear_i8_lanes.inc, with the microkernel of neon/words.inc. */
+#include "cpu/neon/choices.h"
 #include "cpu/neon/lanes.h"
 
 #define WORDS_I8
+#include "cpu/neon/words.inc"
 #define DOT(name) neon_##name##_dot
-#include "cpu/neon/linear_i8.inc"
+#include "cpu/linear_i8_lanes.inc"
