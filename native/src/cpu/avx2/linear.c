@@ -1,4 +1,5 @@
-/* linear_i8_<weight>__avx2 and linear_i8_block_<weight>__avx2: by integers where the weight has them, else as floats. */
+/* linear_i8_<weight>__avx2 and linear_i8_block_<weight>__avx2: by integers where the weight has them, else as floats.
+ */
 #include "cpu/avx2/choices.h"
 #include "cpu/kernels.h"
 
