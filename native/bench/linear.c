@@ -107,6 +107,10 @@ static void *pack(const kind *w, int64_t n, int64_t k, int64_t *size) {
     for (int64_t i = 0; !plain && i < m.codes_size; i++) {
         ((uint8_t *)m.codes)[i] = (uint8_t)(random_bits() & 0x3B);
     }
+    for (int64_t block = 0; w->encoding == GATUN_MXFP4 && block < n * k / 32; block++) {
+        /* A block begins with its scale, a power of two: those bits would make numbers that are next to zero. */
+        ((uint8_t *)m.codes)[block * (1 + 32 / 2)] = (uint8_t)(120 + random_bits() % 8);
+    }
     if (w->scale_type != GATUN_NONE) {
         m.scales_size = n * m.scale_row_stride * (w->scale_type == GATUN_F32 ? 4 : 2);
         m.scales = numbers(w->scale_type, n * m.scale_row_stride);

@@ -43,6 +43,13 @@ PEAK_LOOP(f32_avx2, "avx2,fma", __m256, __m256, _mm256_setzero_ps(), _mm256_set1
           "x")
 PEAK_LOOP(i8_avx512, "avx512f,avx512vnni", __m512i, __m512i, _mm512_setzero_si512(), _mm512_set1_epi8(1),
           _mm512_dpbusd_epi32(s, a, b), "v")
+/* Two instructions, the first of which would be the same every time. */
+#define PAIRS_STEP                                                                                                     \
+    __extension__({                                                                                                    \
+        KEEP(a, "x");                                                                                                  \
+        _mm256_add_epi16(s, _mm256_maddubs_epi16(a, b));                                                               \
+    })
+PEAK_LOOP(i8_avx2, "avx2", __m256i, __m256i, _mm256_setzero_si256(), _mm256_set1_epi8(1), PAIRS_STEP, "x")
 PEAK_LOOP(i8_avxvnni, "avx2,avxvnni", __m256i, __m256i, _mm256_setzero_si256(), _mm256_set1_epi8(1),
           _mm256_dpbusd_avx_epi32(s, a, b), "x")
 #define BF16_STEP _mm512_dpbf16_ps(s, (__m512bh)a, (__m512bh)b)
@@ -99,8 +106,11 @@ static peak find(int32_t kind) {
     if (kind == PROBE_I8 && !below("avx512") && HAS("avx512vnni")) {
         return (peak){kind, "avx512 vpdpbusd", 2 * 64, i8_avx512};
     }
-    if (kind == PROBE_I8 && has_avxvnni()) {
+    if (kind == PROBE_I8 && !below("avx512") && has_avxvnni()) { /* the tier that is asked for has none */
         return (peak){kind, "avx2 vpdpbusd", 2 * 32, i8_avxvnni};
+    }
+    if (kind == PROBE_I8 && HAS("avx2")) {
+        return (peak){kind, "avx2 vpmaddubsw, vpaddw", 2 * 32, i8_avx2};
     }
     if (kind == PROBE_BF16 && !below("avx512") && HAS("avx512bf16")) {
         return (peak){kind, "avx512 vdpbf16ps", 2 * 32, bf16_avx512};
