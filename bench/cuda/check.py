@@ -182,6 +182,43 @@ for n, k in [(130, 400)] if small else [(320, 1104), (130, 400), (200, 4096), (1
             error = ((y.double() - want).norm() / want.norm()).item()
             report(f"linear outliers {n}x{k} m={m}, {outliers}", error <= 4e-6 * k ** 0.5, f"error {error}")
 
+def expert(kind, n, k):
+    """A packed weight and the exact value of each element."""
+    codes4 = torch.randint(0, 256, (n * k // 2,), dtype=torch.uint8, device="cuda")
+    codes = torch.randint(0, 256, (n, k), dtype=torch.uint8, device="cuda")
+    e4m3 = torch.where((codes & 127) == 127, codes & 128, codes)
+    if kind.startswith("u4"):
+        g = int(kind[4:])
+        scale = (torch.rand(n, k // g, device="cuda") * 0.1 + 0.01).half()
+        return Weight(n, k, U4, codes4, scale, g, zero_point=8).pack(), (unpack4(codes4, n, k, False) - 8) * scale.double().repeat_interleave(g, 1)
+    if kind == "f8 tiles":
+        tiles = torch.rand((n + 127) // 128, (k + 127) // 128, device="cuda") * 0.1 + 0.01
+        exact = e4m3.view(torch.float8_e4m3fn).double() * tiles.double().repeat_interleave(128, 0)[:n].repeat_interleave(128, 1)[:, :k]
+        return Weight(n, k, E4M3, e4m3, tiles).blocks(128, 128).pack(), exact
+    rows = torch.rand(n, device="cuda") * 0.1 + 0.01
+    if kind == "f8 rows":
+        return Weight(n, k, E4M3, e4m3, rows).pack(), e4m3.view(torch.float8_e4m3fn).double() * rows[:, None]
+    return Weight(n, k, I8, codes, rows).pack(), codes.view(torch.int8).double() * rows[:, None]
+
+
+for n, k in [(130, 384)] if small else [(130, 384), (320, 1088), (1024, 512)]:
+    for kind, compute in (("u4 g64", COMPUTE_BF16), ("u4 g32", COMPUTE_BF16), ("i8", COMPUTE_BF16), ("i8", COMPUTE_I8), ("f8 rows", COMPUTE_F8), ("f8 tiles", COMPUTE_F8_BLOCK)):
+        for bounds in ([0, 3, 3, 20], [0, 9, 9, 400]) if small else ([0, 0, 3, 3, 4, 20], [0, 25, 25, 60], [0, 70, 70, 71, 200, 201], [0, 9, 600, 601], list(range(0, 302, 2))):
+            experts = [expert(kind, n, k) for _ in bounds[1:]]
+            m = bounds[-1]
+            x = torch.randn(m, k, device="cuda")
+            if compute == COMPUTE_BF16:
+                used = x.bfloat16().double()
+            else:
+                q, scale = quantized(x, "i8" if compute == COMPUTE_I8 else "f8", 128 if compute == COMPUTE_F8_BLOCK else k)
+                used = (q * scale).reshape(m, -1)[:, :k]
+            want = torch.cat([used[a:b] @ exact.t() for (_, exact), a, b in zip(experts, bounds, bounds[1:])])
+            y = torch.full((m, n), float("nan"), device="cuda")
+            group = Group([w for w, _ in experts])
+            group.linear(x, torch.tensor(bounds, device="cuda"), y, compute, group.workspace(m, compute))
+            error = ((y.double() - want).norm() / want.norm()).item()
+            report(f"grouped {kind} {n}x{k} {bounds[:9]} compute {compute}", error <= (4e-6 * k ** 0.5 if compute == COMPUTE_I8 else 4e-3), f"error {error}")
+
 for n, k in [(64, 256), (33, 130), (8, 4096), (3, 14336), (5, 7)]:
     for dtype in (torch.float32, torch.bfloat16):
         w = (torch.randn(n, k, device="cuda") * 0.05).to(dtype)

@@ -22,7 +22,7 @@ namespace gatun {
 /* MT: rows of x a tile. KS: parts of K, each with two warpgroups of its own; two of them decode faster, one has the
  * registers for more rows. */
 template <int MT, int KS, int GROUPS> struct Fused {
-    static constexpr int X_BYTES = MT * 128, STAGES = MT == 256 ? 4 : 6;
+    static constexpr int X_BYTES = MT * 128, STAGES = MT == 256 ? 4 : MT == 16 ? 24 : 6;
     static constexpr int AHEAD = KS == 2 ? 8 : 4; /* steps of a part whose codes are on their way */
     static constexpr int THREADS = 128 + 256 * KS;
     /* A thread's: in all no more than the launch's, or warps wait for registers forever. */
@@ -30,8 +30,10 @@ template <int MT, int KS, int GROUPS> struct Fused {
     static constexpr int RING_BYTES = AHEAD * Ring<4, GROUPS>::STEP_BYTES; /* a warp's */
     static constexpr int SUM_BYTES = KS == 2 ? MT * 256 : 0;               /* a warpgroup's */
     static constexpr int PART_BYTES = SUM_BYTES < STAGE_BYTES ? STAGE_BYTES : SUM_BYTES;
+    /* With two, the second part goes on to the next tile while the first one stores. */
+    static constexpr int BUFFERS = MT == 16 ? 2 : 1;
     static constexpr int BYTES =
-        1024 + STAGES * X_BYTES + TABLE_BYTES + 8 * KS * RING_BYTES + 2 * PART_BYTES + 16 * STAGES;
+        1024 + STAGES * X_BYTES + TABLE_BYTES + 8 * KS * RING_BYTES + 2 * BUFFERS * PART_BYTES + 16 * STAGES;
 };
 
 /* A tile of y: 256 rows of W, of which each block of a cluster has half, by rows m0 to m - 1 of x, up to MT of them. */
@@ -76,7 +78,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(Fused<MT, KS, GROUPS
     uint8_t *after_x = shared + (xs - start) + STAGES * X_BYTES;
     uint32_t *table_memory = (uint32_t *)after_x;
     uint8_t *rings = after_x + TABLE_BYTES, *parts = rings + 8 * KS * Shape::RING_BYTES;
-    const uint32_t full = shared_address(parts) + 2 * Shape::PART_BYTES, empty = full + 8 * STAGES;
+    const uint32_t full = shared_address(parts) + 2 * Shape::BUFFERS * Shape::PART_BYTES, empty = full + 8 * STAGES;
     const uint32_t rank = cluster_rank();
     const int cluster = (int)blockIdx.x / 2, clusters = (int)gridDim.x / 2;
     const int real_steps = (int)p.steps;
@@ -143,7 +145,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(Fused<MT, KS, GROUPS
                           load_scale + first_group<GROUPS>(load_step + u * KS, p.steps_per_group_inverse) * 8);
             copies_commit();
         };
-        int stage = part, previous = 0;
+        int stage = part, previous = 0, buffer = 0; /* of `parts` */
         uint32_t parity = 0;
         if (more) {
             load_round(next, 0);
@@ -194,8 +196,9 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(Fused<MT, KS, GROUPS
             hold(sums);
             if (lane < 2)
                 barrier_arrive_at(empty + 8 * previous, lane);
+            uint8_t *own_part = parts + (2 * buffer + half) * Shape::PART_BYTES;
             if constexpr (KS == 2) { /* the second part hands its sums to the first */
-                float4 *to = (float4 *)(parts + half * Shape::PART_BYTES) + threadIdx.x % 128;
+                float4 *to = (float4 *)own_part + threadIdx.x % 128;
                 if (part == 1)
 #pragma unroll
                     for (int i = 0; i < MT / 8; i++)
@@ -212,11 +215,12 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(Fused<MT, KS, GROUPS
             if (part == 0) {
                 Epilogue epilogue = p.epilogue;
                 epilogue.bias = now.bias;
-                store_sums<MT>(sums, (float *)(parts + half * Shape::PART_BYTES), 1 + half, epilogue,
+                store_sums<MT>(sums, (float *)own_part, 1 + half, epilogue,
                                (now.pair * 2 + (int64_t)rank) * 128 + half * 64, now.m0, p.n, now.m);
             }
-            if constexpr (KS == 2)
+            if constexpr (KS == 2 && Shape::BUFFERS == 1)
                 two_warpgroups_meet(3 + half);
+            buffer = (buffer + 1) % Shape::BUFFERS;
         }
     }
     cluster_meet(); /* no block leaves while the other may still write to it */
