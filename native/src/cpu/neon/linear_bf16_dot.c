@@ -69,7 +69,7 @@ static void run(const gatun_linear_task *t) {
                 }
                 for (int64_t row = row0; row < row1; row += WORD_ROWS) {
                     const uint32_t *x = (const uint32_t *)t->x + row * x_words + k / 2 * WORD_ROWS;
-                    words_tile(WORD_ROWS, 0, x, w, words, NULL, sums + (row - row0) * GATUN_PANEL);
+                    add_words(x, w, words, NULL, sums + (row - row0) * GATUN_PANEL);
                 }
             }
             store_tile(t, row0, row1 - row0, panel, sums);
