@@ -41,6 +41,16 @@ GATUN_INLINE void store_outputs(const gatun_linear_task *t, int64_t row, int64_t
 
 /* Stores `rows` rows of a panel's sums, [row][32] floats. */
 static inline void store_tile(const gatun_linear_task *t, int64_t row, int64_t rows, int64_t panel, const float *sums) {
+    const bool as_they_are = t->y_type == GATUN_F32 && t->bias == NULL && t->activation == GATUN_ACTIVATION_NONE &&
+                             t->combine == GATUN_COMBINE_NONE;
+    if (as_they_are && (panel + 1) * GATUN_PANEL <= t->packed->n) {
+        float *y = (float *)t->y + row * t->ldy + panel * GATUN_PANEL;
+        for (int64_t r = 0; r < rows; r++, y += t->ldy) {
+            _mm512_storeu_ps(y, _mm512_load_ps(sums + r * GATUN_PANEL));
+            _mm512_storeu_ps(y + 16, _mm512_load_ps(sums + r * GATUN_PANEL + 16));
+        }
+        return;
+    }
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t h = 0; h < 2; h++) {
             int64_t n = panel * GATUN_PANEL + 16 * h;

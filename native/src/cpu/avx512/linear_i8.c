@@ -137,18 +137,21 @@ static coming_codes codes_after(const gatun_linear_task *t, const i8_plan *plan,
 /* Units of a panel for rows row0 .. row1-1, decoded once for all tiles. */
 static void run_decoded(const gatun_linear_task *t, const i8_plan *plan, int64_t panel, int64_t row0, int64_t row1) {
     i8_scratch s = cut_scratch(plan, t->scratch);
+    decoded_kernel *full = decoded_tile(plan, I8_TILE);
     int64_t rows, unit1;
     for (int64_t unit = 0; unit < plan->units; unit = unit1) {
         unit1 = unit + plan->piece < plan->units ? unit + plan->piece : plan->units;
         decode_units(t->packed, plan, panel, unit, unit1, s.decoded);
         unit_scales(t->packed, plan, panel, unit, unit1, s.scales);
         coming_codes coming = codes_after(t, plan, panel, unit1);
-        for (int64_t row = row0; row < row1; row += rows) {
+        const int32_t *x = i8_tile(plan, t->x, row0, I8_TILE, unit);
+        const int64_t row_words = i8_words_before(plan, unit1) - i8_words_before(plan, unit);
+        float *sums = s.sums;
+        for (int64_t row = row0; row < row1; row += rows, x += rows * row_words, sums += rows * GATUN_PANEL) {
             rows = i8_tile_rows(t->m, row);
-            const int32_t *x = i8_tile(plan, t->x, row, rows, unit);
-            float *sums = s.sums + (row - row0) * GATUN_PANEL;
+            decoded_kernel *kernel = rows == I8_TILE ? full : decoded_tile(plan, rows);
             const uint8_t *ahead = coming.fetched < coming.bytes ? coming.codes + coming.fetched : s.decoded;
-            decoded_tile(plan, rows)(plan, x, s.decoded, s.scales, ahead, unit, unit1, sums);
+            kernel(plan, x, s.decoded, s.scales, ahead, unit, unit1, sums);
             coming.fetched += (unit1 - unit) * plan->unit_steps * FETCH_STEP;
             if (unit1 == plan->units) {
                 finish_tile(t, plan, row, rows, panel, sums);
