@@ -35,14 +35,14 @@ static inline void emulated_config(const void *memory) {
     memcpy(emulated.bytes, config + 16, sizeof emulated.bytes);
     memcpy(emulated.rows, config + 48, sizeof emulated.rows);
     for (int t = 0; t < 8; t++) {
-        emulated_expect(emulated.bytes[t] >= 1 && emulated.bytes[t] <= 64 && emulated.rows[t] >= 1 &&
-                            emulated.rows[t] <= 16,
-                        "1 to 64 bytes and 1 to 16 rows");
+        emulated_expect(emulated.bytes[t] <= 64 && emulated.rows[t] <= 16 &&
+                            (emulated.bytes[t] == 0) == (emulated.rows[t] == 0),
+                        "1 to 64 bytes and 1 to 16 rows, or neither");
     }
 }
 
 static inline void emulated_zero(int t) {
-    emulated_expect(emulated.configured, "tiles are configured");
+    emulated_expect(emulated.configured && emulated.rows[t] != 0, "tiles are configured");
     memset(emulated.data[t], 0, sizeof emulated.data[t]);
 }
 
@@ -54,14 +54,14 @@ static inline void emulated_load(int t, const void *base, int64_t stride) {
 }
 
 static inline void emulated_store(int t, void *base, int64_t stride) {
-    emulated_expect(emulated.configured, "tiles are configured");
+    emulated_expect(emulated.configured && emulated.rows[t] != 0, "tiles are configured");
     for (int r = 0; r < emulated.rows[t]; r++) {
         memcpy((uint8_t *)base + r * stride, emulated.data[t][r], emulated.bytes[t]);
     }
 }
 
 static inline void emulated_shapes(int c, int a, int b) {
-    emulated_expect(emulated.configured && emulated.rows[c] == emulated.rows[a] &&
+    emulated_expect(emulated.configured && emulated.rows[c] != 0 && emulated.rows[c] == emulated.rows[a] &&
                         emulated.bytes[c] == emulated.bytes[b] && emulated.bytes[a] == 4 * emulated.rows[b],
                     "tiles whose shapes go together");
 }

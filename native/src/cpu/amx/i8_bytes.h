@@ -119,7 +119,7 @@ GATUN_INLINE __m512i quantize_steps(const bool usual, const gatun_linear_input *
 GATUN_INLINE bool fill_row(const bool usual, const gatun_linear_input *in, const amx_plan *plan, int64_t row,
                            void *area) {
     const int64_t k_end = in->packed->k, steps = plan->x.steps, row_tile = row / TILE_ROWS, r = row % TILE_ROWS;
-    x_row to = x_row_of(&plan->x, (uint8_t *)area + head_bytes(plan), row);
+    x_row to = x_row_of((uint8_t *)area + head_bytes(plan), row);
     float scale = largest_of(usual, in, row, 0, k_end);
     if (!(scale < INFINITY)) {
         return false;

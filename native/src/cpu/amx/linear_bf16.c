@@ -30,7 +30,7 @@ GATUN_INLINE void fill_rows(const bool usual, const gatun_linear_input *in, cons
                             int64_t row0, int64_t row1, void *area) {
     const int64_t end = tiles_of(row1, TILE_ROWS) * TILE_ROWS;
     for (int64_t row = row0; row < end; row++) {
-        x_row to = x_row_of(a, area, row);
+        x_row to = x_row_of(area, row);
         for (int64_t k = 0; k < a->tiles * 2 * TILE_STEPS; k += 2 * TILE_STEPS) {
             uint8_t *at = x_row_next(a, &to);
             for (int64_t half = 0; half < 2; half++) {
@@ -122,7 +122,7 @@ bool gatun_linear_bf16_accepts__amx(const gatun_packed *p) {
     return p->form == GATUN_FORM_SOURCE || make_plan(p, AS_IS, 1, &plan);
 }
 
-const gatun_x_layout gatun_linear_bf16_x__amx = {.row_tile = ROW_TILE,
+const gatun_x_layout gatun_linear_bf16_x__amx = {.row_tile = TILE_ROWS,
                                                  .bytes = x_bytes,
                                                  .fill = fill,
                                                  .scratch = scratch_bytes,

@@ -100,7 +100,7 @@ static const run_kernel NARROW = {direct, decode_words, NULL, narrow_finish};
 UNITS_OF(SIGNED_BYTES)
 UNITS_OF(UNSIGNED_BYTES)
 
-/* Rows that have to be scaled after each product, a power of two: of 64 in a unit's products. */
+/* Rows that have to be scaled after each product, a power of two: of 32 in a unit's products. */
 static run_multiply *narrow_products(const amx_plan *plan) {
 #define UNITS_BY_SHARE(kind, with_sums)                                                                                \
     (plan->i8.block          ? units_##kind##_1_##with_sums##_16                                                       \
@@ -132,7 +132,7 @@ static void run(const gatun_linear_task *t, bool block) {
     amx_plan *plan = &own.plan;
     make_amx_plan(t->packed, block, t->m, plan);
     own.units = (int32_t *)(void *)(t->scratch + runs_scratch_bytes(&plan->x));
-    own.scales = (float *)(void *)(own.units + 2 * STEP_SUMS);
+    own.scales = (float *)(void *)(own.units + STEPS * STEP_SUMS);
     tile_runs r = tile_runs_of(t, &plan->x, &own, (const uint8_t *)t->x + head_bytes(plan), t->scratch);
     run_multiply *wide = plan->bytes.is_unsigned ? wide_unsigned : wide_signed;
     run_all(plan->wide ? wide : narrow_products(plan), plan->wide ? &WIDE : &NARROW, &r);
@@ -145,7 +145,7 @@ static void run(const gatun_linear_task *t, bool block) {
     }                                                                                                                  \
     static int64_t name##_scratch(const gatun_packed *p) { return scratch_bytes(p, block); }                           \
     static int64_t name##_rows(const gatun_packed *p) { return rows_at_once(p, block); }                               \
-    const gatun_x_layout name##_x__amx = {.row_tile = ROW_TILE,                                                        \
+    const gatun_x_layout name##_x__amx = {.row_tile = TILE_ROWS,                                                       \
                                           .bytes = name##_bytes,                                                       \
                                           .fill = name##_fill,                                                         \
                                           .scratch = name##_scratch,                                                   \

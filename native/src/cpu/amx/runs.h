@@ -2,7 +2,7 @@
  * Products whose sums stay what they are along all of K, for linear_bf16.c and for integers with one scale a row.
  *
  * A worker goes through its rows in blocks, through a block's panels in groups, through K of a group in runs. The
- * weights of a run of a panel, two thirds of the first-level cache, are multiplied by all rows of the block, 32 at a
+ * weights of a run of a panel, two thirds of the first-level cache, are multiplied by all rows of the block, 16 at a
  * time; sums wait in the second-level cache for the next run. Either x of a block lies in the second-level cache for
  * good, or a run of x does until all panels of a group have used it.
  *
@@ -16,7 +16,7 @@
 #include "cpu/amx/tiles.h"
 #include "cpu/avx512/epilogue.h"
 
-enum { BLOCK_ROWS = 512, DECODE_WORDS = 8, SUMS_BYTES = ROW_TILE * GATUN_PANEL * 4 };
+enum { BLOCK_ROWS = 512, DECODE_WORDS = 8, SUMS_BYTES = TILE_ROWS * GATUN_PANEL * 4 };
 
 /* A run of K of a panel, of the group panel0 .. panel1-1, for rows row0 .. row1-1. */
 typedef struct run_place {
@@ -26,7 +26,7 @@ typedef struct run_place {
 /* Rows whose sums are to be scaled and stored. */
 typedef struct finished_rows {
     int64_t panel, row0, row, row1;
-    const uint8_t *sums; /* [2][2][16][16], by tile of rows and half of the panel */
+    const uint8_t *sums; /* [2][16][16], by half of the panel */
     int slot;            /* 0 or 1: whose scales */
 } finished_rows;
 
@@ -38,7 +38,7 @@ typedef struct run_kernel {
     /* Words word0 .. word1-1 of the run to [word][32 outputs]. */
     void (*decode)(const tile_runs *r, const run_place *at, int64_t word0, int64_t word1, uint8_t *run);
     void (*scales)(tile_runs *r, int64_t panel, float *scales); /* for `finish`; null where it needs none */
-    /* y of `rows` rows from f->row on; sums are [2][2][16][16], by tile of rows and half of the panel. */
+    /* y of `rows` rows from f->row on. */
     void (*finish)(const tile_runs *r, const finished_rows *f, int64_t rows);
 } run_kernel;
 
@@ -49,7 +49,7 @@ struct tile_runs {
     const uint8_t *x; /* tiles */
     int64_t block_rows, group_panels;
     uint8_t *sums; /* [group panels][block rows][32] */
-    uint8_t *done; /* of the last 32 rows */
+    uint8_t *done; /* of the last 16 rows */
     uint8_t *decoded[2];
     run_place at, next;
     const uint8_t *w; /* the run's */
@@ -64,7 +64,7 @@ static int64_t run_bytes(const x_area *a) { return a->run * a->steps * 128; }
 
 /* Rows of x whose K fits half of the second-level cache; many fewer than a block are not worth it. */
 static int64_t resident_rows(const x_area *a) {
-    int64_t rows = gatun_cache_bytes(2) / 2 / (a->tiles * a->steps * 4 + 1) / ROW_TILE * ROW_TILE;
+    int64_t rows = gatun_cache_bytes(2) / 2 / (a->tiles * a->steps * 4 + 1) / TILE_ROWS * TILE_ROWS;
     return rows > BLOCK_ROWS ? BLOCK_ROWS : rows < BLOCK_ROWS / 2 ? 0 : rows;
 }
 static int64_t group_panels(const x_area *a) {
@@ -112,8 +112,7 @@ static bool next_place(const tile_runs *r, run_place *p) {
 
 /* A vector of the sums of a finished row. */
 static inline __m512i finished_sums(const finished_rows *f, int64_t row, int h) {
-    int64_t of_tile = row - f->row0;
-    return _mm512_load_si512(f->sums + (of_tile / TILE_ROWS * 2 + h) * 1024 + of_tile % TILE_ROWS * 64);
+    return _mm512_load_si512(f->sums + h * 1024 + (row - f->row0) * 64);
 }
 
 /* Where the sums of the first rows of a block wait. */
@@ -145,25 +144,16 @@ GATUN_INLINE void decode_until(const run_kernel *k, tile_runs *r, int64_t word) 
     }
 }
 
-/* The lines of y that rows of a panel will be written to. */
-static inline void outputs_ahead(const gatun_linear_task *t, int64_t panel, int64_t row, int64_t rows) {
-    const int64_t size = gatun_plain_size(t->y_type);
-    for (int64_t end = row + rows < t->row1 ? row + rows : t->row1; row < end; row++) {
-        const char *y = (const char *)t->y + (row * t->ldy + panel * GATUN_PANEL) * size;
-        __asm__ volatile("prefetchw %0" : : "m"(*y));
-        __asm__ volatile("prefetchw %0" : : "m"(*(y + GATUN_PANEL * size - 1)));
-    }
-}
-
 /* What is done after each four products besides. */
 typedef struct run_shares {
-    int64_t rows, decode; /* of 32; in 1/256 words */
+    int64_t rows, decode; /* of 16; in 1/256 words */
     int lines;
 } run_shares;
 
 static run_shares shares_of(const tile_runs *r) {
-    const int64_t count = x_run(r->a, r->at.tile), all = tiles_of(r->at.row1 - r->at.row0, ROW_TILE) * count;
-    return (run_shares){.rows = tiles_of(ROW_TILE, count),
+    const int64_t parts = tiles_of(x_run(r->a, r->at.tile), 2);
+    const int64_t all = tiles_of(r->at.row1 - r->at.row0, TILE_ROWS) * parts;
+    return (run_shares){.rows = tiles_of(TILE_ROWS, parts),
                         .decode = tiles_of((r->decode_end - r->decode_at) * 256, all),
                         .lines = (int)tiles_of((r->ahead.end - r->ahead.next) / 64, all)};
 }
@@ -178,9 +168,9 @@ GATUN_INLINE void side_work(const run_kernel *k, tile_runs *r, const run_shares 
     read_some(&r->ahead, shares->lines);
 }
 
-/* A part of 32 rows' sums, to the first-level cache. */
+/* A part of 16 rows' sums, to the first-level cache. */
 static inline void sums_ahead(const uint8_t *sums, int64_t part, int64_t rows) {
-    for (int64_t row = part * rows; row < (part + 1) * rows && row < ROW_TILE; row++) {
+    for (int64_t row = part * rows; row < (part + 1) * rows && row < TILE_ROWS; row++) {
         _mm_prefetch((const char *)sums + 128 * row, _MM_HINT_T0);
         _mm_prefetch((const char *)sums + 128 * row + 64, _MM_HINT_T0);
     }
@@ -189,16 +179,15 @@ static inline void sums_ahead(const uint8_t *sums, int64_t part, int64_t rows) {
 #define LOAD_X(tile, from) _tile_stream_loadd(tile, from, row_bytes)
 
 /*
- * The products of r->at. Tiles of sums 0 .. 3, x 4 and 5, weights 6 and 7: each is used twice, so that loads take half
- * of the time that the products do. The tiles for the next four are loaded right behind the products that use the
- * last, those of the next 32 rows before the sums of these are stored: loads behind a store may wait for it. x is read
- * once a run, past the weights in the first-level cache (tileloaddt1).
+ * The products of r->at. What the next product takes is loaded right behind the one that uses the last of it; at the
+ * end of 16 rows, before their sums are stored: loads behind a store may wait for it. x is read once a run, past the
+ * weights in the first-level cache (tileloaddt1).
  */
 GATUN_INLINE void run_products(const int kind, const run_kernel *k, tile_runs *r) {
     const x_area *a = r->a;
     const run_place at = r->at;
-    const int64_t steps = a->steps, count = x_run(a, at.tile), x_bytes = x_tile_bytes(a), row_bytes = 4 * steps;
-    const int64_t row_tiles = tiles_of(at.row1 - at.row0, TILE_ROWS), pairs = tiles_of(row_tiles, 2);
+    const int64_t count = x_run(a, at.tile), x_bytes = x_tile_bytes(a), row_bytes = 4 * a->steps;
+    const int64_t row_tiles = tiles_of(at.row1 - at.row0, TILE_ROWS);
     const bool first = at.tile == 0, last = at.tile + count == a->tiles;
     const run_shares shares = shares_of(r);
     const uint8_t *x = r->x + x_offset(a, at.row0 / TILE_ROWS, at.tile), *w = r->w;
@@ -215,56 +204,40 @@ GATUN_INLINE void run_products(const int kind, const run_kernel *k, tile_runs *r
             _tile_loadd(tile, (from) + 1024 * (tile), 64);                                                             \
         }                                                                                                              \
     } while (0)
-    int64_t second = row_tiles > 1 ? x_bytes : 0; /* from the first tile of rows to the other */
     tiles_fence();
-    _tile_loadd(6, w, 128);
-    LOAD_X(4, x);
-    _tile_loadd(7, w + 64, 128);
-    LOAD_X(5, x + second);
+    LOAD_X(2, x);
+    _tile_loadd(3, w, 128);
     FIRST_SUMS(0, sums);
     FIRST_SUMS(1, sums);
-    FIRST_SUMS(2, sums);
-    FIRST_SUMS(3, sums);
-    for (int64_t pair = 0; pair < pairs; pair++, sums += SUMS_BYTES) {
-        const int64_t row = at.row0 + pair * ROW_TILE;
-        const bool both = second != 0, more = pair + 1 < pairs;
+    for (int64_t tile = 0; tile < row_tiles; tile++, sums += SUMS_BYTES) {
+        const int64_t row = at.row0 + tile * TILE_ROWS;
+        const bool more = tile + 1 < row_tiles;
         for (int64_t i = 0; i < count; i++) {
-            TILE_DOT(kind, 0, 4, 6);
-            TILE_DOT(kind, 1, 4, 7);
-            if (both) {
-                TILE_DOT(kind, 2, 5, 6);
-                TILE_DOT(kind, 3, 5, 7);
-            }
             const bool end = i + 1 == count;
-            w = end ? r->w : w + 128 * steps;
-            x += end && !more ? 0 : second + x_bytes;
-            second = end && 2 * pair + 3 >= row_tiles ? 0 : second;
-            LOAD_X(4, x);
-            _tile_loadd(6, w, 128);
-            _tile_loadd(7, w + 64, 128);
-            LOAD_X(5, x + second);
-            tiles_fence();
-            side_work(k, r, &shares);
-            if (last) {
-                outputs_ahead(r->t, at.panel, row + i * shares.rows, shares.rows);
+            TILE_DOT(kind, 0, 2, 3);
+            _tile_loadd(3, w + 64, 128);
+            TILE_DOT(kind, 1, 2, 3);
+            x += end && !more ? 0 : x_bytes;
+            w = end ? r->w : w + 128 * a->steps;
+            LOAD_X(2, x);
+            _tile_loadd(3, w, 128);
+            if (i % 2 != 0 || end) {
+                tiles_fence();
+                side_work(k, r, &shares);
+                if (!first) {
+                    sums_ahead(sums + SUMS_BYTES, i / 2, shares.rows);
+                }
+                tiles_fence();
             }
-            if (!first) {
-                sums_ahead(sums + SUMS_BYTES, i, shares.rows);
-            }
-            tiles_fence();
         }
         uint8_t *to = last ? r->done : sums, *next = more ? sums + SUMS_BYTES : sums;
         _tile_stored(0, to, 64);
         FIRST_SUMS(0, next);
         _tile_stored(1, to + 1024, 64);
         FIRST_SUMS(1, next);
-        _tile_stored(2, to + 2048, 64);
-        FIRST_SUMS(2, next);
-        _tile_stored(3, to + 3072, 64);
-        FIRST_SUMS(3, next);
         tiles_fence();
         if (last) {
-            int64_t end = row + ROW_TILE < at.row1 ? row + ROW_TILE : at.row1;
+            int64_t end = row + TILE_ROWS < at.row1 ? row + TILE_ROWS : at.row1;
             r->finished = (finished_rows){at.panel, row, row, end, r->done, slot};
         }
     }
@@ -300,7 +273,7 @@ static void run_all(run_multiply *const multiply, const run_kernel *k, tile_runs
         multiply(r);
     }
     tiles_release();
-    finish_some(k, r, ROW_TILE);
+    finish_some(k, r, TILE_ROWS);
 }
 
 #endif

@@ -5,9 +5,12 @@
  * of weights T steps of 16 outputs of a panel, [step][16 outputs][4 bytes] with 128 bytes from step to step, and one of
  * sums 16 rows of 16 outputs. A product of two takes 16 cycles whatever T, so T is 16 wherever a scale reaches so far.
  *
- * What was measured (bench/RESULTS.md): a load takes 9.5 cycles, a store 16. Four products of two tiles of x and two of
- * weights run at full speed as long as one of both comes from the first-level cache, at three quarters of it when both
- * come from the second-level one. x that is loaded by tileloaddt1 leaves the weights in the first-level cache.
+ * What was measured (bench/RESULTS.md): a load takes 9 cycles, by tileloaddt1 13, a store 16; x that is loaded so
+ * leaves the weights in the first-level cache. A core renames tiles as it does other registers, but where another
+ * thread runs beside it, as on machines that others share, it has few to do so with, and the fewer the more tiles hold
+ * something: two products of a tile of x and two of weights took 11.5 ns each with four tiles in use, 27 with all
+ * eight, whatever the order; alone, 5.8 either way. So four are used, and those that are not stay as they were
+ * configured.
  *
  * A thread configures its tiles before its first product and releases them after its last: their 8 KiB would otherwise
  * be saved and restored with every switch of threads from then on.
@@ -26,12 +29,12 @@
 #include "cpu/cache.h"
 #include "cpu/unroll.h"
 
-enum { LEAST_ROWS = 16, ROW_TILE = 2 * TILE_ROWS, PANEL_RUN = 4 };
+enum { LEAST_ROWS = 16, PANEL_RUN = 4 };
 
 /* The intrinsics do not tell the compiler that they read and write memory. */
 static inline void tiles_fence(void) { __asm__ volatile("" ::: "memory"); }
 
-/* Sums are tiles 0 .. 3, x 4 and 5, weights 6 and 7. */
+/* Sums are tiles 0 and 1, x is 2, weights are 3. */
 static inline void tiles_configure(int64_t steps) {
     struct {
         uint8_t palette, start_row, reserved[14];
@@ -40,9 +43,9 @@ static inline void tiles_configure(int64_t steps) {
     } config __attribute__((aligned(64)));
     memset(&config, 0, sizeof config);
     config.palette = 1;
-    for (int t = 0; t < 8; t++) {
-        config.bytes[t] = (uint16_t)(t == 4 || t == 5 ? 4 * steps : 64);
-        config.rows[t] = (uint8_t)(t >= 6 ? steps : 16);
+    for (int t = 0; t < 4; t++) {
+        config.bytes[t] = (uint16_t)(t == 2 ? 4 * steps : 64);
+        config.rows[t] = (uint8_t)(t == 3 ? steps : 16);
     }
     tiles_fence();
     _tile_loadconfig(&config);

@@ -1,6 +1,6 @@
 /*
- * Where x lies in its area: [run of tiles along K][pair of row tiles][tile of the run][2][16 rows][T steps], so that
- * what a run multiplies is read in order. The last pair is a single tile where their number is odd.
+ * Where x lies in its area: [run of tiles along K][row tile][tile of the run][16 rows][T steps], so that what a run
+ * multiplies is read in order.
  */
 #ifndef GATUN_AMX_X_AREA_H
 #define GATUN_AMX_X_AREA_H
@@ -24,15 +24,10 @@ static inline int64_t x_area_bytes(const x_area *a) { return a->row_tiles * a->t
 static inline int64_t x_run(const x_area *a, int64_t tile) {
     return a->tiles - tile < a->run ? a->tiles - tile : a->run;
 }
-/* Bytes from a tile to the next of the same rows. */
-static inline int64_t x_stride(const x_area *a, int64_t row_tile) {
-    return (row_tile % 2 == 0 && row_tile + 1 == a->row_tiles ? 1 : 2) * x_tile_bytes(a);
-}
 /* From the area's start to a tile. */
 static inline int64_t x_offset(const x_area *a, int64_t row_tile, int64_t tile) {
-    int64_t first = tile - tile % a->run, bytes = x_tile_bytes(a);
-    return (first * a->row_tiles + (row_tile - row_tile % 2) * x_run(a, first) + row_tile % 2) * bytes +
-           (tile - first) * x_stride(a, row_tile);
+    int64_t first = tile - tile % a->run;
+    return (first * a->row_tiles + row_tile * x_run(a, first) + tile - first) * x_tile_bytes(a);
 }
 
 /* Runs that are as long as each other, of two thirds of the first-level cache at most. */
@@ -46,20 +41,18 @@ static inline int64_t run_tiles(int64_t tiles, int64_t steps) {
 /* Goes along K through what the tiles have of one row. */
 typedef struct x_row {
     uint8_t *tiles; /* where they begin */
-    int64_t row, tile, left, stride;
+    int64_t row, tile, left;
     uint8_t *next;
 } x_row;
 
-static inline x_row x_row_of(const x_area *a, void *tiles, int64_t row) {
-    return (x_row){.tiles = (uint8_t *)tiles, .row = row, .stride = x_stride(a, row / TILE_ROWS)};
-}
+static inline x_row x_row_of(void *tiles, int64_t row) { return (x_row){.tiles = (uint8_t *)tiles, .row = row}; }
 static inline uint8_t *x_row_next(const x_area *a, x_row *r) {
     if (r->left == 0) {
         r->left = x_run(a, r->tile);
         r->next = r->tiles + x_offset(a, r->row / TILE_ROWS, r->tile) + r->row % TILE_ROWS * 4 * a->steps;
     }
     uint8_t *at = r->next;
-    r->next += r->stride;
+    r->next += x_tile_bytes(a);
     r->tile++;
     r->left--;
     return at;
