@@ -11,9 +11,9 @@ namespace gatun {
 
 /* The 16 x 64 weights of a warp's tile in a step of K that lies at `u` of the ring, as bfloat16, scaled. GROUPS: scale
  * groups of a step, 1 (scales of any type) or 2 (16-bit scales), without zero points and offsets; 0: all else. */
-template <int GROUPS>
-__device__ inline void decode_step(uint32_t *a, const Ring<4, GROUPS> &ring, int u, const TileLinear &p,
-                                   const Table &table, int tile, int step) {
+template <int GROUPS, typename Codes, typename Lookup>
+__device__ inline void decode_step(uint32_t *a, const Codes &ring, int u, const TileLinear &p, const Lookup &table,
+                                   int tile, int step) {
     uint4 codes;
     float2 scales[GROUPS ? GROUPS : 1];
     uint32_t twice[GROUPS ? GROUPS : 1][2]; /* the scales of rows g and g + 8 in both halves */

@@ -29,7 +29,7 @@ struct Share {
     int items, rounds; /* tiles, and rounds of k of each */
     int clusters;      /* of the launch */
     int shared;        /* the first tiles, whose rounds are divided */
-    float4 *left;      /* sums: [cluster][block][warpgroup][fours][128 threads] */
+    float4 *left;      /* sums: [cluster][block][warpgroup][fours of a thread][128 threads] */
     uint32_t *ready;   /* [cluster][block][warpgroup] */
 
     __device__ int begin(int place) const { return shared * rounds * place / clusters; }
@@ -67,9 +67,9 @@ template <typename T, int COUNT> struct LeftSums {
     uint32_t *ready;
     int meet;
 
-    __device__ LeftSums(const Share &share, int place, int rank, int half, int meet) : meet(meet) {
-        const int warpgroup = (place * 2 + rank) * 2 + half;
-        sums = share.left + (int64_t)warpgroup * (COUNT / 4) * 128 + threadIdx.x % 128;
+    /* warpgroup: of the launch. */
+    __device__ LeftSums(const Share &share, int64_t warpgroup, int meet) : meet(meet) {
+        sums = share.left + warpgroup * (COUNT / 4) * 128 + threadIdx.x % 128;
         ready = share.ready + warpgroup;
     }
     /* The bits of a sum as those of a float. */
@@ -99,35 +99,43 @@ template <typename T, int COUNT> struct LeftSums {
             while (!there);
         }
         warpgroup_meet(meet);
+        constexpr int AT_ONCE = 8; /* loads under way */
 #pragma unroll
-        for (int i = 0; i < COUNT / 4; i++) {
-            const float4 more = __ldcg(&sums[i * 128]);
-            d[4 * i] += sum(more.x), d[4 * i + 1] += sum(more.y);
-            d[4 * i + 2] += sum(more.z), d[4 * i + 3] += sum(more.w);
+        for (int first = 0; first < COUNT / 4; first += AT_ONCE) {
+            float4 more[AT_ONCE];
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++)
+                more[i] = __ldcg(&sums[(first + i) * 128]);
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) {
+                T *to = d + 4 * (first + i);
+                to[0] += sum(more[i].x), to[1] += sum(more[i].y), to[2] += sum(more[i].z), to[3] += sum(more[i].w);
+            }
         }
     }
 };
 
 /* Whether a warpgroup's sums of a segment are those of the whole tile, now that it has done its part of them: adds what
- * others left, or leaves them. */
-template <typename T, int COUNT>
-__device__ inline bool completes(const Share &share, const Segment &s, int cluster, int rank, int half, int meet,
+ * others left, or leaves them. own: which of a block's WARPGROUPS it is. */
+template <int WARPGROUPS, typename T, int COUNT>
+__device__ inline bool completes(const Share &share, const Segment &s, int cluster, int rank, int own, int meet,
                                  T (&d)[COUNT]) {
     int place = share.place(cluster);
+    auto left = [&] { return LeftSums<T, COUNT>(share, (place * 2 + rank) * WARPGROUPS + own, meet); };
     if (s.from > 0) {
-        LeftSums<T, COUNT>(share, place, rank, half, meet).leave(d);
+        left().leave(d);
         return false;
     }
     for (int done = s.to; done < share.rounds; done += share.begin(place + 1) - share.begin(place)) {
         place++;
-        LeftSums<T, COUNT>(share, place, rank, half, meet).add(d);
+        left().add(d);
     }
     return true;
 }
 
 /* ---- host ---- */
 
-enum { SHARE_PARTS = 4 /* of a tile at most */, SHARE_FLAGS = 4 * GATUN_CUDA_SHARE_CLUSTERS * 4 };
+enum { SHARE_PARTS = 4 /* of a tile at most */, SHARE_FLAGS = 6 * GATUN_CUDA_SHARE_CLUSTERS * 4 /* bytes */ };
 
 /* A launch that may start early. */
 template <typename... Parameters, typename... Arguments>

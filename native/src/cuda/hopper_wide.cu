@@ -22,11 +22,13 @@ enum { WIDE_BOXES = 4 };
 /* MT: rows of x a tile. */
 template <int MT, int GROUPS> struct Wide {
     static constexpr int X_BYTES = MT * 128, STAGES = MT == 256 ? 3 : 6;
-    static constexpr int AHEAD = 4; /* steps whose codes are on their way: a round */
-    static constexpr int WORTH = 5; /* rounds: what sharing must save, since the sums that it leaves cost time */
-    static constexpr int RING_BYTES = AHEAD * Ring<4, GROUPS>::STEP_BYTES; /* a warp's */
-    static constexpr int OUT_BYTES = WIDE_BOXES * BOX_BYTES;               /* a warpgroup's */
-    static constexpr int BYTES = 1024 + STAGES * X_BYTES + 2 * OUT_BYTES + TABLE_BYTES + 8 * RING_BYTES + 16 * STAGES;
+    static constexpr int AHEAD = 4;        /* steps whose codes are on their way: a round */
+    static constexpr int WORTH = 5;        /* rounds: what sharing must save, since the sums that it leaves cost time */
+    using WarpRing = Ring<4, GROUPS, 256>; /* between the entries of the table */
+    static constexpr int RING_BYTES = AHEAD * WarpRing::STEP_BYTES;
+    static constexpr int OUT_BYTES = WIDE_BOXES * BOX_BYTES; /* a warpgroup's */
+    static constexpr int BYTES = 1024 + STAGES * X_BYTES + 2 * OUT_BYTES + SPACED_TABLE_BYTES + 16 * STAGES;
+    static_assert(8 * RING_BYTES <= (int)SPACED_TABLE_BYTES && BYTES <= 227 << 10, "what a block may have");
     static_assert(OUT_BYTES >= STAGE_BYTES, "what the copy engine cannot store goes the same way");
 };
 
@@ -68,8 +70,8 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
     const uint32_t start = shared_address(shared), xs = (start + 1023) & ~1023u; /* what swizzles is aligned to 1 KiB */
     uint8_t *out = shared + (xs - start) + STAGES * X_BYTES;
     uint32_t *table_memory = (uint32_t *)(out + 2 * Shape::OUT_BYTES);
-    uint8_t *rings = (uint8_t *)table_memory + TABLE_BYTES;
-    const uint32_t full = shared_address(rings) + 8 * Shape::RING_BYTES, empty = full + 8 * STAGES;
+    uint8_t *rings = (uint8_t *)table_memory + 128;
+    const uint32_t full = shared_address(table_memory) + SPACED_TABLE_BYTES, empty = full + 8 * STAGES;
     const uint32_t rank = cluster_rank();
     const int cluster = (int)blockIdx.x / 2;
     Walk walk(share, cluster);
@@ -82,7 +84,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
         }
         barrier_fence_init();
     }
-    Table::fill(table_memory, p.table, 4);
+    SpacedTable::fill(table_memory, p.table);
     __syncthreads();
     cluster_meet();
 
@@ -110,9 +112,9 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
         const int lane = threadIdx.x % 32, half = threadIdx.x / 128 - 1;
         const int warp = half * 4 + threadIdx.x % 128 / 32; /* of the tiles of the block */
         const int groups = (int)p.groups, tiles = (int)p.tiles;
-        const Table table(table_memory);
+        const SpacedTable table(table_memory);
         const CodeLoads<4, GROUPS == 1> loads(p, lane);
-        const Ring<4, GROUPS> ring(rings + warp * Shape::RING_BYTES, lane);
+        const typename Shape::WarpRing ring(rings + warp * Shape::RING_BYTES, lane);
         uint8_t *own_out = out + half * Shape::OUT_BYTES;
         const Boxes<WIDE_BOXES> boxes(shared_address(own_out), 1 + half);
         auto tile_of = [&](int item) { /* tiles past the last one are not stored */
@@ -183,7 +185,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
             hold(sums);
             if (lane < 2)
                 barrier_arrive_at(empty + 8 * previous, lane);
-            if (!completes(share, now, cluster, (int)rank, half, 1 + half, sums))
+            if (!completes<2>(share, now, cluster, (int)rank, half, 1 + half, sums))
                 continue;
             int pair, m_tile;
             schedule.at(now.item, &pair, &m_tile);

@@ -140,12 +140,28 @@ __global__ void __launch_bounds__(256) widen_codes(GivenX x, int64_t m, int64_t 
     }
 }
 
-/* Given scales of x where the kernels look for them. */
-__global__ void __launch_bounds__(256) place_scales(GivenX x, int64_t m, int64_t blocks, int64_t padded, float *out) {
-    const int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
-    if (i < m)
-        for (int64_t b = 0; b < blocks; b++)
-            out[b * padded + i] = x.scales[i * x.scale_row_stride + b * x.scale_col_stride];
+/* Given scales of x where the kernels look for them: tiles of 32 x 32 through shared memory, so that both sides are
+ * read and written in lines. */
+enum { PLACE_TILE = 32, PLACE_ROWS = 8 };
+__global__ void __launch_bounds__(PLACE_TILE *PLACE_ROWS)
+    place_scales(GivenX x, int64_t m, int64_t blocks, int64_t padded, float *out) {
+    __shared__ float tile[PLACE_TILE][PLACE_TILE + 1];
+    const int64_t block0 = (int64_t)blockIdx.y * PLACE_TILE, row0 = (int64_t)blockIdx.x * PLACE_TILE;
+#pragma unroll
+    for (int i = threadIdx.y; i < PLACE_TILE; i += PLACE_ROWS)
+        if (row0 + i < m && block0 + threadIdx.x < blocks)
+            tile[i][threadIdx.x] =
+                x.scales[(row0 + i) * x.scale_row_stride + (block0 + threadIdx.x) * x.scale_col_stride];
+    __syncthreads();
+#pragma unroll
+    for (int i = threadIdx.y; i < PLACE_TILE; i += PLACE_ROWS)
+        if (row0 + threadIdx.x < m && block0 + i < blocks)
+            out[(block0 + i) * padded + row0 + threadIdx.x] = tile[threadIdx.x][i];
+}
+static void launch_place_scales(const GivenX &x, int64_t m, int64_t blocks, int64_t padded, float *out,
+                                cudaStream_t stream) {
+    const dim3 grid((unsigned)((m + PLACE_TILE - 1) / PLACE_TILE), (unsigned)((blocks + PLACE_TILE - 1) / PLACE_TILE));
+    place_scales<<<grid, dim3(PLACE_TILE, PLACE_ROWS), 0, stream>>>(x, m, blocks, padded, out);
 }
 
 /* W's scales of rows as a vector of floats. */
@@ -342,11 +358,11 @@ gatun_status linear_codes(int32_t device, const gatun_cuda_packed &packed, const
             widen_codes<<<grid, 256, 0, stream>>>(*given, p.m, p.k, space.row, (uint16_t *)workspace);
         }
         if (bytes && blocks)
-            place_scales<<<blocks_of(p.m), 256, 0, stream>>>(*given, p.m, given_blocks, space.padded, block_scales);
+            launch_place_scales(*given, p.m, given_blocks, space.padded, block_scales, stream);
         else if (!blocks && given->scale_row_stride == 1 && (uintptr_t)given->scales % 16 == 0)
             scales_of_rows = given->scales; /* as they are */
         else if (!blocks)
-            place_scales<<<blocks_of(p.m), 256, 0, stream>>>(*given, p.m, 1, 0, row_scales);
+            launch_place_scales(*given, p.m, 1, 0, row_scales, stream);
     }
     if (packed.form == GATUN_CUDA_FORM_SOURCE) { /* codes of x by weights as they are, in floats */
         Epilogue epilogue = p.epilogue;

@@ -64,6 +64,34 @@ struct Table {
     }
 };
 
+/* The same with 256 bytes an entry, so that an entry's offset is one permutation of bytes away; the second half of each
+ * is for something else. */
+enum { SPACED_TABLE_BYTES = 2 * TABLE_BYTES };
+
+struct SpacedTable {
+    uint32_t base; /* of the table */
+    uint32_t lane; /* 4 * lane */
+
+    /* For 4 bits: a warp an entry at a time, whose lanes hold the values and pass them on. */
+    __device__ static void fill(uint32_t *shared, const float *table) {
+        const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
+        const float own = table[lane % 16];
+#pragma unroll 4
+        for (int entry = threadIdx.x / 32; entry < 256; entry += warps)
+            shared[entry * 64 + lane] =
+                pair_bf16(__shfl_sync(0xFFFFFFFF, own, entry % 16), __shfl_sync(0xFFFFFFFF, own, entry / 16));
+    }
+    __device__ explicit SpacedTable(const uint32_t *shared)
+        : base((uint32_t)__cvta_generic_to_shared(shared)), lane(threadIdx.x % 32 * 4) {
+        asm volatile("" : "+r"(base)::"memory");
+    }
+    __device__ uint32_t of_byte(uint32_t word, int i) const {
+        uint32_t entry;
+        asm("ld.shared.b32 %0, [%1];" : "=r"(entry) : "r"(base + __byte_perm(word, lane, 0x5504 | i << 4)));
+        return entry;
+    }
+};
+
 __device__ inline uint32_t word_of(const uint4 &q, int i) { return i == 0 ? q.x : i == 1 ? q.y : i == 2 ? q.z : q.w; }
 
 /* The k, within a step, of element e of register h of lane t's operands of product s. */
@@ -74,7 +102,8 @@ __host__ __device__ inline int column_of(bool bytes, bool groups, int s, int t, 
 }
 
 /* The A fragment of product s: for each of four pairs two k as bfloat16. */
-template <int BITS> __device__ inline void fragment(uint32_t *a, const uint4 *q, int s, const Table &table) {
+template <int BITS, typename Lookup>
+__device__ inline void fragment(uint32_t *a, const uint4 *q, int s, const Lookup &table) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         if (BITS == 4) {
@@ -176,10 +205,14 @@ template <int BITS, bool WIDE> struct CodeLoads {
  * no other thread need be waited for. Loads into registers would share the few counters that a warp has for loads under
  * way, and waiting for the oldest would mean waiting for the youngest.
  *
- * GROUPS: scales that are copied beside the codes: of one group a step, any type, or of two of 16 bits; 0: none.
+ * GROUPS: scales that are copied beside the codes: of one group a step, any type, or of two of 16 bits; 0: none. PITCH:
+ * the bytes from one piece of 128 bytes to the next.
  */
-template <int BITS, int GROUPS> struct Ring {
-    static constexpr int STEP_BYTES = 128 * BITS + (GROUPS ? 256 : 0);
+template <int BITS, int GROUPS, int PITCH = 128> struct Ring {
+    static_assert(BITS == 4 || PITCH == 128, "codes of 8 bits lie in one piece");
+    /* Where byte i lies. */
+    __host__ __device__ static constexpr int at(int i) { return i / 128 * PITCH + i % 128; }
+    static constexpr int STEP_BYTES = (128 * BITS + (GROUPS ? 256 : 0)) / 128 * PITCH;
 
     const uint8_t *memory;
     uint32_t address;
@@ -192,8 +225,8 @@ template <int BITS, int GROUPS> struct Ring {
     __device__ void copy(int slot, const CodeLoads<BITS, GROUPS == 1> &loads, const uint8_t *from, const void *scales,
                          int32_t type, uint32_t pair) const {
         const uint32_t to = address + slot * STEP_BYTES;
-        loads.copy(to + lane * 16, from);
-        const uint32_t to_scales = to + 128 * BITS + lane * 8;
+        loads.copy(to + at(lane * 16), from);
+        const uint32_t to_scales = to + at(128 * BITS) + at(lane * 8);
         if (GROUPS == 1 && type == GATUN_F32)
             copy_async<8>(to_scales, (const uint2 *)scales + pair);
         else
@@ -204,11 +237,11 @@ template <int BITS, int GROUPS> struct Ring {
     __device__ void codes(int slot, uint4 *q) const {
 #pragma unroll
         for (int i = 0; i < BITS / 4; i++)
-            q[i] = *(const uint4 *)(memory + slot * STEP_BYTES + 512 * i + lane * 16);
+            q[i] = *(const uint4 *)(memory + slot * STEP_BYTES + 512 * i + at(lane * 16));
     }
     /* Of group 0 .. GROUPS-1 of the step. */
     __device__ void scales(int slot, int32_t type, float2 *values) const {
-        const uint2 words = *(const uint2 *)(memory + slot * STEP_BYTES + 128 * BITS + lane * 8);
+        const uint2 words = *(const uint2 *)(memory + slot * STEP_BYTES + at(128 * BITS) + at(lane * 8));
         values[0] = scale_values(words.x, words.y, type);
         if (GROUPS == 2)
             values[GROUPS - 1] = scale_values(words.y, 0, type);
