@@ -6,6 +6,7 @@
  */
 #include <math.h>
 
+#include "cpu/cache.h"
 #include "encodings/numbers.h"
 #include "matrices.h"
 
@@ -270,6 +271,15 @@ static void try_long(random_state *r, int32_t encoding, int32_t compute) {
     try_cut(r, encoding, compute, m, n, k, PER_GROUP, group, WITH_ZEROS | WITH_OFFSETS, GATUN_F32, GATUN_F32, 0);
 }
 
+/* A y that is larger than a core's caches: AMX writes past them where its rows begin with a line. */
+static void try_large(random_state *r, int32_t compute) {
+    const int64_t n = 1040, rows = gatun_cache_bytes(2) / 4 / n + 1;
+    for (int i = 0; i < 4; i++) { /* at random, rows begin so or not */
+        try_cut(r, GATUN_I8, compute, rows, n, 12, PER_ROW, 0, 0, GATUN_F32, GATUN_F32, 0);
+        try_cut(r, GATUN_I8, compute, rows, n, 32, PER_GROUP, 16, 0, GATUN_F16, GATUN_F32, 0);
+    }
+}
+
 int main(int count, char **arguments) {
     isa = isa_argument(count, arguments);
     CHECK_STATUS(GATUN_OK, gatun_threads_set(THREADS, 10));
@@ -281,6 +291,9 @@ int main(int count, char **arguments) {
         if (k.operation == GATUN_OP_LINEAR && k.isa == isa && first) {
             try_kernel(&r, k.encoding, k.compute);
             try_long(&r, k.encoding, k.compute);
+            if (k.encoding == GATUN_I8 && isa == GATUN_ISA_AMX) {
+                try_large(&r, k.compute);
+            }
         }
     }
     int32_t kernels = 0;

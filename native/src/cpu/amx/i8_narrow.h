@@ -77,6 +77,8 @@ GATUN_INLINE void unit_products(const int kind, const bool block, const bool wit
     const uint8_t *x = r->x + x_offset(a, at.row0 / TILE_ROWS, at.tile), *w = unit_bytes(r, plan, unit0, 0);
     float *sums = (float *)(void *)group_sums(r, at.panel);
     whole_scales(r->t->packed, plan, at.panel, unit0, unit0 + units, own->scales);
+    const int64_t numbers_count = (block + with_sums) * TILE_ROWS;
+    const float *numbers = unit_numbers(plan, r->t->x, unit0, at.row0 / TILE_ROWS);
     unit_step begun[STEPS] = {{.sums = NULL}};
     tiles_fence();
     LOAD_X(2, x);
@@ -92,7 +94,7 @@ GATUN_INLINE void unit_products(const int kind, const bool block, const bool wit
             const int64_t row = at.row0 + tile * TILE_ROWS;
             now.sums = sums + tile * STEP_SUMS;
             now.scales = own->scales + unit * SCALES;
-            now.numbers = unit_numbers(plan, r->t->x, unit0 + unit, row / TILE_ROWS);
+            now.numbers = numbers + (unit * a->row_tiles + tile) * numbers_count;
             if (last && unit + 1 == units) {
                 now.row1 = row + TILE_ROWS < at.row1 ? row + TILE_ROWS : at.row1;
             }

@@ -100,8 +100,7 @@ static inline void finish(const tile_runs *r, const finished_rows *f, int64_t ro
     for (int64_t row = f->row; row < f->row + rows; row++) {
         for (int h = 0; h < 2; h++) {
             __m512 v = _mm512_castsi512_ps(finished_sums(f, row, h));
-            store_half(r->t, row, f->panel, h,
-                       after ? _mm512_mul_ps(v, _mm512_load_ps(r->scales[f->slot] + 16 * h)) : v);
+            store_half(r, row, f->panel, h, after ? _mm512_mul_ps(v, _mm512_load_ps(r->scales[f->slot] + 16 * h)) : v);
         }
     }
 }

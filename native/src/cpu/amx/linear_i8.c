@@ -66,7 +66,7 @@ static inline void wide_finish(const tile_runs *r, const finished_rows *f, int64
             if (plan->with_sums) {
                 v = _mm512_fmadd_ps(_mm512_load_ps(scales + 2 * GATUN_PANEL), x_sum, v);
             }
-            store_half(r->t, row, f->panel, h, _mm512_mul_ps(_mm512_set1_ps(x_scales[row]), v));
+            store_half(r, row, f->panel, h, _mm512_mul_ps(_mm512_set1_ps(x_scales[row]), v));
         }
     }
 }
@@ -81,7 +81,7 @@ static inline void narrow_finish(const tile_runs *r, const finished_rows *f, int
     for (int64_t row = f->row; row < f->row + rows; row++) {
         const __m512 scale = _mm512_set1_ps(plan_of(r)->i8.block ? 1 : ((const float *)r->t->x)[row]);
         for (int h = 0; h < 2; h++) {
-            store_half(r->t, row, f->panel, h, _mm512_mul_ps(scale, _mm512_castsi512_ps(finished_sums(f, row, h))));
+            store_half(r, row, f->panel, h, _mm512_mul_ps(scale, _mm512_castsi512_ps(finished_sums(f, row, h))));
         }
     }
 }

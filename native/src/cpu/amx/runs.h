@@ -48,6 +48,7 @@ struct tile_runs {
     const x_area *a;
     const uint8_t *x; /* tiles */
     int64_t block_rows, group_panels;
+    bool streams;  /* y */
     uint8_t *sums; /* [group panels][block rows][32] */
     uint8_t *done; /* of the last 16 rows */
     uint8_t *decoded[2];
@@ -77,9 +78,19 @@ static int64_t runs_scratch_bytes(const x_area *a) {
     return group_panels(a) * block_rows(a) * GATUN_PANEL * 4 + SUMS_BYTES + 2 * run_bytes(a);
 }
 
+/*
+ * Whether y goes past the caches: its rows are written 32 outputs at a time, so that nothing of a y that is larger than
+ * the second-level cache would still be there for whoever reads it, and each line would be read before it is written.
+ */
+static bool streams_outputs(const gatun_linear_task *t) {
+    return t->y_type == GATUN_F32 && t->m * t->packed->n * 4 > gatun_cache_bytes(2) && (uintptr_t)t->y % 64 == 0 &&
+           t->ldy % 16 == 0;
+}
+
 static tile_runs tile_runs_of(const gatun_linear_task *t, const x_area *a, const void *own, const void *x,
                               uint8_t *scratch) {
     tile_runs r = {.own = own, .t = t, .a = a, .x = (const uint8_t *)x, .done = scratch};
+    r.streams = streams_outputs(t);
     r.block_rows = block_rows(a);
     r.group_panels = group_panels(a);
     r.decoded[0] = scratch + SUMS_BYTES;
@@ -120,10 +131,13 @@ static inline uint8_t *group_sums(const tile_runs *r, int64_t panel) {
     return r->sums + (panel - r->at.panel0) * r->block_rows * GATUN_PANEL * 4;
 }
 
-GATUN_INLINE void store_half(const gatun_linear_task *t, int64_t row, int64_t panel, int h, __m512 sums) {
+GATUN_INLINE void store_half(const tile_runs *r, int64_t row, int64_t panel, int h, __m512 sums) {
+    const gatun_linear_task *t = r->t;
     const int64_t n = panel * GATUN_PANEL + 16 * h;
     const __mmask16 mask = first_lanes(t->packed->n - n);
-    if (mask != 0) {
+    if (r->streams && mask == 0xFFFF) {
+        _mm512_stream_ps((float *)t->y + row * t->ldy + n, outputs_of(t, row, n, mask, sums));
+    } else if (mask != 0) {
         store_outputs(t, row, n, mask, sums);
     }
 }
@@ -274,6 +288,9 @@ static void run_all(run_multiply *const multiply, const run_kernel *k, tile_runs
     }
     tiles_release();
     finish_some(k, r, TILE_ROWS);
+    if (r->streams) {
+        _mm_sfence();
+    }
 }
 
 #endif

@@ -24,8 +24,8 @@
                                                   _mm512_set1_epi32(INT32_MIN), 0xD8))
 #include "cpu/activation.inc"
 
-/* What every tile of a call stores with. */
-GATUN_INLINE void store_outputs(const gatun_linear_task *t, int64_t row, int64_t n, __mmask16 mask, __m512 sum) {
+/* y of sixteen outputs of a row, as floats. */
+GATUN_INLINE __m512 outputs_of(const gatun_linear_task *t, int64_t row, int64_t n, __mmask16 mask, __m512 sum) {
     if (t->bias != NULL) {
         sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, t->bias + n));
     }
@@ -36,7 +36,12 @@ GATUN_INLINE void store_outputs(const gatun_linear_task *t, int64_t row, int64_t
         __m512 other = load_plain(t->y_type, t->other, row * t->ld_other + n, mask);
         sum = t->combine == GATUN_COMBINE_ADD ? _mm512_add_ps(sum, other) : _mm512_mul_ps(sum, other);
     }
-    store_plain(t->y_type, t->y, row * t->ldy + n, mask, sum);
+    return sum;
+}
+
+/* What every tile of a call stores with. */
+GATUN_INLINE void store_outputs(const gatun_linear_task *t, int64_t row, int64_t n, __mmask16 mask, __m512 sum) {
+    store_plain(t->y_type, t->y, row * t->ldy + n, mask, outputs_of(t, row, n, mask, sum));
 }
 
 /* Stores `rows` rows of a panel's sums, [row][32] floats. */
