@@ -32,9 +32,22 @@ typedef struct pack_job {
     bool streams;
 } pack_job;
 
+/* Where row o of a panel has the number of group 0, and the bytes to that of the next; of no bytes: there are none. */
+typedef struct numbers {
+    int64_t size, step;
+    const uint8_t *at[GATUN_PANEL];
+} numbers;
+
+/* What is looked up once for 32 rows; the last panel may have fewer. */
+typedef struct panel_source {
+    int64_t index, rows;
+    const uint8_t *codes[GATUN_PANEL]; /* where codes are taken from as they lie */
+    numbers scales, zeros, offsets;
+} panel_source;
+
 /* k .. k+count-1 of a panel, `have` of which the matrix has: the last group may be longer than what is left. */
 typedef struct piece {
-    int64_t panel, rows; /* the last panel may have fewer than 32 */
+    const panel_source *panel;
     int64_t k, count, have;
     int64_t group, ends; /* the first group, and how many end here */
     int64_t start;       /* bytes of that group that are before this piece */
@@ -81,10 +94,10 @@ static void put_spread(const pack_job *j, const piece *p) {
         take = together ? p->have : minimum(j->group, p->have - done);
         const int64_t runs = (take + GATUN_RUN - 1) / GATUN_RUN;
         for (int64_t o = 0; o < GATUN_PANEL; o++) {
-            const int64_t have = o < p->rows ? take : 0;
+            const int64_t have = o < p->panel->rows ? take : 0;
             rows[o] = codes[o];
             if (have > 0) {
-                get_bytes(j, p->panel * GATUN_PANEL + o, p->k + done, have, codes[o]);
+                get_bytes(j, p->panel->index * GATUN_PANEL + o, p->k + done, have, codes[o]);
             }
             memset(codes[o] + have, 0, (size_t)(runs * GATUN_RUN - have));
         }
@@ -93,43 +106,49 @@ static void put_spread(const pack_job *j, const piece *p) {
 }
 
 static void put_codes(const pack_job *j, const piece *p) {
-    if (j->direct == NULL || p->rows < GATUN_PANEL || p->have % GATUN_RUN != 0) {
+    if (j->direct == NULL || p->panel->rows < GATUN_PANEL || p->have % GATUN_RUN != 0) {
         put_spread(j, p);
         return;
     }
     const uint8_t *rows[GATUN_PANEL];
+    const int64_t before = p->k / j->layout.elements * j->layout.bytes;
     for (int64_t o = 0; o < GATUN_PANEL; o++) {
-        rows[o] = row_at(j, p->panel * GATUN_PANEL + o) + p->k / j->layout.elements * j->layout.bytes;
+        rows[o] = p->panel->codes[o] + before;
     }
     j->direct(rows, j->direct_runs, p->have / GATUN_RUN, p->made);
 }
 
 /* ---- scales, zeros and offsets ---- */
 
-/* Where row o of a panel has the number of a piece's first group, and the bytes to that of the next. */
-typedef struct numbers {
-    int64_t size;
-    const uint8_t *at[GATUN_PANEL];
-    int64_t step;
-} numbers;
-
 /* Where the header's offsets count from for group number g of a piece. */
 static uint8_t *own_at(const pack_job *j, const piece *p, int64_t g) {
     const gatun_packed *h = j->packed;
-    return gatun_own_made(h, p->panel, p->group + g, g, p->made) - (h->supers_offset == 0 ? p->start : 0);
+    return gatun_own_made(h, p->panel->index, p->group + g, g, p->made) - (h->supers_offset == 0 ? p->start : 0);
 }
 
-/* Numbers of the groups that end in a piece, `offset` bytes from the start of each. */
+/* Numbers of the groups that end in a piece, `offset` bytes from where each has its own. */
 static void put_numbers(const pack_job *j, const piece *p, const numbers *n, int64_t offset) {
-    for (int64_t g = 0, skip = 0; g < p->ends; g++, skip += n->step) {
+    const int64_t rows = p->panel->rows;
+    if (rows == GATUN_PANEL && n->size > 0 && n->step == n->size) {
+        const uint8_t *at[GATUN_PANEL];
+        for (int64_t o = 0; o < GATUN_PANEL; o++) {
+            at[o] = n->at[o] + p->group * n->step;
+        }
+        const gatun_packed *h = j->packed; /* records of two groups, which have no factors, are evenly apart too */
+        const int64_t stride = h->supers_offset != 0 ? h->super_scale_bytes : h->group_stride;
+        gatun_put_numbers(n->size, at, p->ends, own_at(j, p, 0) + offset, stride);
+        return;
+    }
+    for (int64_t g = 0; g < p->ends; g++) {
         uint8_t *to = own_at(j, p, g) + offset;
-        for (int64_t o = 0; n->size == 4 && o < p->rows; o++) {
+        const int64_t skip = (p->group + g) * n->step;
+        for (int64_t o = 0; n->size == 4 && o < rows; o++) {
             memcpy(to + 4 * o, n->at[o] + skip, 4);
         }
-        for (int64_t o = 0; n->size == 2 && o < p->rows; o++) {
+        for (int64_t o = 0; n->size == 2 && o < rows; o++) {
             memcpy(to + 2 * o, n->at[o] + skip, 2);
         }
-        for (int64_t o = 0; n->size == 1 && o < p->rows; o++) {
+        for (int64_t o = 0; n->size == 1 && o < rows; o++) {
             to[o] = n->at[o][skip];
         }
     }
@@ -138,29 +157,30 @@ static void put_numbers(const pack_job *j, const piece *p, const numbers *n, int
 typedef int64_t index_function(const gatun_matrix *matrix, int64_t row, int64_t column);
 
 /* Groups are whole scale blocks (group_of() in packed.c saw to it), so that a row's indices are evenly apart. */
-static void put_parameter(const pack_job *j, const piece *p, int32_t type, const void *data, index_function *index,
-                          int64_t offset) {
+static void find_numbers(const pack_job *j, const panel_source *p, int32_t type, const void *data,
+                         index_function *index, numbers *n) {
     const gatun_matrix *m = j->matrix;
-    numbers n = {.size = gatun_number_size(type)};
-    const int64_t k = p->group * j->group;
-    for (int64_t o = 0; o < p->rows; o++) {
-        n.at[o] = (const uint8_t *)data + index(m, p->panel * GATUN_PANEL + o, k) * n.size;
+    const int64_t row = p->index * GATUN_PANEL;
+    n->size = gatun_number_size(type);
+    for (int64_t o = 0; n->size > 0 && o < p->rows; o++) {
+        n->at[o] = (const uint8_t *)data + index(m, row + o, 0) * n->size;
     }
-    if (p->ends > 1) {
-        n.step = (index(m, p->panel * GATUN_PANEL, k + j->group) - index(m, p->panel * GATUN_PANEL, k)) * n.size;
-    }
-    put_numbers(j, p, &n, offset);
+    n->step = n->size > 0 && j->groups > 1 ? (index(m, row, j->group) - index(m, row, 0)) * n->size : 0;
 }
 
 /* Scales that are not stored as they multiply, or not in rows. */
+static bool has_single_scales(const gatun_matrix *m) {
+    return m->scale_type == GATUN_U8 || (m->scale_type != GATUN_NONE && m->scale_order == GATUN_SCALES_BLOCKED_128X4);
+}
+
 static void put_scales_singly(const pack_job *j, const piece *p) {
     const gatun_matrix *m = j->matrix;
     const gatun_packed *h = j->packed;
     int64_t size = gatun_number_size(h->scale_type);
     for (int64_t g = 0; g < p->ends; g++) {
         uint8_t *to = own_at(j, p, g) + h->scales_offset;
-        for (int64_t o = 0; o < p->rows; o++) {
-            int64_t row = p->panel * GATUN_PANEL + o, k = (p->group + g) * j->group;
+        for (int64_t o = 0; o < p->panel->rows; o++) {
+            int64_t row = p->panel->index * GATUN_PANEL + o, k = (p->group + g) * j->group;
             if (m->scale_type == GATUN_U8) {
                 gatun_plain_put(GATUN_F32, to, o, gatun_stored_scale_at(m, row, k));
             } else {
@@ -172,33 +192,38 @@ static void put_scales_singly(const pack_job *j, const piece *p) {
 }
 
 static void put_parameters(const pack_job *j, const piece *p) {
-    const gatun_matrix *m = j->matrix;
     const gatun_packed *h = j->packed;
-    if (m->scale_type == GATUN_U8 || (m->scale_type != GATUN_NONE && m->scale_order == GATUN_SCALES_BLOCKED_128X4)) {
+    if (has_single_scales(j->matrix)) {
         put_scales_singly(j, p);
-    } else if (m->scale_type != GATUN_NONE) {
-        put_parameter(j, p, m->scale_type, m->scales, gatun_scale_index, h->scales_offset);
+    } else {
+        put_numbers(j, p, &p->panel->scales, h->scales_offset);
     }
-    if (m->zero_type != GATUN_NONE) {
-        put_parameter(j, p, m->zero_type, m->zeros, gatun_parameter_index, h->zeros_offset);
-    }
-    if (m->offset_type != GATUN_NONE) {
-        put_parameter(j, p, m->offset_type, m->offsets, gatun_parameter_index, h->offsets_offset);
-    }
+    put_numbers(j, p, &p->panel->zeros, h->zeros_offset);
+    put_numbers(j, p, &p->panel->offsets, h->offsets_offset);
 }
 
 /* ---- panels ---- */
 
+static void find_panel(const pack_job *j, int64_t index, panel_source *p) {
+    const gatun_matrix *m = j->matrix;
+    p->index = index;
+    p->rows = minimum(GATUN_PANEL, j->packed->n - index * GATUN_PANEL);
+    for (int64_t o = 0; j->direct != NULL && o < p->rows; o++) {
+        p->codes[o] = row_at(j, index * GATUN_PANEL + o);
+    }
+    find_numbers(j, p, has_single_scales(m) ? GATUN_NONE : m->scale_type, m->scales, gatun_scale_index, &p->scales);
+    find_numbers(j, p, m->zero_type, m->zeros, gatun_parameter_index, &p->zeros);
+    find_numbers(j, p, m->offset_type, m->offsets, gatun_parameter_index, &p->offsets);
+}
+
 /* The piece that begins at k. */
-static piece piece_at(const pack_job *j, int64_t panel, int64_t k, uint8_t *made) {
-    const gatun_packed *h = j->packed;
+static piece piece_at(const pack_job *j, const panel_source *panel, int64_t k, uint8_t *made) {
     piece p = {.panel = panel, .k = k, .group = k / j->group, .made = made};
-    p.rows = minimum(GATUN_PANEL, h->n - panel * GATUN_PANEL);
     const int64_t within = k - p.group * j->group;
     const int64_t end = j->group > j->piece ? (p.group + 1) * j->group : minimum(j->groups * j->group, k + j->piece);
     p.count = minimum(end - k, j->piece);
     p.have = j->k < k ? 0 : minimum(p.count, j->k - k);
-    p.start = gatun_panel_code_bytes(h->form, within);
+    p.start = gatun_panel_code_bytes(j->packed->form, within);
     p.ends = k + p.count < end ? 0 : (p.count + within) / j->group;
     return p;
 }
@@ -206,16 +231,16 @@ static piece piece_at(const pack_job *j, int64_t panel, int64_t k, uint8_t *made
 static void pack_piece(const pack_job *j, const piece *p) {
     const gatun_packed *h = j->packed;
     const int64_t size = p->ends > 0 ? p->ends * h->group_stride - p->start : gatun_panel_code_bytes(h->form, p->count);
-    if (p->rows < GATUN_PANEL || p->have < p->count) {
+    if (p->panel->rows < GATUN_PANEL || p->have < p->count) {
         memset(p->made, 0, (size_t)size);
     }
     put_codes(j, p);
     if (j->gguf != NULL) {
-        gatun_gguf_pack_parameters(j->gguf, j->matrix, j->packed, p->panel, p->rows, p->group, p->ends, p->made);
+        gatun_gguf_pack_parameters(j->gguf, j->matrix, h, p->panel->index, p->panel->rows, p->group, p->ends, p->made);
     } else if (p->ends > 0) {
         put_parameters(j, p);
     }
-    uint8_t *to = group_at(h, p->panel, p->group) + p->start;
+    uint8_t *to = group_at(h, p->panel->index, p->group) + p->start;
     if (j->streams) {
         gatun_stream(to, p->made, size);
     } else {
@@ -227,14 +252,16 @@ static void pack_body(void *context, int32_t worker, int32_t workers) {
     const pack_job *j = (const pack_job *)context;
     const gatun_packed *h = j->packed;
     _Alignas(64) uint8_t made[MADE + BEYOND];
-    for (int64_t panel = worker; panel < h->panels; panel += workers) {
+    panel_source p;
+    for (int64_t index = worker; index < h->panels; index += workers) {
+        find_panel(j, index, &p);
         if (h->supers_offset != 0) {
-            memset(group_at(h, panel, 0) + h->supers_offset, 0, (size_t)(h->panel_stride - h->supers_offset));
+            memset(group_at(h, index, 0) + h->supers_offset, 0, (size_t)(h->panel_stride - h->supers_offset));
         }
         for (int64_t k = 0; k < j->groups * j->group;) {
-            piece p = piece_at(j, panel, k, made);
-            pack_piece(j, &p);
-            k += p.count;
+            const piece at = piece_at(j, &p, k, made);
+            pack_piece(j, &at);
+            k += at.count;
         }
     }
     if (j->streams) {

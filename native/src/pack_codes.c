@@ -24,21 +24,81 @@ INLINE bytes load_eight(const uint8_t *from) {
     memcpy(&v, from, sizeof v);
     return (bytes)(doubles){v, 0};
 }
+/* 16 bytes at most, zeros behind them. */
+INLINE bytes load_some(const uint8_t *from, int64_t count) {
+    uint8_t some[16] = {0};
+    if (count == 16 || count == 8) {
+        return count == 16 ? load(from) : load_eight(from);
+    }
+    memcpy(some, from, (size_t)count);
+    return load(some);
+}
 INLINE void store(uint8_t *to, bytes v) { memcpy(to, &v, sizeof v); }
 
 /* Bits move from byte to byte: a mask has to follow, or none may be there to move. */
 INLINE bytes right(bytes v, int32_t count) { return (bytes)((halves)v >> count); }
 INLINE bytes left(bytes v, int32_t count) { return (bytes)((halves)v << count); }
 
-/* Four rows of four words become four words of each row. */
-INLINE void turn(bytes v[4]) {
-    words a = (words)v[0], b = (words)v[1], c = (words)v[2], d = (words)v[3];
-    words ab01 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab23 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    words cd01 = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd23 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    v[0] = (bytes)__builtin_shufflevector(ab01, cd01, 0, 1, 4, 5);
-    v[1] = (bytes)__builtin_shufflevector(ab01, cd01, 2, 3, 6, 7);
-    v[2] = (bytes)__builtin_shufflevector(ab23, cd23, 0, 1, 4, 5);
-    v[3] = (bytes)__builtin_shufflevector(ab23, cd23, 2, 3, 6, 7);
+/* The first and the second halves of two vectors, a number of `size` bytes of each by turns. */
+INLINE bytes first_halves(const int32_t size, bytes a, bytes b) {
+    return size == 1   ? __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+           : size == 2 ? (bytes)__builtin_shufflevector((halves)a, (halves)b, 0, 8, 1, 9, 2, 10, 3, 11)
+                       : (bytes)__builtin_shufflevector((words)a, (words)b, 0, 4, 1, 5);
+}
+INLINE bytes second_halves(const int32_t size, bytes a, bytes b) {
+    return size == 1   ? __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+           : size == 2 ? (bytes)__builtin_shufflevector((halves)a, (halves)b, 4, 12, 5, 13, 6, 14, 7, 15)
+                       : (bytes)__builtin_shufflevector((words)a, (words)b, 2, 6, 3, 7);
+}
+
+/* Rows of 16 / size numbers, as many as that, become columns. */
+INLINE void turn_numbers(const int32_t size, bytes *v) {
+    const int32_t count = 16 / size;
+    for (int32_t round = 1; round < count; round *= 2) {
+        bytes w[16];
+        for (int32_t i = 0; i < count / 2; i++) {
+            w[2 * i] = first_halves(size, v[i], v[i + count / 2]);
+            w[2 * i + 1] = second_halves(size, v[i], v[i + count / 2]);
+        }
+        for (int32_t i = 0; i < count; i++) {
+            v[i] = w[i];
+        }
+    }
+}
+INLINE void turn(bytes v[4]) { turn_numbers(4, v); }
+
+INLINE void put_turned(const int32_t size, const uint8_t *const rows[GATUN_PANEL], int64_t count, uint8_t *to,
+                       int64_t stride) {
+    const int32_t side = 16 / size;
+    for (int32_t o = 0; o < GATUN_PANEL; o += side) {
+        bytes v[16];
+        for (int32_t i = 0; i < side; i++) {
+            v[i] = load_some(rows[o + i], count * size);
+        }
+        turn_numbers(size, v);
+        for (int32_t i = 0; i < side && i < count; i++) {
+            store(to + i * stride + size * o, v[i]);
+        }
+    }
+}
+
+void gatun_put_numbers(int64_t size, const uint8_t *const rows[GATUN_PANEL], int64_t count, uint8_t *to,
+                       int64_t stride) {
+    const uint8_t *at[GATUN_PANEL];
+    memcpy(at, rows, sizeof at);
+    for (int64_t some; count > 0; count -= some, to += some * stride) {
+        some = count < 16 / size ? count : 16 / size;
+        if (size == 1) {
+            put_turned(1, at, some, to, stride);
+        } else if (size == 2) {
+            put_turned(2, at, some, to, stride);
+        } else {
+            put_turned(4, at, some, to, stride);
+        }
+        for (int32_t o = 0; o < GATUN_PANEL; o++) {
+            at[o] += some * size;
+        }
+    }
 }
 
 /* How sixteen codes lie in a row. */
@@ -63,18 +123,25 @@ INLINE bytes pair(const int32_t read, const uint8_t *a, const uint8_t *b, int32_
     if (read == READ_EIGHT) {
         return (bytes)__builtin_shufflevector((doubles)low, (doubles)high, 0, 2);
     }
-    bytes first = read == READ_LOW_FIRST ? low : high, second = read == READ_LOW_FIRST ? high : low;
-    return __builtin_shufflevector(first, second, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    return read == READ_LOW_FIRST ? first_halves(1, low, high) : first_halves(1, high, low);
+}
+
+/* Bits 0 to 3 of a byte as the lowest bits of four bytes, and bits 4 to 7 two bits above them. */
+#define SPREAD_FOUR(x) (((x)&1u) | ((x)&2u) << 7 | ((x)&4u) << 14 | ((x)&8u) << 21)
+#define SPREAD(x)      (SPREAD_FOUR(x) | SPREAD_FOUR((x) >> 4) << 2)
+#define SPREAD_4(x)    SPREAD(x), SPREAD((x) + 1), SPREAD((x) + 2), SPREAD((x) + 3)
+#define SPREAD_16(x)   SPREAD_4(x), SPREAD_4((x) + 4), SPREAD_4((x) + 8), SPREAD_4((x) + 12)
+#define SPREAD_64(x)   SPREAD_16(x), SPREAD_16((x) + 16), SPREAD_16((x) + 32), SPREAD_16((x) + 48)
+static const uint32_t spread[256] = {SPREAD_64(0u), SPREAD_64(64u), SPREAD_64(128u), SPREAD_64(192u)};
+
+/* Sixteen bits of two rows as they lie in a step of four bytes: gatun_panel_high_byte() numbers them. */
+INLINE void put_bits(const uint8_t *a, const uint8_t *b, uint8_t *to) {
+    const uint32_t all = (spread[a[0]] | spread[a[1]] << 4) | (spread[b[0]] << 1 | spread[b[1]] << 5);
+    memcpy(to, &all, sizeof all);
 }
 
 /* What sixteen codes have above four bits. */
 INLINE bytes above(const int32_t read, const int32_t bits, const uint8_t *from, int32_t shift) {
-    const bytes each = (bytes)(doubles){0x8040201008040201u, 0x8040201008040201u};
-    if (read == READ_BITS) {
-        const uint64_t ones = 0x0101010101010101u;
-        bytes v = (bytes)(doubles){from[0] * ones, from[1] * ones};
-        return (bytes)((v & each) == each) & 1;
-    }
     return right(load(from), read == READ_BYTES ? 4 : shift) & (uint8_t)((1 << bits) - 1);
 }
 
@@ -98,6 +165,12 @@ INLINE void put_runs(const int32_t form, const int32_t low, const int32_t high, 
                 store(out + run->to + step * s, v[s]);
             }
             if (high == READ_NONE) {
+                continue;
+            }
+            for (int32_t i = 0; high == READ_BITS && i < 4; i++) {
+                put_bits(a[i] + run->high, b[i] + run->high, out + run->to + 256 + 4 * i);
+            }
+            if (high == READ_BITS) {
                 continue;
             }
             for (int32_t i = 0; i < 4; i++) {

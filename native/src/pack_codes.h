@@ -31,6 +31,11 @@ static inline uint8_t *gatun_own_made(const gatun_packed *h, int64_t panel, int6
                                  : made + index * h->group_stride;
 }
 
+/* Numbers of `size` bytes, `count` of them from 32 rows where they follow each other, to `count` arrays of 32 that are
+ * `stride` bytes apart. */
+void gatun_put_numbers(int64_t size, const uint8_t *const rows[GATUN_PANEL], int64_t count, uint8_t *to,
+                       int64_t stride);
+
 /* Codes that are bytes. */
 extern const gatun_code_layout gatun_byte_layout;
 /* Whether the codes of a matrix lie so that vectors can take them from there. */

@@ -293,29 +293,48 @@ void gatun_gguf_codes_get(const gatun_gguf_panels *p, const gatun_matrix *m, int
 }
 
 /* Numbers of one or two bytes, one of each block, next to each other. */
-static void pack_numbers(int64_t size, const uint8_t *block, int64_t stride, int64_t rows, uint8_t *to) {
-    for (int64_t o = 0; size == 1 && o < rows; o++) {
-        to[o] = block[o * stride];
-    }
-    for (int64_t o = 0; size == 2 && o < rows; o++) {
-        memcpy(to + 2 * o, block + o * stride, 2);
+static inline __attribute__((always_inline)) void gather(const int64_t size, const uint8_t *restrict block,
+                                                         int64_t stride, const int64_t rows, uint8_t *restrict to) {
+    for (int64_t o = 0; o < rows; o++, block += stride) {
+        memcpy(to + size * o, block, (size_t)size);
     }
 }
-
-/* The bytes of a block's groups and its factors to the record of its output. */
-static void pack_record(const gatun_gguf_panels *p, const gatun_packed *h, const uint8_t *block, int64_t o,
-                        gatun_parameters at) {
-    uint8_t scales[16], offsets[16];
-    p->get(block, scales, offsets);
-    uint8_t *own = (uint8_t *)(uintptr_t)at.own + o;
-    for (int32_t j = 0; j < p->super_groups; j++, own += h->super_scale_bytes) {
-        own[h->scales_offset] = scales[j];
-        if (p->offset_type != GATUN_NONE) {
-            own[h->offsets_offset] = offsets[j];
+static void pack_numbers(int64_t size, const uint8_t *restrict block, int64_t stride, int64_t rows,
+                         uint8_t *restrict to) {
+    for (; rows >= 8; rows -= 8, block += 8 * stride, to += 8 * size) { /* the compiler unrolls eight */
+        if (size == 1) {
+            gather(1, block, stride, 8, to);
+        } else {
+            gather(2, block, stride, 8, to);
         }
     }
-    if (p->factor_at >= 0) {
-        pack_factors(p, block, o, (uint8_t *)(uintptr_t)at.factors);
+    gather(size, block, stride, rows, to);
+}
+
+/* The bytes of all groups of blocks and their factors to records. Records without factors lie so that the groups of all
+ * of them are evenly apart; those with factors are one to a piece. */
+static void pack_records(const gatun_gguf_panels *p, const gatun_packed *h, const uint8_t *block, int64_t block_bytes,
+                         int64_t stride, int64_t panel, int64_t rows, int64_t group, int64_t groups) {
+    uint8_t scales[GATUN_PANEL][16] = {{0}}, offsets[GATUN_PANEL][16] = {{0}};
+    const uint8_t *scales_at[GATUN_PANEL], *offsets_at[GATUN_PANEL];
+    const gatun_parameters at = gatun_packed_parameters(h, panel, group);
+    for (int64_t o = 0; o < GATUN_PANEL; o++) {
+        scales_at[o] = scales[o];
+        offsets_at[o] = offsets[o];
+    }
+    for (int64_t o = 0; o < rows; o++) {
+        const uint8_t *from = block + o * stride;
+        if (p->factor_at >= 0) {
+            pack_factors(p, from, o, (uint8_t *)(uintptr_t)at.factors);
+        }
+        for (int64_t g = 0; g < groups; g += p->super_groups, from += block_bytes) {
+            p->get(from, scales[o] + g, offsets[o] + g);
+        }
+    }
+    uint8_t *own = (uint8_t *)(uintptr_t)at.own;
+    gatun_put_numbers(1, scales_at, groups, own + h->scales_offset, h->super_scale_bytes);
+    if (p->offset_type != GATUN_NONE) {
+        gatun_put_numbers(1, offsets_at, groups, own + h->offsets_offset, h->super_scale_bytes);
     }
 }
 
@@ -324,16 +343,14 @@ void gatun_gguf_pack_parameters(const gatun_gguf_panels *p, const gatun_matrix *
     const gatun_block *type = gatun_gguf_block(m->encoding);
     const int64_t stride = gatun_gguf_stride(m, type);
     const uint8_t *block = block_at(m, type, panel * GATUN_PANEL, group / groups_of(p));
-    for (int64_t g = 0; g < groups; g += groups_of(p), block += type->bytes) {
-        if (p->super_groups != 0) {
-            const gatun_parameters at = gatun_packed_parameters(h, panel, group + g);
-            for (int64_t o = 0; o < rows; o++) {
-                pack_record(p, h, block + o * stride, o, at);
-            }
-            continue;
-        }
+    if (p->super_groups != 0) {
+        pack_records(p, h, block, type->bytes, stride, panel, rows, group, groups);
+        return;
+    }
+    const int64_t size = gatun_panel_number_size(p->scale_type);
+    for (int64_t g = 0; g < groups; g++, block += type->bytes) {
         uint8_t *own = gatun_own_made(h, panel, group + g, g, made);
-        pack_numbers(gatun_panel_number_size(p->scale_type), block, stride, rows, own + h->scales_offset);
+        pack_numbers(size, block, stride, rows, own + h->scales_offset);
         if (p->offset_type != GATUN_NONE) {
             pack_numbers(2, block + 2, stride, rows, own + h->offsets_offset);
         }
