@@ -1,6 +1,6 @@
 /*
  * linear with compute type BF16 on packed 4-bit codes for up to eight rows of x, on Hopper: what it costs is to read
- * the weight.
+ * the weight. Chosen for one and two; hopper_held.cu has the others.
  *
  * y^T = W * x^T as in linear_narrow.cuh. A block has the multiprocessor to itself: one thread asks the copy engine for
  * codes and scales, a tile (or 64 steps of one) a stage of a ring that fills shared memory, so that from the first

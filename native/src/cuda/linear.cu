@@ -206,7 +206,9 @@ static const char *const ways[] = {
     "general: decodes each element of the weight by its definition, for every encoding",
     "narrow: up to 16 rows of x, for which reading the weight is what costs; sums are scaled",
     "wide: 64 rows of x at a time, by weights that are decoded and scaled on the way to the tensor cores",
-    "hopper_narrow: up to 8 rows of x by 4-bit codes that the copy engine streams through shared memory",
+    "hopper_narrow: one or two rows of x by 4-bit codes that the copy engine streams through shared memory",
+    "hopper_held: three to 16 rows of x, which warps hold in registers, by 4-bit codes that the copy engine streams"
+    " through shared memory",
     "hopper_few: up to 64 rows of x by 4-bit codes, K halved between two blocks of a cluster, so that every"
     " multiprocessor reads the weight",
     "hopper_fused: up to 64 rows of x by 4-bit codes that are decoded on the way to warpgroup products",

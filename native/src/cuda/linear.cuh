@@ -44,6 +44,7 @@ enum class Way {
     NARROW,
     WIDE,
     HOPPER_NARROW,
+    HOPPER_HELD,
     HOPPER_FEW,
     HOPPER_FUSED,
     HOPPER_WIDE,
@@ -90,6 +91,10 @@ gatun_status launch_wide(const TileLinear &p, int multiprocessors, void *workspa
 /* The same for up to eight rows of pairs (rows_of_pairs), one or two scale groups a step, the latter of 16 bits,
  * without zero points and offsets. hopper_narrow.cu */
 gatun_status launch_narrow(const TileLinear &p, const DeviceTraits &device, cudaStream_t stream);
+/* The same for up to 16 rows that fit the copy engine (rows_to_copy). A warp holds its part of x if K has no more steps
+ * than these, which more than eight rows need. hopper_held.cu */
+enum { GATUN_CUDA_HELD_STEPS = 64 };
+gatun_status launch_held(const TileLinear &p, const DeviceTraits &device, cudaStream_t stream);
 /* The same for up to 64 rows that fit the copy engine (rows_to_copy). hopper_few.cu */
 gatun_status launch_few(const TileLinear &p, const DeviceTraits &device, cudaStream_t stream);
 /* x as rows of bfloat16, 16 bytes aligned: as it came, if it is that. */

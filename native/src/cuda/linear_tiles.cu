@@ -86,7 +86,7 @@ XRows rows_of_pairs(const TileLinear &p, uint32_t *workspace, cudaStream_t strea
 
 XRows rows_to_copy(const TileLinear &p, uint32_t *workspace, cudaStream_t stream) {
     const XRows &x = p.rows;
-    if (x.type == GATUN_BF16 && !x.multiplier && x.ld % 8 == 0 && (uintptr_t)x.data % 16 == 0)
+    if (x.type == GATUN_BF16 && !x.multiplier && x.ld % 8 == 0 && (uintptr_t)x.data % 16 == 0 && p.k % 8 == 0)
         return x;
     int64_t pairs = (p.k + 7) / 8 * 4;
     round_pairs<<<blocks_of(p.m * pairs), 256, 0, stream>>>(x, p.m, p.k, pairs, workspace);
@@ -118,14 +118,18 @@ gatun_status device_traits(int32_t device, DeviceTraits *out) {
 Way tiles_way(const TileLinear &p, int bits, const DeviceTraits &traits) {
     if (traits.hopper && bits == 4) {
         const bool affine = p.zeros || p.offsets, two = p.groups_per_step == 2 && p.scale_type != GATUN_F32;
-        if (p.m <= 8 && !affine && (p.groups_per_step == 1 || two))
+        const bool scales_sums = !affine && (p.groups_per_step == 1 || two);
+        if (p.m <= 2 && scales_sums)
             return Way::HOPPER_NARROW;
+        /* More than eight rows of x that do not fit the registers would come from the L2 for each tile. */
+        if ((p.m <= 8 || (p.m <= 16 && p.steps <= GATUN_CUDA_HELD_STEPS)) && scales_sums)
+            return Way::HOPPER_HELD;
         if (p.m > 64)
             return Way::HOPPER_WIDE;
         /* A cluster of two blocks takes its part of W at once. Beyond 16 rows of x the warps of a block have to share K
          * too, or the fused kernel is faster. A short K is not worth adding up the sums of two blocks. */
         const bool few_fits = p.steps >= 16 && p.tiles <= (p.m > 16 ? 4 : 8) * (int64_t)traits.multiprocessors;
-        if (p.m > 8 && p.m <= 64 && few_fits && !affine && (p.groups_per_step == 1 || two))
+        if (p.m > 8 && p.m <= 64 && few_fits && scales_sums)
             return Way::HOPPER_FEW;
         /* Up to 16 rows cost reading the weight, which takes all multiprocessors. */
         const bool fused_fills = p.tiles / 8 >= traits.multiprocessors * 3 / 4;
@@ -145,6 +149,9 @@ gatun_status launch_linear_tiles(const TileLinear &p, int bits, uint32_t *worksp
     case Way::HOPPER_NARROW:
         copied.rows = rows_of_pairs(p, workspace, stream);
         return launch_narrow(copied, traits, stream);
+    case Way::HOPPER_HELD:
+        copied.rows = rows_to_copy(p, workspace, stream);
+        return launch_held(copied, traits, stream);
     case Way::HOPPER_FEW:
         copied.rows = rows_to_copy(p, workspace, stream);
         return launch_few(copied, traits, stream);

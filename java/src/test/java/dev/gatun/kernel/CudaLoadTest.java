@@ -100,7 +100,9 @@ class CudaLoadTest {
       Matrix bytes = matrices.scaled(Encoding.I8, n, k, CodeOrder.LOW_FIRST, rows, Encoding.F32);
       boolean hopper = way(nf4, 1, Compute.BF16).startsWith("hopper");
       assertThat(way(nf4, 1, Compute.BF16)).isEqualTo(hopper ? "hopper_narrow" : "narrow");
-      assertThat(way(nf4, 9, Compute.BF16)).isEqualTo(hopper ? "hopper_few" : "narrow");
+      assertThat(way(nf4, 3, Compute.BF16)).isEqualTo(hopper ? "hopper_held" : "narrow");
+      assertThat(way(nf4, 16, Compute.BF16)).isEqualTo(hopper ? "hopper_held" : "narrow");
+      assertThat(way(nf4, 17, Compute.BF16)).isEqualTo(hopper ? "hopper_few" : "wide");
       assertThat(way(nf4, 64, Compute.BF16)).isEqualTo(hopper ? "hopper_few" : "wide");
       assertThat(way(nf4, 1, Compute.F32)).isEqualTo("general");
       assertThat(way(nf4, 512, Compute.BF16)).isNotEqualTo(way(nf4, 1, Compute.BF16));
