@@ -175,8 +175,8 @@ GATUN_INLINE void tile_decoded(const int R, const bool block, const bool with_su
 }
 
 /* The sums of all units of a panel from codes as they are packed. */
-GATUN_INLINE void tile_packed(const int R, const int source, const bool block, const i8_plan *plan, const int32_t *x,
-                              const gatun_packed *p, int64_t panel, float *sums) {
+GATUN_INLINE void tile_packed(const int R, const int source, const bool block, const int known, const i8_plan *plan,
+                              const int32_t *x, const gatun_packed *p, int64_t panel, float *sums) {
     const __m512i constant = weight_constant(plan);
     const int kind = scale_kind(p);
     /* The sums are `factor` and, in a half that was not shifted down, 16 times too large. */
@@ -189,9 +189,10 @@ GATUN_INLINE void tile_packed(const int R, const int source, const bool block, c
         gatun_parameters at = gatun_packed_parameters(p, panel, group);
         int64_t steps;
         for (int64_t s = 0; s < plan->group_steps; s += steps) {
-            steps = plan->group_steps - s < plan->unit_steps ? plan->group_steps - s : plan->unit_steps;
+            const int64_t left = plan->group_steps - s;
+            steps = known > EIGHTS ? known : left < plan->unit_steps ? left : plan->unit_steps;
             __m512i c[8][2];
-            unit_sums(R, source, ANY_STEPS, steps, x, codes, codes, constant, c);
+            unit_sums(R, source, known, steps, x, codes, codes, constant, c);
             x += (steps + 1) * R;
             unit_numbers n = numbers_of_kind(kind, p, plan, at, times);
             add_unit(R, block, true, plan, x, &n, c, f);
@@ -248,36 +249,42 @@ static decoded_kernel *decoded_tile(const i8_plan *plan, int64_t rows) {
     return known[steps == 4 ? 0 : steps == 8 ? 1 : 2][plan->block][plan->with_sums];
 }
 
-/* Kernels of packed units, by rows, source and a scale of x per block. */
+/* Kernels of packed units, by rows, source and a scale of x per block; for full tiles also of units of eight steps. */
 typedef void packed_kernel(const i8_plan *plan, const int32_t *x, const gatun_packed *p, int64_t panel, float *sums);
 
-#define PACKED(R, source, block)                                                                                       \
-    static void packed_##R##_##source##_##block(const i8_plan *plan, const int32_t *x, const gatun_packed *p,          \
-                                                int64_t panel, float *sums) {                                          \
-        tile_packed(R, source, block, plan, x, p, panel, sums);                                                        \
+#define PACKED(R, source, block, known)                                                                                \
+    static void packed_##R##_##source##_##block##_##known(const i8_plan *plan, const int32_t *x,                       \
+                                                          const gatun_packed *p, int64_t panel, float *sums) {         \
+        tile_packed(R, source, block, known, plan, x, p, panel, sums);                                                 \
     }
-#define PACKED_OF(R)                                                                                                   \
-    PACKED(R, I8_RAW4, 0)                                                                                              \
-    PACKED(R, I8_RAW4, 1)                                                                                              \
-    PACKED(R, I8_TABLE4, 0)                                                                                            \
-    PACKED(R, I8_TABLE4, 1)                                                                                            \
-    PACKED(R, I8_RAW8, 0)                                                                                              \
-    PACKED(R, I8_RAW8, 1)                                                                                              \
-    PACKED(R, I8_PLANES5, 0)                                                                                           \
-    PACKED(R, I8_PLANES5, 1) PACKED(R, I8_PLANES6, 0) PACKED(R, I8_PLANES6, 1)
-#define PACKED_ROW(R, source)                                                                                          \
-    { packed_##R##_##source##_0, packed_##R##_##source##_1 }
-#define PACKED_ROWS(R)                                                                                                 \
+#define PACKED_BOTH(R, source, known) PACKED(R, source, 0, known) PACKED(R, source, 1, known)
+#define PACKED_OF(R, known)                                                                                            \
+    PACKED_BOTH(R, I8_RAW4, known)                                                                                     \
+    PACKED_BOTH(R, I8_TABLE4, known)                                                                                   \
+    PACKED_BOTH(R, I8_RAW8, known) PACKED_BOTH(R, I8_PLANES5, known) PACKED_BOTH(R, I8_PLANES6, known)
+#define PACKED_ROW(R, source, known)                                                                                   \
+    { packed_##R##_##source##_0_##known, packed_##R##_##source##_1_##known }
+#define PACKED_ROWS(R, known)                                                                                          \
     {                                                                                                                  \
-        PACKED_ROW(R, I8_RAW4), PACKED_ROW(R, I8_TABLE4), PACKED_ROW(R, I8_RAW8), PACKED_ROW(R, I8_PLANES5),           \
-            PACKED_ROW(R, I8_PLANES6)                                                                                  \
+        PACKED_ROW(R, I8_RAW4, known), PACKED_ROW(R, I8_TABLE4, known), PACKED_ROW(R, I8_RAW8, known),                 \
+            PACKED_ROW(R, I8_PLANES5, known), PACKED_ROW(R, I8_PLANES6, known)                                         \
     }
-PACKED_OF(1)
-PACKED_OF(2)
-PACKED_OF(4)
-PACKED_OF(6)
-PACKED_OF(8)
-static packed_kernel *const PACKED_TILES[9][I8_DECODED][2] = {
-    [1] = PACKED_ROWS(1), [2] = PACKED_ROWS(2), [4] = PACKED_ROWS(4), [6] = PACKED_ROWS(6), [8] = PACKED_ROWS(8)};
+PACKED_OF(1, ANY_STEPS)
+PACKED_OF(2, ANY_STEPS)
+PACKED_OF(4, ANY_STEPS)
+PACKED_OF(6, ANY_STEPS)
+PACKED_OF(8, ANY_STEPS)
+PACKED_OF(8, 8)
+
+static packed_kernel *packed_tile(const i8_plan *plan, int64_t rows) {
+    static packed_kernel *const any[9][I8_DECODED][2] = {[1] = PACKED_ROWS(1, ANY_STEPS),
+                                                         [2] = PACKED_ROWS(2, ANY_STEPS),
+                                                         [4] = PACKED_ROWS(4, ANY_STEPS),
+                                                         [6] = PACKED_ROWS(6, ANY_STEPS),
+                                                         [8] = PACKED_ROWS(8, ANY_STEPS)};
+    static packed_kernel *const eight_steps[I8_DECODED][2] = PACKED_ROWS(8, 8);
+    bool eight = rows == 8 && plan->unit_steps == 8 && plan->group_steps % 8 == 0;
+    return eight ? eight_steps[plan->source][plan->block] : any[rows][plan->source][plan->block];
+}
 
 #endif

@@ -167,7 +167,7 @@ static void run_fused(const gatun_linear_task *t, const i8_plan *plan, int64_t p
         rows = i8_tile_rows(t->m, row);
         float *sums = (float *)t->scratch;
         const int32_t *x = i8_tile(plan, t->x, row, rows, 0);
-        PACKED_TILES[rows][plan->source][plan->block](plan, x, t->packed, panel, sums);
+        packed_tile(plan, rows)(plan, x, t->packed, panel, sums);
         finish_tile(t, plan, row, rows, panel, sums);
     }
 }
