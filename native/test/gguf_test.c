@@ -207,6 +207,41 @@ static void quantizes_as_the_definition(random_state *r, int32_t encoding, int32
     unguard(&codes);
 }
 
+/* The kernels read scales of panels by themselves: here every one of a byte, subnormal and infinite products too. */
+static void multiplies_by_every_scale(void) {
+    enum { ROWS = 256, BYTES = 17, K = 32 };
+    uint8_t codes[ROWS * BYTES];
+    float x[K] = {[5] = 1}, expected[ROWS * K], y[ROWS];
+    memset(codes, 0, sizeof codes);
+    for (int32_t row = 0; row < ROWS; row++) {
+        codes[row * BYTES] = (uint8_t)row;
+        codes[row * BYTES + 1 + 5] = 7; /* six */
+    }
+    gatun_matrix m = {.n = ROWS,
+                      .k = K,
+                      .encoding = GATUN_MXFP4,
+                      .codes = codes,
+                      .codes_size = sizeof codes,
+                      .global_scale = 1,
+                      .arithmetic = GATUN_F32,
+                      .result = GATUN_F32};
+    CHECK_STATUS(GATUN_OK, gatun_dequantize(&m, 0, ROWS, expected, GATUN_F32, K, GATUN_ISA_SCALAR, 1));
+    int64_t size, bytes;
+    CHECK_STATUS(GATUN_OK, gatun_packed_size(&m, &size));
+    void *packed = buffer(size, 0);
+    CHECK_STATUS(GATUN_OK, gatun_pack(&m, packed, size, 1));
+    CHECK_STATUS(GATUN_OK, gatun_linear_workspace(packed, size, 1, GATUN_COMPUTE_F32, 1, &bytes));
+    void *workspace = buffer(bytes, 0);
+    CHECK_STATUS(GATUN_OK, gatun_linear(packed, size, x, GATUN_F32, K, 1, y, GATUN_F32, ROWS, NULL, NULL, 0, 0, NULL, 0,
+                                        GATUN_COMPUTE_F32, isa, 1, workspace, bytes));
+    for (int32_t row = 0; row < ROWS; row++) {
+        CHECK(y[row] == expected[row * K + 5], "scale %d: found %g, expected %g", row, (double)y[row],
+              (double)expected[row * K + 5]);
+    }
+    free(workspace);
+    free(packed);
+}
+
 int main(int argc, char **argv) {
     for (isa = GATUN_ISA_SCALAR; argc > 1 && isa <= GATUN_ISA_NEON && strcmp(gatun_isa_name(isa), argv[1]) != 0;
          isa++) {
@@ -215,6 +250,7 @@ int main(int argc, char **argv) {
         printf("skipped: %s\n", gatun_last_error());
         return SKIPPED;
     }
+    multiplies_by_every_scale();
     random_state r = {.seed = 11};
     for (int32_t round = 0; round < 40; round++) {
         for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
