@@ -2,10 +2,12 @@
  * linear_i8_<weight>__avx512 and linear_i8_block_<weight>__avx512: x quantized to int8, integer products by vpdpbusd.
  * The formula, the units and the layout of x are i8_plan.h's.
  *
- * Register plan of a tile of R = 6 rows x 32 outputs (R = 1, 2, 4, 8 likewise): 2R integer and 2R float accumulators,
- * 2 of weight bytes, 2 of scales, one broadcast of four k of x. A step is one or two loads of weights, R broadcast
- * loads and 2R dots. The unit's start value -bias * sum q is where the accumulators begin, so a zero point costs
- * nothing.
+ * Register plan of a tile (i8_tile.h) of R = 8 rows x 32 outputs (R = 1, 2, 4, 6 likewise): 2R integer accumulators, 2
+ * of weight bytes, one broadcast of four k of x. A step is one or two loads of weights, R broadcast loads and 2R dots.
+ * The 2R float accumulators of eight rows do not all fit beside them: some lie on the stack, where the multiply-add of
+ * a unit's end takes them from. The unit's start value -bias * sum q is where the integers begin, so a zero point costs
+ * nothing. Where conversion, scale and the dots share two ports, units of 32 k can reach 8 / (8 + 2) of the dots' peak
+ * with one scale of x a row, 8 / (8 + 3) with one per 32 k, and 8 / (8 + 4) with offsets as well.
  *
  *   RAW4     low nibbles: (w ^ flip) & 0x0F; high nibbles stay where they are, (w ^ flip) & 0xF0: one ternary operation
  *            each, no shift; their sums come out 16 times too large, which the scale of that half takes back exactly
@@ -14,7 +16,8 @@
  *   PLANES   low nibbles and high bits lie apart: a shift, a blend and a mask
  *   DECODED  what decode_units() made of any of these in the worker's scratch: bytes and float scales. From the third
  *            tile of rows on this is cheaper than decoding anew: on cores where 512-bit logic shares its ports with the
- *            dots, three operations of decoding are a fifth of a step.
+ *            dots, three operations of decoding are a fifth of a step. The tiles fetch the codes of the next piece
+ *            meanwhile.
  *
  * The idea of starting at the zero point and of decoding nibbles in place came from measuring which operations are free
  * beside the dots; dense int8 libraries reach the peak, block-scaled ones lose it to their scales.
