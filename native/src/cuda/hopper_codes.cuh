@@ -176,6 +176,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
                     products_wait<0>();
                     hold(products);
                     add(scale);
+                    __syncwarp(); /* the other lanes have read their scales too */
                     if (lane < 2)
                         barrier_arrive_at(empty + 8 * stage, lane);
                     advance();
