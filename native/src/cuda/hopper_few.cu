@@ -2,7 +2,7 @@
  * linear with compute type BF16 on packed 4-bit codes for up to 64 rows of x, on Hopper: what it costs is to read the
  * weight, and to decode it beside.
  *
- * y^T = W * x^T with warpgroup products as in hopper_fused.cu: 64 rows of W are the A operand, in registers; rows of x
+ * y^T = W * x^T with warpgroup products as in hopper_fused.cuh: 64 rows of W are the A operand, in registers; rows of x
  * are the B operand, in shared memory. A cluster of two blocks takes up to 256 rows of W, and each block of it half of
  * K (a quarter or an eighth each of its warpgroups, when there are fewer rows than that for a cluster). So every
  * multiprocessor has the same share of the weight and reads a part of x that its warpgroups share.
