@@ -201,9 +201,9 @@ def expert(kind, n, k):
     return Weight(n, k, I8, codes, rows).pack(), codes.view(torch.int8).double() * rows[:, None]
 
 
-for n, k in [(130, 384)] if small else [(130, 384), (320, 1088), (1024, 512)]:
+for n, k in [(130, 384)] if small else [(130, 384), (320, 1088), (1024, 512), (4100, 4096)]: # the last is large
     for kind, compute in (("u4 g64", COMPUTE_BF16), ("u4 g32", COMPUTE_BF16), ("i8", COMPUTE_BF16), ("i8", COMPUTE_I8), ("f8 rows", COMPUTE_F8), ("f8 tiles", COMPUTE_F8_BLOCK)):
-        for bounds in ([0, 3, 3, 20], [0, 9, 9, 400]) if small else ([0, 0, 3, 3, 4, 20], [0, 25, 25, 60], [0, 70, 70, 71, 200, 201], [0, 9, 600, 601], list(range(0, 302, 2))):
+        for bounds in ([0, 3, 3, 7], [0, 9, 9, 400]) if small else ([0, 0, 3, 3, 4, 20],) if n > 4096 else ([0, 0, 3, 3, 4, 20], [0, 25, 25, 60], [0, 70, 70, 71, 200, 201], [0, 9, 600, 601], list(range(0, 302, 2))):
             experts = [expert(kind, n, k) for _ in bounds[1:]]
             m = bounds[-1]
             x = torch.randn(m, k, device="cuda")

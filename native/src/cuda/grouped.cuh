@@ -30,11 +30,13 @@ struct GroupedChunk {
 
 /* Rows of a chunk at most, for the kernels of all GPUs. */
 enum { GROUPED_FEW_ROWS = 16, GROUPED_ROWS = 64 };
+/* For a Hopper kernel that reads weights for a few rows each. */
+enum { GROUPED_STREAM_ROWS = 8 };
 
 struct GroupedRows {
     const GroupedExpert *experts;
     const GroupedChunk *plan;
-    int64_t chunks; /* more than there can be are empty */
+    int64_t chunks; /* more than there can be are empty; behind them one whose row says how many are not */
     int chunk_rows;
     int64_t m, n, k, tiles, steps;
     bool one;       /* scale group a step at most */
@@ -55,6 +57,10 @@ gatun_status launch_grouped<4>(const GroupedRows &g, const DeviceTraits &device,
 template <>
 gatun_status launch_grouped<8>(const GroupedRows &g, const DeviceTraits &device, uint32_t *workspace,
                                cudaStream_t stream);
+/* compute BF16 by alike codes of 4 bits on Hopper, without zero points and offsets, one scale group a step or two of 16
+ * bits; chunks of GROUPED_STREAM_ROWS. p: as for launch_grouped_fused. hopper_grouped_stream.cu */
+gatun_status launch_grouped_stream(const GroupedRows &g, const TileLinear &p, const DeviceTraits &device,
+                                   cudaStream_t stream);
 /* compute BF16 by alike codes of 4 bits on Hopper; chunks of 16, 64, 128 or 256 rows. `p`: what the experts have in
  * common, with x in rows that fit the copy engine (rows_to_copy). hopper_grouped.cu */
 gatun_status launch_grouped_fused(const GroupedRows &g, const TileLinear &p, int multiprocessors, cudaStream_t stream);

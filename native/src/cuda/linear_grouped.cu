@@ -13,8 +13,8 @@ namespace gatun {
 
 enum { PLAN_THREADS = 1024 };
 
-/* Chunks of `chunk_rows` rows: of one run after the other, those left over empty. One block. Offsets that do not hold
- * together lead nowhere outside of 0 to m. */
+/* Chunks of `chunk_rows` rows: of one run after the other, those left over empty, then one more whose row is the number
+ * of those that are not. One block. Offsets that do not hold together lead nowhere outside of 0 to m. */
 __global__ void __launch_bounds__(PLAN_THREADS)
     plan_chunks(const int64_t *offsets, int64_t count, int64_t m, int chunk_rows, int64_t chunks, GroupedChunk *plan) {
     __shared__ int64_t totals[PLAN_THREADS / 32];
@@ -51,6 +51,8 @@ __global__ void __launch_bounds__(PLAN_THREADS)
                                 first + i * chunk_rows};
         __syncthreads();
     }
+    if (threadIdx.x == 0)
+        plan[chunks] = {-1, 0, min(placed, chunks)};
 }
 
 /* x times the multipliers of its rows' experts, in floats without gaps. */
@@ -92,6 +94,11 @@ static int hopper_rows(const gatun_cuda_group &g, int64_t m, int32_t compute) {
     const int64_t each = m / (g.count < m ? g.count : m);
     if (is_codes(compute))
         return each <= 32 ? 64 : each <= 256 || compute == GATUN_COMPUTE_I8 ? 128 : 192;
+    const bool streams = !g.affine && (g.group % GATUN_CUDA_STEP_K == 0 ||
+                                       (g.group == GATUN_CUDA_STEP_K / 2 && g.scale_type != GATUN_F32));
+    const bool large = g.tiles * g.steps >= 16 << 10; /* 8 MiB of codes */
+    if (streams && large && each <= 4)
+        return GROUPED_STREAM_ROWS;
     return each <= 8 ? 16 : each <= 32 ? 64 : each < 128 ? 128 : 256;
 }
 
@@ -112,7 +119,7 @@ static GroupedSpace space_of(const gatun_cuda_group &g, int64_t m, int32_t compu
                    : tiles && m <= g.count * GROUPED_FEW_ROWS ? GROUPED_FEW_ROWS
                                                               : GROUPED_ROWS;
     s.chunks = m / s.chunk_rows + (g.count < m ? g.count : m); /* every run may leave a part of one over */
-    s.plan = aligned_bytes(s.chunks * (int64_t)sizeof(GroupedChunk));
+    s.plan = aligned_bytes((s.chunks + 1) * (int64_t)sizeof(GroupedChunk));
     const int64_t steps = (g.k + GATUN_CUDA_STEP_K - 1) / GATUN_CUDA_STEP_K;
     s.row = steps * GATUN_CUDA_STEP_K;
     if (s.hopper && is_codes(compute)) {
@@ -135,7 +142,8 @@ static GroupedSpace space_of(const gatun_cuda_group &g, int64_t m, int32_t compu
 }
 
 static gatun_status multiply_hopper(const gatun_cuda_group &group, const GroupedRows &g, const GroupedSpace &space,
-                                    int32_t compute, uint8_t *workspace, int multiprocessors, cudaStream_t stream) {
+                                    int32_t compute, uint8_t *workspace, const DeviceTraits &traits,
+                                    cudaStream_t stream) {
 #if GATUN_CUDA_HOPPER
     gatun_cuda_packed common = {};
     common.matrix.n = g.n, common.matrix.k = g.k;
@@ -145,7 +153,8 @@ static gatun_status multiply_hopper(const gatun_cuda_group &group, const Grouped
     TileLinear p = tiles_of(common, g.x, g.m, g.epilogue);
     if (compute == GATUN_COMPUTE_BF16) {
         p.rows = rows_to_copy(p, (uint32_t *)workspace, stream);
-        return launch_grouped_fused(g, p, multiprocessors, stream);
+        return g.chunk_rows == GROUPED_STREAM_ROWS ? launch_grouped_stream(g, p, traits, stream)
+                                                   : launch_grouped_fused(g, p, traits.multiprocessors, stream);
     }
     float *row_scales = (float *)workspace, *block_scales = (float *)(workspace + space.scales);
     uint8_t *codes = workspace + space.scales + space.block_scales;
@@ -154,7 +163,7 @@ static gatun_status multiply_hopper(const gatun_cuda_group &group, const Grouped
     p.epilogue.x_scales = blocks ? nullptr : row_scales;
     p.epilogue.w_scale_type = p.scale_type; /* where there is one scale a row, each expert has its own */
     const CodesOfX x = {codes, space.row, blocks ? block_scales : nullptr, g.chunks * g.chunk_rows};
-    return launch_grouped_codes(g, p, x, compute == GATUN_COMPUTE_I8, multiprocessors, stream);
+    return launch_grouped_codes(g, p, x, compute == GATUN_COMPUTE_I8, traits.multiprocessors, stream);
 #else
     return GATUN_UNSUPPORTED;
 #endif
@@ -305,7 +314,7 @@ gatun_status gatun_cuda_linear_grouped(int32_t device, const gatun_cuda_group *g
     DeviceTraits traits;
     GATUN_CUDA_TRY(device_traits(device, &traits));
     if (space.hopper) {
-        GATUN_CUDA_TRY(multiply_hopper(*group, g, space, compute, part, traits.multiprocessors, raw));
+        GATUN_CUDA_TRY(multiply_hopper(*group, g, space, compute, part, traits, raw));
     } else if (codes) {
         float *scales = (float *)part;
         uint16_t *widened = (uint16_t *)(part + space.scales);

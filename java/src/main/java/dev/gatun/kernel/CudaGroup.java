@@ -18,7 +18,7 @@ import org.jspecify.annotations.Nullable;
  */
 public final class CudaGroup implements AutoCloseable {
   /** Rows an expert, on average, up to which large weights go one after the other. */
-  private static final long FEW_ROWS = 8;
+  private static final long FEW_ROWS = 1;
 
   /** Rows an expert, on average, from which the kernels for one weight are the faster ones. */
   private static final long MANY_ROWS = 64;

@@ -142,6 +142,59 @@ class CudaGroupTest {
     assertThat(distance(y, expected)).as("on the host").isLessThan(bound(compute));
   }
 
+  /** Those have a kernel of their own. */
+  @Test
+  void largeWeightsMeetAFewRowsEach() {
+    int n = 4100;
+    int k = 4096;
+    long[] offsets = {0, 2, 2, 5, 6};
+    int m = 6;
+    List<CudaGroup.Expert> experts = new ArrayList<>();
+    MemorySegment x = numbers(Encoding.BF16, (long) m * k);
+    MemorySegment expected = arena.allocate(4L * m * n, 64);
+    MemorySegment y = arena.allocate(4L * m * n, 64);
+    for (int e = 0; e < 4; e++) {
+      Matrix matrix =
+          new TestMatrices(arena, e, true)
+              .scaled(
+                  Encoding.NF4,
+                  n,
+                  k,
+                  CodeOrder.LOW_FIRST,
+                  Granularity.perGroup(k, 64),
+                  Encoding.F32);
+      PackedWeight packed = backend.pack(matrix);
+      experts.add(new CudaGroup.Expert(packed, null, null));
+      long rows = offsets[e + 1] - offsets[e];
+      if (rows > 0) {
+        backend.linear(
+            packed,
+            LinearCall.of(
+                    x.asSlice(2 * offsets[e] * k),
+                    Encoding.BF16,
+                    k,
+                    rows,
+                    expected.asSlice(4 * offsets[e] * n),
+                    Encoding.F32,
+                    n)
+                .compute(Compute.BF16));
+      }
+    }
+    try (CudaGroup group = backend.groupOf(experts);
+        CudaStream stream = backend.stream();
+        CudaMemory deviceX = backend.upload(x);
+        CudaMemory deviceOffsets = backend.upload(MemorySegment.ofArray(offsets));
+        CudaMemory deviceY = backend.allocate(y.byteSize())) {
+      group.linear(
+          stream,
+          LinearCall.of(deviceX, Encoding.BF16, k, m, deviceY, Encoding.F32, n)
+              .compute(Compute.BF16),
+          deviceOffsets);
+      stream.download(deviceY, y);
+    }
+    assertThat(distance(y, expected)).isLessThan(bound(Compute.BF16));
+  }
+
   private @Nullable CudaMemory upload(@Nullable MemorySegment floats) {
     return floats == null ? null : backend.upload(floats);
   }
