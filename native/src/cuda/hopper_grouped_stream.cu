@@ -6,22 +6,16 @@
  * have a multiprocessor each. One thread asks the copy engine for codes and scales, a tile (or 64 steps of one) a stage
  * of a ring that fills shared memory, across the ends of chunks; 16 warps multiply, each 4 steps of a stage, and keep
  * their part of x in registers while the chunk and K allow. Their sums meet in shared memory. Codes become bfloat16 as
- * in hopper_narrow.cu.
+ * in hopper_stream.cuh.
  */
 #include "grouped.cuh"
-#include "hopper.cuh"
-#include "tiles.cuh"
+#include "hopper_stream.cuh"
 
 namespace gatun {
 
 enum {
-    EXPERT_WARPS = 16,
-    EXPERT_OWN = 4, /* steps of a warp in a stage */
-    EXPERT_STEPS = EXPERT_WARPS * EXPERT_OWN,
     EXPERT_ROWS = GROUPED_STREAM_ROWS,
-    EXPERT_PITCH = 17,
-    EXPERT_SUMS = EXPERT_WARPS * EXPERT_ROWS * EXPERT_PITCH, /* of a tile */
-    EXPERT_TABLE_BYTES = 256 * 256
+    EXPERT_SUMS = STREAM_WARPS * EXPERT_ROWS * STREAM_PITCH /* of a tile */
 };
 
 struct ExpertStream {
@@ -34,16 +28,16 @@ struct ExpertStream {
 
 /* GROUPS: scale groups of a step, 1 or 2. SCALES: bytes of a scale. */
 template <int GROUPS, int SCALES>
-__global__ void __launch_bounds__(32 * (EXPERT_WARPS + 1), 1)
+__global__ void __launch_bounds__(32 * (STREAM_WARPS + 1), 1)
     linear_stream_grouped(const __grid_constant__ TileLinear p, const __grid_constant__ ExpertStream work) {
     extern __shared__ __align__(128) uint8_t shared[];
-    constexpr int WARPS = EXPERT_WARPS, OWN = EXPERT_OWN, STEPS = EXPERT_STEPS, PITCH = EXPERT_PITCH;
+    constexpr int WARPS = STREAM_WARPS, OWN = STREAM_OWN, STEPS = STREAM_STEPS, PITCH = STREAM_PITCH;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const int steps = (int)p.steps, groups = (int)p.groups, tiles = (int)p.tiles;
     const int rounds = (steps + STEPS - 1) / STEPS;
     const int64_t all = work.plan[work.chunks].row * tiles;
     const int64_t first = all * blockIdx.x / gridDim.x, last = all * (blockIdx.x + 1) / gridDim.x;
-    uint8_t *stages = shared + EXPERT_TABLE_BYTES;
+    uint8_t *stages = shared + STREAM_TABLE_BYTES;
     float *sums = (float *)(stages + work.stages * work.stage_bytes);
     const uint32_t full = shared_address(sums + 2 * EXPERT_SUMS), empty = full + 8 * work.stages;
     auto group_of = [&](int step) { return first_group<GROUPS>(step, p.steps_per_group_inverse); };
@@ -88,11 +82,7 @@ __global__ void __launch_bounds__(32 * (EXPERT_WARPS + 1), 1)
         return;
     }
 
-    const float value = work.experts[0].tiles.table[lane % 16]; /* all have the same */
-#pragma unroll 4
-    for (int entry = warp; entry < 256; entry += WARPS)
-        ((uint32_t *)shared)[entry * 64 + lane] =
-            pair_bf16(__shfl_sync(0xFFFFFFFF, value, entry % 16), __shfl_sync(0xFFFFFFFF, value, entry / 16));
+    stream_table(shared, work.experts[0].tiles.table); /* all have the same */
 
     /* The B operands of this warp's steps: for each product s registers 2s and 2s + 1. */
     uint32_t b[OWN][8];
@@ -127,35 +117,7 @@ __global__ void __launch_bounds__(32 * (EXPERT_WARPS + 1), 1)
                 gather(round);
             barrier_wait(full + 8 * stage, parity);
             const uint8_t *codes = stages + stage * work.stage_bytes, *scales = codes + work.scales_at;
-            const int round_group = group_of(round * STEPS);
-#pragma unroll
-            for (int u = 0; u < OWN; u++) {
-                const int within = u * WARPS + warp, step = round * STEPS + within;
-                if (step >= steps)
-                    break;
-                const uint4 q = *(const uint4 *)(codes + within * 512 + lane * 16);
-                float part[GROUPS][4] = {};
-#pragma unroll
-                for (int s = 0; s < 4; s++) {
-                    uint32_t a[4];
-#pragma unroll
-                    for (int i = 0; i < 4; i++) /* bytes: the lane's word, byte i, 0, 0 */
-                        a[i] = *(const uint32_t *)(shared + __byte_perm(word_of(q, s), lane * 4, 0x5504 | i << 4));
-                    mma16816(part[GROUPS == 2 ? s / 2 : 0], a, &b[u][2 * s]);
-                }
-#pragma unroll
-                for (int i = 0; i < GROUPS; i++) {
-                    const int pair = (min(group_of(step) + i, groups - 1) - round_group) * 8 + g;
-                    float2 scale;
-                    if (SCALES == 4)
-                        scale = ((const float2 *)scales)[pair];
-                    else
-                        scale = scale_values(((const uint32_t *)scales)[pair], 0, p.scale_type);
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        acc[e] = fmaf(part[i][e], e < 2 ? scale.x : scale.y, acc[e]);
-                }
-            }
+            stream_stage<GROUPS, SCALES>(acc, shared, codes, scales, b, round * STEPS, p, group_of);
             __syncwarp();
             if (lane == 0)
                 barrier_arrive(empty + 8 * stage);
@@ -187,20 +149,17 @@ __global__ void __launch_bounds__(32 * (EXPERT_WARPS + 1), 1)
 
 template <int GROUPS, int SCALES>
 static gatun_status launch(const GroupedRows &g, const TileLinear &p, const DeviceTraits &device, cudaStream_t stream) {
-    static_assert(32 * EXPERT_WARPS >= 16 * EXPERT_ROWS, "a thread a number of y");
+    static_assert(32 * STREAM_WARPS >= 16 * EXPERT_ROWS, "a thread a number of y");
     ExpertStream work = {g.experts, g.plan, g.chunks, 0, 0, 0};
-    const int64_t steps = p.steps < EXPERT_STEPS ? p.steps : EXPERT_STEPS;
-    /* A stage's groups: those of its steps, and one that begins before them. */
-    const int64_t in_stage = GROUPS == 2 ? 2 * steps : (steps * 64 - 1) / p.group + 2;
-    work.scales_at = (int)steps * 512;
-    work.stage_bytes = (int)((work.scales_at + (in_stage < p.groups ? in_stage : p.groups) * 16 * SCALES + 127) & ~127);
-    const int rest = EXPERT_TABLE_BYTES + 2 * EXPERT_SUMS * 4;
+    const StreamStage stage = stream_stage_of<GROUPS, SCALES>(p);
+    work.stage_bytes = stage.bytes, work.scales_at = stage.scales_at;
+    const int rest = STREAM_TABLE_BYTES + 2 * EXPERT_SUMS * 4;
     work.stages = (device.shared_bytes - rest) / (work.stage_bytes + 16);
     const int bytes = rest + work.stages * (work.stage_bytes + 16);
     auto kernel = linear_stream_grouped<GROUPS, SCALES>;
     auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
     GATUN_CUDA_TRY(gatun_cuda_status(cudaFuncSetAttribute(kernel, attribute, bytes), "linear"));
-    kernel<<<(unsigned)device.multiprocessors, 32 * (EXPERT_WARPS + 1), bytes, stream>>>(p, work);
+    kernel<<<(unsigned)device.multiprocessors, 32 * (STREAM_WARPS + 1), bytes, stream>>>(p, work);
     return GATUN_OK;
 }
 

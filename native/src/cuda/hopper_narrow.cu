@@ -7,19 +7,12 @@
  * microsecond on as much is on its way as has room; 16 warps multiply, each 4 steps of a stage. A warp keeps its part
  * of x in registers from tile to tile where K allows. The warps' sums meet in shared memory.
  *
- * Codes become bfloat16 through a table of pairs in shared memory, an entry of each byte in a row of 256 bytes of which
- * each lane has its own word: one byte permutation makes the address.
- *
  * The kernel may start before the one ahead of it in the stream has ended (programmatic dependent launch): until it has
  * waited for that it reads the packed weight only, which a memset completes (see pack).
  */
-#include "hopper.cuh"
-#include "tiles.cuh"
+#include "hopper_stream.cuh"
 
 namespace gatun {
-
-enum { STREAM_WARPS = 16, STREAM_STEPS = 64, STREAM_OWN = STREAM_STEPS / STREAM_WARPS, STREAM_PITCH = 17 };
-enum { WIDE_TABLE_BYTES = 256 * 256 };
 
 struct StreamPlan {
     int stages, stage_bytes; /* of the ring */
@@ -37,7 +30,7 @@ __global__ void __launch_bounds__(32 * (STREAM_WARPS + 1), 1)
     const int steps = (int)p.steps, groups = (int)p.groups, m = (int)p.m;
     const int first = (int)(p.tiles * blockIdx.x / gridDim.x), last = (int)(p.tiles * (blockIdx.x + 1) / gridDim.x);
     const int rounds = (steps + STREAM_STEPS - 1) / STREAM_STEPS;
-    uint8_t *stages = shared + WIDE_TABLE_BYTES;
+    uint8_t *stages = shared + STREAM_TABLE_BYTES;
     float *sums = (float *)(stages + plan.stages * plan.stage_bytes);
     const int half = plan.slots * WARPS * m * PITCH; /* floats of one of the two buffers of sums */
     const uint32_t full = shared_address(sums + 2 * half), empty = full + 8 * plan.stages;
@@ -77,11 +70,7 @@ __global__ void __launch_bounds__(32 * (STREAM_WARPS + 1), 1)
         return;
     }
 
-    const float own = p.table[lane % 16];
-#pragma unroll 4
-    for (int entry = warp; entry < 256; entry += WARPS)
-        ((uint32_t *)shared)[entry * 64 + lane] =
-            pair_bf16(__shfl_sync(0xFFFFFFFF, own, entry % 16), __shfl_sync(0xFFFFFFFF, own, entry / 16));
+    stream_table(shared, p.table);
     asm volatile("griddepcontrol.wait;" ::: "memory");
 
     /* The B operands of this warp's steps: for each product s registers 2s and 2s + 1. */
@@ -111,35 +100,7 @@ __global__ void __launch_bounds__(32 * (STREAM_WARPS + 1), 1)
                 gather(round);
             barrier_wait(full + 8 * stage, parity);
             const uint8_t *codes = stages + stage * plan.stage_bytes, *scales = codes + plan.scales_at;
-            const int first_group = group_of(round * STREAM_STEPS);
-#pragma unroll
-            for (int u = 0; u < OWN; u++) {
-                const int within = u * WARPS + warp, step = round * STREAM_STEPS + within;
-                if (step >= steps)
-                    break;
-                const uint4 q = *(const uint4 *)(codes + within * 512 + lane * 16);
-                float part[GROUPS][4] = {};
-#pragma unroll
-                for (int s = 0; s < 4; s++) {
-                    uint32_t a[4];
-#pragma unroll
-                    for (int i = 0; i < 4; i++) /* bytes: the lane's word, byte i, 0, 0 */
-                        a[i] = *(const uint32_t *)(shared + __byte_perm(word_of(q, s), lane * 4, 0x5504 | i << 4));
-                    mma16816(part[GROUPS == 2 ? s / 2 : 0], a, &b[u][2 * s]);
-                }
-#pragma unroll
-                for (int i = 0; i < GROUPS; i++) {
-                    const int pair = (min(group_of(step) + i, groups - 1) - first_group) * 8 + g;
-                    float2 scale;
-                    if (SCALES == 4)
-                        scale = ((const float2 *)scales)[pair];
-                    else
-                        scale = scale_values(((const uint32_t *)scales)[pair], 0, p.scale_type);
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        acc[e] = fmaf(part[i][e], e < 2 ? scale.x : scale.y, acc[e]);
-                }
-            }
+            stream_stage<GROUPS, SCALES>(acc, shared, codes, scales, b, round * STREAM_STEPS, p, group_of);
             __syncwarp();
             if (lane == 0)
                 barrier_arrive(empty + 8 * stage);
@@ -175,14 +136,12 @@ template <int GROUPS, int SCALES>
 static gatun_status launch(const TileLinear &p, const DeviceTraits &device, cudaStream_t stream) {
     StreamPlan plan = {};
     const int64_t blocks = p.tiles < device.multiprocessors ? p.tiles : device.multiprocessors;
-    const int64_t steps = p.steps < STREAM_STEPS ? p.steps : STREAM_STEPS, own = (p.tiles + blocks - 1) / blocks;
-    /* A stage's groups: those of its steps, and one that begins before them. */
-    const int64_t in_stage = GROUPS == 2 ? 2 * steps : (steps * 64 - 1) / p.group + 2;
-    plan.scales_at = (int)steps * 512;
-    plan.stage_bytes = (int)((plan.scales_at + (in_stage < p.groups ? in_stage : p.groups) * 16 * SCALES + 127) & ~127);
+    const int64_t own = (p.tiles + blocks - 1) / blocks;
+    const StreamStage stage = stream_stage_of<GROUPS, SCALES>(p);
+    plan.stage_bytes = stage.bytes, plan.scales_at = stage.scales_at;
     const int64_t tile_sums = 2 * STREAM_WARPS * p.m * STREAM_PITCH * 4, room = 32 << 10;
     plan.slots = (int)(own * tile_sums <= room ? own : tile_sums >= room ? 1 : room / tile_sums);
-    const int64_t rest = plan.slots * tile_sums + WIDE_TABLE_BYTES;
+    const int64_t rest = plan.slots * tile_sums + STREAM_TABLE_BYTES;
     plan.stages = (int)((device.shared_bytes - rest) / (plan.stage_bytes + 16));
     const int64_t all = own * ((p.steps + STREAM_STEPS - 1) / STREAM_STEPS);
     if (plan.stages > all)
