@@ -105,8 +105,8 @@ fi
 
 if wants sanitizer; then
   if command -v compute-sanitizer >/dev/null; then
-    # racecheck counts only what the lane has done that arrives at a barrier for its warp, and reports linear_held and linear_codes_wide,
-    # where other lanes wrote before __syncwarp (bench/RESULTS.md). Whatever else it reports is news.
+    # racecheck reports linear_held and linear_codes_wide: it seems to count only what the lane has done that arrives at a barrier for its
+    # warp, not what the others wrote before __syncwarp (bench/RESULTS.md). Whatever else it reports is news.
     for tool in memcheck racecheck; do
       prefix=(compute-sanitizer --tool "$tool" --error-exitcode 1)
       if [ -n "$java" ]; then
